@@ -1,0 +1,64 @@
+# Everything sets itself up: Python 3.11 or newer, make and a package registry are enough.
+PYTHON ?= python3
+PORT ?= 3000
+AWS_PORT ?= 3001
+MODEL ?= rule
+
+VENV := .venv
+SAM := .venv-sam/bin/sam
+IN := $(VENV)/bin
+SOURCES := functions/runtime functions/banking_tools local tests
+# Each folder below functions/ is one artifact, with modules of its own top level.
+export PYTHONPATH := functions/runtime:functions/banking_tools
+
+.PHONY: demo up test check format build deploy bench clean
+
+demo: $(VENV)/.offline  ## a conversation with the banking agent, offline
+	@$(IN)/python -m local demo
+
+up: $(VENV)/.offline  ## serve on 127.0.0.1 until Ctrl-C (PORT, AWS_PORT, MODEL=rule|script:FILE|openai:URL#model|bedrock)
+	@exec $(IN)/python -m local up --port $(PORT) --aws-port $(AWS_PORT) --model '$(MODEL)'
+
+test: $(VENV)/.development  ## all tests, offline
+	$(IN)/python -m pytest
+
+check: $(VENV)/.development $(SAM)  ## format, lint, types, template, definitions, agent files
+	$(IN)/ruff format --check $(SOURCES)
+	$(IN)/ruff check $(SOURCES)
+	$(IN)/mypy $(SOURCES)
+	$(IN)/python -m local.definitions
+	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint
+
+format: $(VENV)/.development
+	$(IN)/ruff format $(SOURCES)
+	$(IN)/ruff check --fix $(SOURCES)
+
+build: $(SAM)  ## build the artifacts for Lambda (arm64, python3.13), on any machine
+	SAM_CLI_TELEMETRY=0 $(SAM) build
+
+deploy: build  ## deploy to the account of your AWS credentials; asks first
+	SAM_CLI_TELEMETRY=0 $(SAM) deploy
+
+bench: $(VENV)/.development  ## count transitions, requests, units, bytes and milliseconds
+	@$(IN)/python -m local bench
+
+clean:
+	rm -rf .venv .venv-sam .aws-sam .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(IN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Turnwright needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(IN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+
+$(VENV)/.offline: pyproject.toml | $(IN)/python
+	$(IN)/python -m pip install --quiet --disable-pip-version-check --group offline
+	@touch $@
+
+$(VENV)/.development: pyproject.toml | $(IN)/python
+	$(IN)/python -m pip install --quiet --disable-pip-version-check --group development
+	@touch $@ $(VENV)/.offline
+
+# In an environment of its own: it pins other versions of what the offline stack pins.
+$(SAM):
+	$(PYTHON) -m venv .venv-sam
+	.venv-sam/bin/python -m pip install --quiet --disable-pip-version-check aws-sam-cli==1.170.0

@@ -1,0 +1,30 @@
+"""Invoke Model: one step, answered from the journal if it is there, otherwise by the model and recorded."""
+
+from typing import Any
+
+from turnwright import agent_versions
+from turnwright.documents import documents
+from turnwright.log import turn_logger
+from turnwright.step import Asked, take_step, tool_calls
+from turnwright.table import table
+from turnwright.turns import Turn, Turns
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """`{"turn", "step", "model", "toolResults", "mayUseTools", "redriveCount"}` -> `{"toolCalls"}`, the Map's items."""
+    store, bucket = table(), documents()
+    turn = Turn.decode(event["turn"])
+    log = turn_logger(turn, step=event["step"])
+    if event["redriveCount"] > 0:
+        Turns(store).resume(turn)
+    agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
+    asked = Asked(event["step"], event["model"], tuple(event["toolResults"]), event["mayUseTools"])
+    step = take_step(store, bucket, turn, agent, asked)
+    log.info(
+        "model invoked",
+        model=step.model,
+        stopReason=step.stop_reason,
+        usage=step.usage,
+        latencyMs=step.latency_ms,
+    )
+    return {"toolCalls": tool_calls(step, agent)}

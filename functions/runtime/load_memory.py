@@ -1,0 +1,30 @@
+"""Load Memory: claims the session, pins the agent version and the history window, writes the turn's header."""
+
+from typing import Any
+
+from turnwright import agent_versions
+from turnwright.beginning import begin
+from turnwright.documents import documents
+from turnwright.log import turn_logger
+from turnwright.requests import TurnRequest
+from turnwright.table import table
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """`{"request": the execution's input, "execution": ARN, "redriveCount"}` -> `{"turn", "limits"}`, both short."""
+    store = table()
+    request = TurnRequest.decode(event["request"])
+    version = agent_versions.resolve(store, request.agent_id, request.agent_alias_id)
+    agent = agent_versions.load(store, request.agent_id, version)
+    turn = begin(store, documents(), agent, request, event["execution"], redriven=event["redriveCount"] > 0)
+    if turn.agentVersion != agent.version:
+        agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
+    turn_logger(turn).info("turn begun", historyFrom=turn.historyFrom, historyTo=turn.historyTo)
+    return {
+        "turn": turn.encode(),
+        "limits": {
+            "maxSteps": agent.limits.max_steps,
+            "maxParallelTools": agent.limits.max_parallel_tools,
+            "modelTimeoutSeconds": agent.limits.model_timeout_seconds,
+        },
+    }

@@ -1,0 +1,43 @@
+"""Publish Agents: a deployment makes what the agent files say the published agents."""
+
+from pathlib import Path
+from typing import Any
+
+from turnwright import agent_files, agent_versions
+from turnwright.custom_resource import Outcome, answer, send
+from turnwright.log import logger
+from turnwright.settings import settings
+from turnwright.table import table
+
+PHYSICAL_RESOURCE_ID = "published-agents"
+
+
+def handler(event: dict[str, Any], context: object) -> None:
+    """A CloudFormation custom resource request. Its property `Substitutions` has the values of `${Name}`.
+
+    It is always answered, since CloudFormation waits: a broken agent file, and anything else that goes wrong,
+    fails the deployment with its reason.
+    """
+    log = logger()
+    try:
+        outcome = _carry_out(event)
+    except agent_files.AgentFilesBroken as error:
+        log.error("agent files are broken", problems=[str(problem) for problem in error.problems])
+        outcome = Outcome(succeeded=False, text=f"Nothing was published. {error}")
+    except Exception as error:
+        log.exception("publishing failed")
+        outcome = Outcome(succeeded=False, text=f"Publishing failed: {type(error).__name__}: {error}")
+    send(event["ResponseURL"], answer(event, PHYSICAL_RESOURCE_ID, outcome))
+
+
+def _carry_out(event: dict[str, Any]) -> Outcome:
+    if event["RequestType"] == "Delete":
+        # The table may outlive the stack, and its agents with it.
+        return Outcome(succeeded=True, text="")
+    directory = Path(settings().agent_files_directory)
+    definitions = agent_files.read(directory, event["ResourceProperties"].get("Substitutions", {}))
+    publications = agent_versions.publish(table(), definitions)
+    for agent in publications:
+        logger().info(f"agent {agent.change}", agentId=agent.agent_id, version=agent.version)
+    published = [agent for agent in publications if agent.change is not agent_versions.Change.REMOVED]
+    return Outcome(succeeded=True, text=" ".join(f"{agent.agent_id}:{agent.version}" for agent in published))

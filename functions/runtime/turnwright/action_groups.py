@@ -1,0 +1,119 @@
+"""Bedrock's contract with an action group's Lambda function: the event it gets and the response it gives.
+
+Source: "Configure Lambda functions to send information that an Amazon Bedrock agent elicits from the user" in the
+Bedrock user guide, function-details form. One field is added to the event: `idempotencyKey`, the same in every
+attempt of a call.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from turnwright.agents import Agent, Tool
+from turnwright.tool_failures import ToolFailure
+from turnwright.turns import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """What a tool answered. Attributes are None where the response leaves them out: then they are unchanged."""
+
+    text: str
+    session_attributes: dict[str, str] | None = None
+    prompt_session_attributes: dict[str, str] | None = None
+
+
+def event(
+    turn: Turn,
+    agent: Agent,
+    tool: Tool,
+    tool_use: Mapping[str, Any],
+    *,
+    input_text: str,
+    idempotency_key: str,
+    session_attributes: Mapping[str, str],
+    prompt_session_attributes: Mapping[str, str],
+) -> dict[str, Any]:
+    """The event of one attempt."""
+    types = {parameter.name: parameter.type for parameter in tool.parameters}
+    return {
+        "messageVersion": "1.0",
+        "agent": {
+            "name": agent.name,
+            "id": turn.agentId,
+            "alias": turn.agentAliasId,
+            "version": turn.agentVersion,
+        },
+        "inputText": input_text,
+        "sessionId": turn.sessionId,
+        "actionGroup": tool.action_group,
+        "function": tool.name,
+        "parameters": [
+            {"name": name, "type": types.get(name, "string"), "value": parameter_value(value)}
+            for name, value in tool_use["input"].items()
+        ],
+        "sessionAttributes": dict(session_attributes),
+        "promptSessionAttributes": dict(prompt_session_attributes),
+        "idempotencyKey": idempotency_key,
+    }
+
+
+def parameter_value(value: Any) -> str:
+    """Bedrock sends every parameter as a string: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def read_response(payload: bytes, tool: Tool) -> ToolAnswer:
+    """Raises ToolFailure with INVALID_RESPONSE naming the place, or with the code of the tool's own `responseState`."""
+    try:
+        document = json.loads(payload)
+    except ValueError as error:
+        raise _invalid(tool, f"is not JSON: {error}") from error
+    response = _mapping(tool, document, "response")
+    function_response = _mapping(tool, response, "functionResponse", "response")
+    bodies = _mapping(tool, function_response, "responseBody", "response.functionResponse")
+    text = _body(tool, bodies)
+    match function_response.get("responseState"):
+        case None:
+            pass
+        case "FAILURE":
+            raise ToolFailure("TOOL_ERROR", text)
+        case "REPROMPT":
+            raise ToolFailure("REPROMPT", text)
+        case other:
+            raise _invalid(tool, f"has the responseState {other!r}; FAILURE and REPROMPT are known")
+    return ToolAnswer(
+        text,
+        _attributes(tool, document, "sessionAttributes"),
+        _attributes(tool, document, "promptSessionAttributes"),
+    )
+
+
+def _mapping(tool: Tool, parent: Any, name: str, place: str = "") -> Mapping[str, Any]:
+    where = f"{place}.{name}" if place else name
+    value = parent.get(name) if isinstance(parent, Mapping) else None
+    if not isinstance(value, Mapping):
+        raise _invalid(tool, f"has no object {where}")
+    return value
+
+
+def _body(tool: Tool, bodies: Mapping[str, Any]) -> str:
+    for content_type in ("TEXT", "text"):
+        entry = bodies.get(content_type)
+        if isinstance(entry, Mapping) and isinstance(entry.get("body"), str):
+            return str(entry["body"])
+    raise _invalid(tool, "has no text response.functionResponse.responseBody.TEXT.body")
+
+
+def _attributes(tool: Tool, document: Mapping[str, Any], name: str) -> dict[str, str] | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(isinstance(entry, str) for entry in value.values()):
+        raise _invalid(tool, f"has {name} that are not an object of strings")
+    return dict(value)
+
+
+def _invalid(tool: Tool, fault: str) -> ToolFailure:
+    return ToolFailure("INVALID_RESPONSE", f"the response of {tool.name} {fault}")

@@ -1,0 +1,63 @@
+"""How a turn begins: its session is claimed, and what it works with is pinned for all its steps."""
+
+from turnwright.agents import Agent
+from turnwright.clock import now_ms
+from turnwright.documents import Documents
+from turnwright.errors import SessionBusy, TurnAlreadyEnded
+from turnwright.history import History
+from turnwright.requests import TurnRequest
+from turnwright.sessions import Sessions
+from turnwright.table import Table
+from turnwright.turns import Beginning, Turn, Turns
+
+
+def begin(
+    table: Table,
+    documents: Documents,
+    agent: Agent,
+    request: TurnRequest,
+    execution_arn: str,
+    *,
+    redriven: bool,
+) -> Turn:
+    """Claims the session and writes the turn's header; a repeat finds both and gets the same turn.
+
+    Raises SessionBusy, at once, if another turn runs in the session, which is left untouched; and TurnAlreadyEnded
+    for a repeat that comes after the turn's end, without holding the session.
+    """
+    turns, sessions = Turns(table), Sessions(table)
+    session_id = request.session(agent.memory_store)
+    try:
+        session = sessions.claim(session_id, request.turn_id)
+    except SessionBusy as busy:
+        turns.fail(request.turn_id, {"error": "SessionBusy", "cause": str(busy), "state": "Load Memory"})
+        raise
+    window = History(table, documents).window(session_id, session.first_event_id, agent.history)
+    body = documents.fetch(request.body)
+    turn = Turn(
+        turnId=request.turn_id,
+        agentId=agent.agent_id,
+        agentAliasId=request.agent_alias_id,
+        agentVersion=agent.version,
+        memoryStore=agent.memory_store,
+        actor=request.actor,
+        sessionId=request.session_id,
+        sessionVersion=session.version,
+        historyFrom=window.first,
+        historyTo=window.last,
+        trace=request.trace,
+    )
+    beginning = Beginning(
+        turn=turn,
+        event_id=session.new_event_id(request.turn_id, now_ms()),
+        history_floor=session.first_event_id,
+        request=request.body,
+        session_attributes=session.current_attributes | body.get("sessionAttributes", {}),
+        execution_arn=execution_arn,
+        caller=request.caller,
+    )
+    try:
+        return turns.begin(beginning, redriven=redriven).turn
+    except TurnAlreadyEnded:
+        sessions.release(session_id, request.turn_id)
+        raise

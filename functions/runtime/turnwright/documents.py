@@ -1,0 +1,60 @@
+"""Texts and nested values of any length: small ones travel inline, long ones go to the bucket and a reference travels.
+
+A stowed document is `{"inline": value}` or `{"object": name, "bytes": n}`; both are JSON and fit in a state, an item,
+an execution's input. An object's name holds the digest of its content, so that writing it twice is harmless and two
+writers that differ (a repeated model call) cannot overwrite each other.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from turnwright import clients
+from turnwright.settings import settings
+
+Stowed = Mapping[str, Any]
+
+ITEM_BYTES = 64 * 1024
+"""The bound inside an item. A longer text costs more as write units than as an object."""
+
+STATE_BYTES = 8 * 1024
+"""The bound in an execution's input and in a turn's header, which is read often while the turn runs."""
+
+
+def json_text(value: Any) -> str:
+    """JSON as it is stored: compact, UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Documents:
+    """Documents in the bucket `name`."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self._bucket = name
+
+    def stow(self, value: Any, object_name: Callable[[str], str], bound: int) -> dict[str, Any]:
+        """Keeps `value` inline if its JSON has at most `bound` bytes; `object_name` makes a name of its digest."""
+        encoded = json_text(value).encode()
+        if len(encoded) <= bound:
+            return {"inline": value}
+        name = object_name(hashlib.sha256(encoded).hexdigest())
+        self._client.put_object(Bucket=self._bucket, Key=name, Body=encoded, ContentType="application/json")
+        return {"object": name, "bytes": len(encoded)}
+
+    def fetch(self, stowed: Stowed) -> Any:
+        """The value that was stowed."""
+        if "inline" in stowed:
+            return stowed["inline"]
+        response = self._client.get_object(Bucket=self._bucket, Key=stowed["object"])
+        return json.loads(response["Body"].read())
+
+    def fetch_text(self, attribute: str) -> Any:
+        """The value of a stowed document that an item's attribute holds as JSON text."""
+        return self.fetch(json.loads(attribute))
+
+
+def documents() -> Documents:
+    """The documents in the bucket that the environment names."""
+    return Documents(clients.s3(), settings().bucket_name)

@@ -1,0 +1,110 @@
+"""The exceptions of the runtime.
+
+Their class names are an interface: the state machine's Retry and Catch match them, the front door answers by them, and
+dashboards count them. None may begin with `States.`.
+
+TurnwrightError
+├── TurnRefused               the turn never began; the caller is told, nothing is dead-lettered
+│   ├── SessionBusy           another turn runs in the session
+│   └── TurnAlreadyEnded      a late repeat of a turn that is committed or has failed
+├── TurnFailed                fails the execution where it happened; redrive resumes there
+│   ├── LeaseLost             the session went on without this turn, which therefore must not commit
+│   ├── ModelsExhausted       every model failed
+│   │   └── ModelsThrottled   ... and the last try was throttled
+│   └── ToolFailedTurn        the tool's policy says that its failure fails the turn
+├── ModelError                one model call failed
+│   ├── ModelThrottled        retried with back-off, then the next model is used
+│   ├── ModelUnavailable      retried, then the next model is used
+│   └── ModelRejected         this model will not take this request: the next model is used at once
+├── ToolAttemptFailed         one attempt of a tool call failed; the message is JSON that Retry Tool? reads
+├── CommitConflict            another transaction was at the same items: try again
+├── InvalidRequest            the caller's input breaks a rule
+├── NotFound                  the caller named something that is not there
+│   ├── AgentNotFound
+│   └── AliasNotFound
+└── UnknownSchemaVersion      a stored item is of a release that this one cannot read
+"""
+
+
+class TurnwrightError(Exception):
+    pass
+
+
+class TurnRefused(TurnwrightError):
+    pass
+
+
+class SessionBusy(TurnRefused):
+    pass
+
+
+class TurnAlreadyEnded(TurnRefused):
+    pass
+
+
+class TurnFailed(TurnwrightError):
+    pass
+
+
+class LeaseLost(TurnFailed):
+    pass
+
+
+class ModelsExhausted(TurnFailed):
+    pass
+
+
+class ModelsThrottled(ModelsExhausted):
+    pass
+
+
+class ToolFailedTurn(TurnFailed):
+    pass
+
+
+class ModelError(TurnwrightError):
+    pass
+
+
+class ModelThrottled(ModelError):
+    pass
+
+
+class ModelUnavailable(ModelError):
+    pass
+
+
+class ModelRejected(ModelError):
+    pass
+
+
+class ToolAttemptFailed(TurnwrightError):
+    pass
+
+
+class CommitConflict(TurnwrightError):
+    pass
+
+
+class InvalidRequest(TurnwrightError):
+    """`field` names what is wrong, in the wire's own spelling."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+
+
+class NotFound(TurnwrightError):
+    pass
+
+
+class AgentNotFound(NotFound):
+    pass
+
+
+class AliasNotFound(NotFound):
+    pass
+
+
+class UnknownSchemaVersion(TurnwrightError):
+    pass

@@ -1,0 +1,116 @@
+"""How a turn ends badly: recorded, its session freed, the turn dead-lettered with what is needed to repeat it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from turnwright.agent_versions import load, resolve
+from turnwright.documents import json_text
+from turnwright.errors import NotFound
+from turnwright.keys import SessionId
+from turnwright.requests import TurnRequest
+from turnwright.sessions import Sessions
+from turnwright.table import Table
+from turnwright.turns import Turns
+
+_UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
+
+_NOT_DEAD_LETTERED = ("SessionBusy", "TurnAlreadyEnded")
+"""Refusals: the turn never began, and the caller was told."""
+
+_CAUSE_CHARACTERS = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFailure:
+    """An execution that did not succeed, as Step Functions describes it."""
+
+    execution_arn: str
+    turn_id: str
+    request: Mapping[str, Any]
+    status: str
+    error: str
+    cause: str
+    state: str | None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the turn's header keeps."""
+        summary = {"error": self.error, "cause": self.cause, "executionStatus": self.status}
+        return summary | ({"state": self.state} if self.state else {})
+
+
+def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> ExecutionFailure | None:
+    """The failure as it stands now; None if the execution runs (it was redriven) or has succeeded since.
+
+    `find_state` looks up in which state it failed, for which the execution's history must be read.
+    """
+    execution = client.describe_execution(executionArn=execution_arn)
+    if execution["status"] not in _UNSUCCESSFUL:
+        return None
+    return ExecutionFailure(
+        execution_arn=execution_arn,
+        turn_id=execution["name"],
+        request=json.loads(execution["input"]),
+        status=execution["status"],
+        error=execution.get("error") or execution["status"],
+        cause=_message(execution.get("cause") or "")[:_CAUSE_CHARACTERS],
+        state=_last_state(client, execution_arn) if find_state else None,
+    )
+
+
+def record(table: Table, queue: Any, queue_url: str, failure: ExecutionFailure) -> bool:
+    """Marks the turn FAILED, frees its session and dead-letters it. True if it was dead-lettered.
+
+    Each part may be repeated. A turn that is committed stays committed: its execution failed after that, and nothing
+    is lost.
+    """
+    if not Turns(table).fail(failure.turn_id, failure.summary):
+        return False
+    session_id = _session(table, failure)
+    if session_id:
+        Sessions(table).release(session_id, failure.turn_id)
+    if failure.error in _NOT_DEAD_LETTERED:
+        return False
+    letter = {
+        "turnId": failure.turn_id,
+        "executionArn": failure.execution_arn,
+        "failure": failure.summary,
+        "input": failure.request,
+    }
+    queue.send_message(QueueUrl=queue_url, MessageBody=json_text(letter))
+    return True
+
+
+def _session(table: Table, failure: ExecutionFailure) -> SessionId | None:
+    """The session the turn claimed; None if it cannot have claimed one, since its agent was never found."""
+    header = Turns(table).read(failure.turn_id)
+    if header and "memoryStore" in header.fields:
+        return header.turn.session
+    request = TurnRequest.decode(failure.request)
+    try:
+        version = resolve(table, request.agent_id, request.agent_alias_id)
+    except NotFound:
+        return None
+    return request.session(load(table, request.agent_id, version).memory_store)
+
+
+def _last_state(client: Any, execution_arn: str) -> str | None:
+    """The state that was entered last; in a Map the one entered last of its iterations."""
+    history = client.get_execution_history(
+        executionArn=execution_arn, reverseOrder=True, maxResults=50, includeExecutionData=False
+    )
+    for event in history["events"]:
+        if "stateEnteredEventDetails" in event:
+            return str(event["stateEnteredEventDetails"]["name"])
+    return None
+
+
+def _message(cause: str) -> str:
+    """The message in a Lambda function's error document, or the cause as it is."""
+    try:
+        document = json.loads(cause)
+    except ValueError:
+        return cause
+    return str(document.get("errorMessage", cause)) if isinstance(document, dict) else cause

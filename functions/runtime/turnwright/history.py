@@ -1,0 +1,66 @@
+"""Which of a session's committed turns the model is shown.
+
+Whole turns, the newest first, as many as fit both bounds of the agent's `history`; a turn that does not fit ends the
+window, so that what the model sees has no gap. The bounds do not depend on the session's age.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from turnwright import keys
+from turnwright.agents import HistoryWindow
+from turnwright.documents import Documents
+from turnwright.keys import SessionId
+from turnwright.table import Item, Table
+
+_LAST_EVENT = "~"
+"""Sorts after every event id, which begin with a digit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The first and the last event id that are shown, both included; both empty when nothing is."""
+
+    first: str = ""
+    last: str = ""
+
+
+def fit(newest_first: Iterable[tuple[str, int]], bounds: HistoryWindow) -> Window:
+    """The window over events, given as (event id, characters)."""
+    first = last = ""
+    characters = 0
+    for turns, (event_id, length) in enumerate(newest_first, start=1):
+        characters += length
+        if turns > bounds.max_turns or characters > bounds.max_characters:
+            break
+        first, last = event_id, last or event_id
+    return Window(first, last)
+
+
+class History:
+    """The committed turns of a table."""
+
+    def __init__(self, table: Table, documents: Documents) -> None:
+        self._table = table
+        self._documents = documents
+
+    def window(self, session_id: SessionId, first_event_id: str, bounds: HistoryWindow) -> Window:
+        """The window as it stands now. Reads at most `max_turns` events, none before `first_event_id`."""
+        events = self._table.query(
+            session_id.partition,
+            keys.EVENT_PREFIX + first_event_id,
+            keys.EVENT_PREFIX + _LAST_EVENT,
+            newest_first=True,
+            limit=bounds.max_turns,
+        )
+        return fit(((event["eventId"], event["characters"]) for event in events), bounds)
+
+    def messages(self, session_id: SessionId, window: Window) -> list[dict[str, Any]]:
+        """The Converse messages of the window's turns, in order."""
+        if not window.first:
+            return []
+        events: Sequence[Item] = list(
+            self._table.query(session_id.partition, keys.EVENT_PREFIX + window.first, keys.EVENT_PREFIX + window.last)
+        )
+        return [message for event in events for message in self._documents.fetch_text(event["messages"])]

@@ -1,0 +1,28 @@
+"""Structured logs: one JSON object a line, with the ids of the turn on each."""
+
+from functools import cache
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from turnwright.turns import Turn
+
+
+@cache
+def logger() -> Logger:
+    """The process's logger; POWERTOOLS_SERVICE_NAME and POWERTOOLS_LOG_LEVEL configure it."""
+    return Logger()
+
+
+def turn_logger(turn: Turn, **fields: Any) -> Logger:
+    """The logger with the turn's ids, instead of those of the turn before."""
+    log = logger()
+    log.structure_logs(
+        append=False,
+        turnId=turn.turnId,
+        sessionId=turn.sessionId,
+        agentId=turn.agentId,
+        agentVersion=turn.agentVersion,
+        **fields,
+    )
+    return log

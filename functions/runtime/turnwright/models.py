@@ -1,0 +1,58 @@
+"""Calls of a Bedrock model, and what each way they can fail means for the turn."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, EventStreamError, HTTPClientError
+
+from turnwright import clients
+from turnwright.converse import Reply, ReplyReader, wire_messages
+from turnwright.errors import ModelError, ModelRejected, ModelThrottled, ModelUnavailable
+
+_THROTTLED = {"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException"}
+_UNAVAILABLE = {
+    "InternalServerException",
+    "InternalFailure",
+    "ModelErrorException",
+    "ModelNotReadyException",
+    "ModelStreamErrorException",
+    "ModelTimeoutException",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+}
+
+
+def converse(arguments: Mapping[str, Any], timeout_seconds: int) -> Reply:
+    """One ConverseStream call, read to its end.
+
+    `timeout_seconds` bounds the whole call: botocore's read time-out bounds only each read of the stream. Raises
+    ModelThrottled, ModelUnavailable or ModelRejected.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    client = clients.bedrock_runtime(timeout_seconds)
+    reader = ReplyReader()
+    try:
+        response = client.converse_stream(**{**arguments, "messages": wire_messages(arguments["messages"])})
+        for event in response["stream"]:
+            reader.add(event)
+            if time.monotonic() > deadline:
+                raise ModelUnavailable(f"{arguments['modelId']} took longer than {timeout_seconds} s")
+    except ClientError as error:
+        raise _classify(error)(f"{arguments['modelId']}: {error}") from error
+    except (HTTPClientError, BotoCoreError) as error:
+        raise ModelUnavailable(f"{arguments['modelId']}: {error}") from error
+    return reader.reply()
+
+
+def _classify(error: ClientError) -> type[ModelError]:
+    code = error.response["Error"]["Code"]
+    if isinstance(error, EventStreamError):
+        code = code[:1].upper() + code[1:]
+    if code in _THROTTLED:
+        return ModelThrottled
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _UNAVAILABLE or status >= 500:
+        return ModelUnavailable
+    return ModelRejected

@@ -1,0 +1,52 @@
+"""The environment, read in one place, when it is first needed."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+
+class MissingSetting(Exception):
+    """An environment variable that the function needs is not set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Names and addresses that the template gives to a function. Each property says which variable it reads."""
+
+    environment: dict[str, str]
+
+    @property
+    def table_name(self) -> str:
+        return self._required("TABLE_NAME")
+
+    @property
+    def bucket_name(self) -> str:
+        return self._required("BUCKET_NAME")
+
+    @property
+    def state_machine_arn(self) -> str:
+        return self._required("STATE_MACHINE_ARN")
+
+    @property
+    def dead_letter_queue_url(self) -> str:
+        return self._required("DEAD_LETTER_QUEUE_URL")
+
+    @property
+    def agent_files_directory(self) -> str:
+        return self._required("AGENT_FILES_DIRECTORY")
+
+    @property
+    def trace_header(self) -> str | None:
+        """The X-Ray trace header of the running invocation; the Lambda runtime puts it there anew for each."""
+        return os.environ.get("_X_AMZN_TRACE_ID") or None
+
+    def _required(self, name: str) -> str:
+        value = self.environment.get(name)
+        if not value:
+            raise MissingSetting(f"the environment variable {name} is not set; template.yaml sets it")
+        return value
+
+
+@cache
+def settings() -> Settings:
+    return Settings(dict(os.environ))

@@ -1,0 +1,164 @@
+"""A Lambda runtime for a function whose response is streamed: the managed Python runtime cannot.
+
+`stream_responses`, set as AWS_LAMBDA_EXEC_WRAPPER, starts this file in the place of the managed runtime. It takes
+invocations from the Lambda Runtime API and posts each response piece by piece: metadata as JSON, eight NUL bytes, then
+the body as it comes. Source: "Using the Lambda runtime API for custom runtimes" and "Response streaming for Lambda
+functions" in the Lambda guide.
+"""
+
+import http.client
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+StreamedResponse = tuple[dict[str, Any], Iterable[bytes]]
+"""`{"statusCode", "headers"}`, and the body."""
+
+_VERSION = "/2018-06-01/runtime"
+
+
+class LambdaContext(Protocol):
+    """What the front door uses of Lambda's context object."""
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamContext:
+    """The context of a streamed invocation, with the managed runtime's names."""
+
+    aws_request_id: str
+    deadline_ms: int
+    invoked_function_arn: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, self.deadline_ms - time.time_ns() // 1_000_000)
+
+
+Handler = Callable[[dict[str, Any], StreamContext], StreamedResponse]
+
+
+class RuntimeApi:
+    """The Lambda Runtime API at `address` (host:port, and offline a path)."""
+
+    def __init__(self, address: str) -> None:
+        self._host, slash, path = address.partition("/")
+        self._base = slash + path + _VERSION
+
+    def next(self) -> tuple[bytes, Mapping[str, str]]:
+        """Waits for an invocation: its event and headers."""
+        connection = http.client.HTTPConnection(self._host)
+        try:
+            connection.request("GET", f"{self._base}/invocation/next")
+            response = connection.getresponse()
+            if response.status != 200:
+                raise ConnectionError(f"the Runtime API answered {response.status} to next")
+            return response.read(), dict(response.headers)
+        finally:
+            connection.close()
+
+    def respond(self, request_id: str, metadata: Mapping[str, Any], body: Iterable[bytes]) -> None:
+        """Posts a response as it comes. An error in the middle is reported in the trailers, and raised again."""
+        connection = http.client.HTTPConnection(self._host)
+        try:
+            connection.putrequest("POST", f"{self._base}/invocation/{request_id}/response")
+            connection.putheader("Lambda-Runtime-Function-Response-Mode", "streaming")
+            connection.putheader("Transfer-Encoding", "chunked")
+            connection.putheader("Content-Type", "application/vnd.awslambda.http-integration-response")
+            connection.putheader("Trailer", "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body")
+            connection.endheaders()
+            try:
+                _send_chunk(connection, json.dumps(metadata).encode() + b"\0" * 8)
+                for piece in body:
+                    _send_chunk(connection, piece)
+            except ConnectionError:
+                raise
+            except Exception as error:
+                described = b64encode(json.dumps(_described(error)).encode()).decode()
+                connection.send(
+                    b"0\r\n"
+                    + f"Lambda-Runtime-Function-Error-Type: {type(error).__name__}\r\n".encode()
+                    + f"Lambda-Runtime-Function-Error-Body: {described}\r\n\r\n".encode()
+                )
+                connection.getresponse().read()
+                raise
+            connection.send(b"0\r\n\r\n")
+            connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def fail(self, path: str, error: BaseException) -> None:
+        """Reports an error, at `/init/error` or `/invocation/<id>/error`."""
+        connection = http.client.HTTPConnection(self._host)
+        try:
+            headers = {
+                "Lambda-Runtime-Function-Error-Type": type(error).__name__,
+                "Content-Type": "application/json",
+            }
+            connection.request("POST", self._base + path, json.dumps(_described(error)), headers)
+            connection.getresponse().read()
+        finally:
+            connection.close()
+
+
+def serve_one(api: RuntimeApi, handler: Handler) -> None:
+    """Takes one invocation and answers it."""
+    body, headers = api.next()
+    request_id = headers["Lambda-Runtime-Aws-Request-Id"]
+    os.environ["_X_AMZN_TRACE_ID"] = headers.get("Lambda-Runtime-Trace-Id") or ""
+    context = StreamContext(
+        request_id,
+        int(headers["Lambda-Runtime-Deadline-Ms"]),
+        headers.get("Lambda-Runtime-Invoked-Function-Arn") or "",
+    )
+    try:
+        metadata, pieces = handler(json.loads(body), context)
+    except Exception as error:
+        traceback.print_exc()
+        api.fail(f"/invocation/{request_id}/error", error)
+        return
+    try:
+        api.respond(request_id, metadata, pieces)
+    except ConnectionError:
+        print("the caller went away before the response ended", file=sys.stderr, flush=True)
+    except Exception:
+        traceback.print_exc()
+
+
+def _send_chunk(connection: http.client.HTTPConnection, piece: bytes) -> None:
+    if piece:
+        connection.send(b"%x\r\n" % len(piece) + piece + b"\r\n")
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    return {
+        "errorType": type(error).__name__,
+        "errorMessage": str(error),
+        "stackTrace": traceback.format_tb(error.__traceback__),
+    }
+
+
+def main() -> None:
+    api = RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    # Started by its path, Python puts this file's folder first, where `keys` and `table` are modules of their own.
+    sys.path[0] = os.environ["LAMBDA_TASK_ROOT"]
+    module, _, name = os.environ["_HANDLER"].rpartition(".")
+    try:
+        handler: Handler = getattr(importlib.import_module(module), name)
+    except BaseException as error:
+        traceback.print_exc()
+        api.fail("/init/error", error)
+        sys.exit(1)
+    while True:
+        serve_one(api, handler)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""A turn: its header in the table, from the claim of its session to the commit.
+
+Until `commit` nothing of a turn is seen by another one. Each write here may be repeated, come late or race another:
+the session's lease (`leaseOwner`, `leaseExpiresAt`) lets one turn run at a time, the session's `version` lets only a
+turn commit that has seen all that was committed before it, and the header's `status` lets a turn end once.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from turnwright import keys
+from turnwright.clock import expiry, now_ms
+from turnwright.documents import json_text
+from turnwright.errors import LeaseLost, SessionBusy, TurnAlreadyEnded
+from turnwright.keys import SessionId
+from turnwright.sessions import FREE_SESSION, lease_expiry
+from turnwright.table import SCHEMA_VERSION, ConditionFailed, Item, Put, Table, TransactionRefused, Update
+
+JOURNAL_DAYS = 30
+"""How long a turn's header and journal live. Step Functions can redrive an execution for 14 days."""
+
+
+class Status(StrEnum):
+    RUNNING = "RUNNING"
+    COMMITTED = "COMMITTED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What every state needs to know of its turn. It travels as the state machine's variable `turn`; all of it is
+    short.
+    """
+
+    turnId: str
+    agentId: str
+    agentAliasId: str
+    agentVersion: str
+    memoryStore: str
+    actor: str
+    sessionId: str
+    sessionVersion: int
+    historyFrom: str
+    historyTo: str
+    trace: bool
+
+    @property
+    def session(self) -> SessionId:
+        return SessionId(self.memoryStore, self.actor, self.sessionId)
+
+    def encode(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def decode(cls, fields: Mapping[str, Any]) -> "Turn":
+        return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A turn's item, as far as it was read. `request` and `answer` are stowed documents (`documents.py`)."""
+
+    status: Status
+    fields: Item
+
+    @property
+    def request(self) -> dict[str, Any]:
+        return self._document("request")
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        return self._document("answer")
+
+    @property
+    def usage(self) -> dict[str, int]:
+        return self._document("usage")
+
+    @property
+    def failure(self) -> dict[str, Any]:
+        """`{"error", "cause", "state"?}` of a FAILED turn."""
+        return self._document("failure")
+
+    @property
+    def session_attributes(self) -> dict[str, str]:
+        return self._document("sessionAttributes")
+
+    @property
+    def event_id(self) -> str:
+        return str(self.fields["eventId"])
+
+    @property
+    def turn(self) -> Turn:
+        return Turn.decode(self.fields)
+
+    def _document(self, name: str) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.fields[name])
+        return value
+
+    @classmethod
+    def decode(cls, item: Item) -> "Header":
+        return cls(Status(item["status"]), item)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What Load Memory pins: the ids, and what the turn's first message is made of."""
+
+    turn: Turn
+    event_id: str
+    history_floor: str
+    request: Mapping[str, Any]
+    session_attributes: Mapping[str, str]
+    execution_arn: str
+    caller: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What Write Memory commits. `messages` and `answer` are stowed documents."""
+
+    messages: Mapping[str, Any]
+    characters: int
+    answer: Mapping[str, Any]
+    usage: Mapping[str, int]
+    session_attributes: Mapping[str, str]
+    storage_days: int
+
+
+class Turns:
+    """The turns of a table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def read(self, turn_id: str, *, consistent: bool = True) -> Header | None:
+        item = self._table.get(keys.turn_header(turn_id), consistent=consistent)
+        return Header.decode(item) if item else None
+
+    def begin(self, beginning: Beginning, *, redriven: bool) -> Header:
+        """Writes the header; the session must be claimed already. A repeat gets the header that the first one wrote.
+
+        Raises TurnAlreadyEnded if the turn was committed or has failed: then this is a late repeat, whose claim the
+        caller must give back. A redriven execution may begin a failed turn again.
+        """
+        now = now_ms()
+        item: Item = {
+            **beginning.turn.encode(),
+            "status": Status.RUNNING,
+            "eventId": beginning.event_id,
+            "historyFloor": beginning.history_floor,
+            "request": json_text(beginning.request),
+            "sessionAttributes": json_text(beginning.session_attributes),
+            "executionArn": beginning.execution_arn,
+            "caller": beginning.caller,
+            "startedAt": now,
+            "expiresAt": expiry(now, JOURNAL_DAYS),
+        }
+        key = keys.turn_header(beginning.turn.turnId)
+        try:
+            self._table.put(Put(key, item, only_if_absent=True))
+        except ConditionFailed as refused:
+            found = Header.decode(refused.item) if refused.item else None
+            if found and found.status is Status.RUNNING:
+                return found
+            if not (found and found.status is Status.FAILED and redriven):
+                raise TurnAlreadyEnded(f"turn {beginning.turn.turnId} has ended") from refused
+            self._table.put(Put(key, item))
+        return Header.decode(item)
+
+    def resume(self, turn: Turn) -> None:
+        """Takes the session back for a turn that failed and is now redriven. Does nothing for one that still runs.
+
+        Raises LeaseLost if another turn was committed since, and SessionBusy if another one runs.
+        """
+        header = self.read(turn.turnId)
+        if header is None or header.status is not Status.FAILED:
+            return
+        now = now_ms()
+        try:
+            self._table.update(
+                Update(
+                    keys.session(turn.session),
+                    "SET leaseOwner = :turn, leaseExpiresAt = :expiry",
+                    condition=f"({FREE_SESSION}) AND version = :version",
+                    values={
+                        ":turn": turn.turnId,
+                        ":now": now,
+                        ":expiry": lease_expiry(now),
+                        ":version": turn.sessionVersion,
+                    },
+                )
+            )
+        except ConditionFailed as refused:
+            if refused.item and refused.item["version"] == turn.sessionVersion:
+                raise SessionBusy(f"session {turn.sessionId} runs another turn") from refused
+            raise LeaseLost(f"session {turn.sessionId} went on without turn {turn.turnId}") from refused
+        self._table.update(
+            Update(
+                keys.turn_header(turn.turnId),
+                "SET #status = :running REMOVE failure, endedAt",
+                names={"#status": "status"},
+                values={":running": Status.RUNNING},
+            )
+        )
+
+    def commit(self, header: Header, outcome: Outcome) -> Header:
+        """Commits the turn in one transaction: its event, its session's new version without the lease, its header.
+
+        A turn that is committed already is answered from its header. Raises LeaseLost if the session went on without
+        this turn or the turn was declared failed, CommitConflict when it should be tried again.
+        """
+        turn = header.turn
+        now = now_ms()
+        expires = expiry(now, outcome.storage_days)
+        event: Item = {
+            "eventId": header.event_id,
+            "turnId": turn.turnId,
+            "agentId": turn.agentId,
+            "agentVersion": turn.agentVersion,
+            "messages": json_text(outcome.messages),
+            "characters": outcome.characters,
+            "committedAt": now,
+            "expiresAt": expires,
+        }
+        committed: Item = {
+            "status": Status.COMMITTED,
+            "answer": json_text(outcome.answer),
+            "usage": json_text(outcome.usage),
+            "endedAt": now,
+        }
+        session_update = Update(
+            keys.session(turn.session),
+            "SET version = :next, #status = :open, lastEventId = :event, attributes = :attributes, "
+            "historyFloor = :floor, updatedAt = :now, expiresAt = :expires REMOVE leaseOwner, leaseExpiresAt",
+            condition="leaseOwner = :turn AND version = :version",
+            names={"#status": "status"},
+            values={
+                ":turn": turn.turnId,
+                ":version": turn.sessionVersion,
+                ":next": turn.sessionVersion + 1,
+                ":open": "OPEN",
+                ":event": header.event_id,
+                ":attributes": json_text(outcome.session_attributes),
+                ":floor": header.fields["historyFloor"],
+                ":now": now,
+                ":expires": expires,
+            },
+        )
+        header_update = Update(
+            keys.turn_header(turn.turnId),
+            "SET #status = :status, answer = :answer, #usage = :usage, endedAt = :endedAt",
+            condition="#status = :running",
+            names={"#status": "status", "#usage": "usage"},
+            values={":running": Status.RUNNING, **{f":{name}": value for name, value in committed.items()}},
+        )
+        try:
+            self._table.transact(
+                [
+                    Put(keys.session_event(turn.session, header.event_id), event, only_if_absent=True),
+                    session_update,
+                    header_update,
+                ]
+            )
+        except TransactionRefused as refused:
+            current = self.read(turn.turnId)
+            if current and current.status is Status.COMMITTED:
+                return current
+            raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
+        return Header.decode({**header.fields, **committed})
+
+    def fail(self, turn_id: str, failure: Mapping[str, Any]) -> bool:
+        """Marks the turn FAILED, also one that never wrote a header. False if it is committed, which then stands."""
+        now = now_ms()
+        try:
+            self._table.update(
+                Update(
+                    keys.turn_header(turn_id),
+                    "SET #status = :failed, failure = :failure, turnId = :turn, endedAt = :now, "
+                    "expiresAt = :expires, schemaVersion = :schema",
+                    condition="attribute_not_exists(PK) OR #status <> :committed",
+                    names={"#status": "status"},
+                    values={
+                        ":failed": Status.FAILED,
+                        ":committed": Status.COMMITTED,
+                        ":failure": json_text(failure),
+                        ":turn": turn_id,
+                        ":now": now,
+                        ":expires": expiry(now, JOURNAL_DAYS),
+                        ":schema": SCHEMA_VERSION,
+                    },
+                )
+            )
+        except ConditionFailed:
+            return False
+        return True

@@ -1,0 +1,27 @@
+"""Write Memory: commits the whole turn in one transaction and gives the session back."""
+
+from typing import Any
+
+from turnwright import agent_versions
+from turnwright.commit import commit
+from turnwright.documents import documents
+from turnwright.log import turn_logger
+from turnwright.table import table
+from turnwright.turns import Turn, Turns
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """`{"turn", "step", "redriveCount"}` -> the execution's output `{"turnId", "status", "answer", "usage"}`."""
+    store = table()
+    turn = Turn.decode(event["turn"])
+    if event["redriveCount"] > 0:
+        Turns(store).resume(turn)
+    agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
+    header = commit(store, documents(), turn, agent)
+    turn_logger(turn, step=event["step"]).info("turn committed", usage=header.usage)
+    return {
+        "turnId": turn.turnId,
+        "status": header.status,
+        "answer": header.answer,
+        "usage": header.usage,
+    }
