@@ -1,0 +1,656 @@
+import ast
+import gzip
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import botocore
+import pytest
+
+from local.definitions import Definition, used_substitutions
+from local.intrinsics import Resolver
+from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
+
+ROOT = Path(__file__).parents[2]
+STATE_MACHINE = "AgentTurnStateMachine"
+INVOKE_AGENT_PATH = "/agents/{agentId}/agentAliases/{agentAliasId}/sessions/{sessionId}/text"
+
+
+@cache
+def template() -> Template:
+    return load_template(ROOT / "template.yaml")
+
+
+@cache
+def resources(**parameters: str) -> dict[str, Any]:
+    """What `sam deploy` would give CloudFormation, with its conditions decided by the parameters."""
+    document = transform(template(), parameters)
+    values: dict[str, Any] = {}
+    for name, parameter in template()["Parameters"].items():
+        value = parameters.get(name, parameter["Default"])
+        values[name] = value.split(",") if parameter["Type"] == "CommaDelimitedList" else value
+    resolver = Resolver(values, document["Conditions"])
+    return {
+        name: resolver.resolve(resource)
+        for name, resource in document["Resources"].items()
+        if "Condition" not in resource or resolver.holds(resource["Condition"])
+    }
+
+
+def of_type(kind: str, **parameters: str) -> dict[str, Any]:
+    """The properties of all resources of a type, by logical id."""
+    return {
+        name: resource["Properties"] for name, resource in resources(**parameters).items() if resource["Type"] == kind
+    }
+
+
+def functions(**parameters: str) -> dict[str, Any]:
+    return of_type("AWS::Lambda::Function", **parameters)
+
+
+def invoke_agent_operation(**parameters: str) -> dict[str, Any]:
+    """The operation InvokeAgent in the API's definition."""
+    paths: dict[str, Any] = resources(**parameters)["Api"]["Properties"]["Body"]["paths"]
+    operation: dict[str, Any] = paths[INVOKE_AGENT_PATH]["post"]
+    return operation
+
+
+# ---- Handlers ----
+
+
+def attributes_of(module: Path) -> set[str]:
+    """The names that a module defines or imports at its top level, found without running it."""
+    names: set[str] = set()
+    for node in ast.parse(module.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    return names
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_every_handler_is_a_function_in_a_file_of_its_folder(stream: str) -> None:
+    for name, function in functions(StreamResponses=stream).items():
+        assert function["Code"]["S3Bucket"] == LOCAL_BUCKET
+        module, _, attribute = function["Handler"].partition(".")
+        file = ROOT / function["Code"]["S3Key"] / f"{module}.py"
+        assert file.is_file(), f"{name}: {file} is missing"
+        assert attribute in attributes_of(file), f"{name}: {file} has no {attribute}"
+
+
+def test_a_runtime_function_is_named_after_its_handler() -> None:
+    for name, function in functions(StreamResponses="false").items():
+        words = function["Handler"].partition(".")[0].split("_")
+        assert name == "".join(word.capitalize() for word in words) + "Function"
+
+
+def test_every_setting_that_a_module_reads_is_given_to_some_function() -> None:
+    settings = (ROOT / "functions/runtime/turnwright/settings.py").read_text()
+    wanted = set(re.findall(r'_required\("([A-Z_]+)"\)', settings))
+    variables = {name for function in functions().values() for name in function["Environment"]["Variables"]}
+    assert wanted
+    assert wanted <= variables
+
+
+def test_a_function_outlives_the_longest_call_that_an_agent_file_may_ask_of_it() -> None:
+    schema = json.loads((ROOT / "agents/agent.schema.json").read_text())
+    longest = {"modelTimeoutSeconds": 0, "timeoutSeconds": 0}
+
+    def visit(node: Any) -> None:
+        if isinstance(node, dict):
+            for key in longest.keys() & node.keys():
+                if isinstance(node[key], dict):
+                    longest[key] = max(longest[key], node[key].get("maximum", 0))
+            for item in node.values():
+                visit(item)
+        elif isinstance(node, list):
+            for item in node:
+                visit(item)
+
+    visit(schema)
+    assert 0 < longest["modelTimeoutSeconds"] < functions()["InvokeModelFunction"]["Timeout"]
+    assert 0 < longest["timeoutSeconds"] < functions()["InvokeToolFunction"]["Timeout"]
+
+
+# ---- The state machine ----
+
+
+def definition() -> Definition:
+    location = resources()[STATE_MACHINE]["Properties"]["DefinitionS3Location"]
+    return Definition.read(ROOT / location["Key"])
+
+
+def test_every_substitution_is_used_and_every_placeholder_is_substituted() -> None:
+    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
+    assert used_substitutions(definition()) == substitutions.keys()
+    assert substitutions == {f"{name[: -len('Arn')]}Arn": get_att(name[: -len("Arn")]) for name in substitutions}
+
+
+def test_the_state_machine_may_invoke_exactly_the_functions_in_its_definition() -> None:
+    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
+    allowed = [
+        statement["Resource"]
+        for statement in statements(f"{STATE_MACHINE}Role")
+        if statement["Action"] == "lambda:InvokeFunction"
+    ]
+    assert sorted(map(spell, allowed[0])) == sorted(map(spell, substitutions.values()))
+    assert len(allowed) == 1
+
+
+def test_the_state_machine_is_standard_traced_and_logs_everything() -> None:
+    machine = resources()[STATE_MACHINE]["Properties"]
+    assert machine["StateMachineType"] == "STANDARD"
+    assert machine["TracingConfiguration"] == {"Enabled": True}
+    assert machine["LoggingConfiguration"] == {
+        "Level": "ALL",
+        "IncludeExecutionData": True,
+        "Destinations": [{"CloudWatchLogsLogGroup": {"LogGroupArn": get_att("StateMachineLogGroup")}}],
+    }
+
+
+# ---- Tracing and logs ----
+
+
+@pytest.mark.parametrize("name", functions())
+def test_a_function_runs_on_arm_is_traced_and_logs_json_to_a_group_with_retention(name: str) -> None:
+    function = functions()[name]
+    assert function["Runtime"] == "python3.13"
+    assert function["Architectures"] == ["arm64"]
+    assert function["TracingConfig"] == {"Mode": "Active"}
+    assert function["LoggingConfig"]["LogFormat"] == "JSON"
+    assert function["LoggingConfig"]["LogGroup"] == {"Ref": "RuntimeLogGroup"}
+    assert "RuntimeLogGroup" in of_type("AWS::Logs::LogGroup")
+
+
+def test_every_log_group_has_the_retention_that_the_parameter_says() -> None:
+    groups = of_type("AWS::Logs::LogGroup", LogRetentionDays="7")
+    assert groups.keys() == {"RuntimeLogGroup", "StateMachineLogGroup", "ApiLogGroup"}
+    assert {name: str(group["RetentionInDays"]) for name, group in groups.items()} == dict.fromkeys(groups, "7")
+
+
+def test_the_api_is_traced_and_logs_each_request_as_one_json_line() -> None:
+    (stage,) = of_type("AWS::ApiGateway::Stage").values()
+    assert stage["StageName"] == "v1"
+    assert stage["TracingEnabled"] is True
+    assert stage["AccessLogSetting"]["DestinationArn"] == get_att("ApiLogGroup")
+    assert json.loads(stage["AccessLogSetting"]["Format"])["requestId"] == "$context.requestId"
+
+
+# ---- Policies ----
+
+
+def statements(role: str, **parameters: str) -> Iterator[dict[str, Any]]:
+    for policy in resources(**parameters)[role]["Properties"].get("Policies", ()):
+        yield from policy["PolicyDocument"]["Statement"]
+
+
+def spell(resource: Any) -> str:
+    """`Table`, `Bucket/turns/*`, `AgentTurnStateMachine`, or the text of an ARN pattern."""
+    match resource:
+        case {"Fn::GetAtt": [name, "Arn"]} | {"Ref": name}:
+            return str(name)
+        case {"Fn::Sub": str(text)} | str(text):
+            return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text.replace("${AWS::Partition}", "aws"))
+    raise AssertionError(f"not a form that a policy should name a resource in: {resource}")
+
+
+def granted(role: str, **parameters: str) -> set[tuple[str, str]]:
+    """What the role may do: pairs of an action and a resource."""
+    pairs: set[tuple[str, str]] = set()
+    for statement in statements(role, **parameters):
+        assert statement["Effect"] == "Allow"
+        actions, named = statement["Action"], statement["Resource"]
+        for action in [actions] if isinstance(actions, str) else actions:
+            for resource in named if isinstance(named, list) else [named]:
+                pairs.add((action, spell(resource)))
+    return pairs
+
+
+def on(resource: str, *actions: str) -> set[tuple[str, str]]:
+    return {(action, resource) for action in actions}
+
+
+EXECUTIONS = "arn:aws:states:${AWS::Region}:${AWS::AccountId}:execution:${AgentTurnStateMachine.Name}:*"
+READ, WRITE = ("dynamodb:GetItem", "dynamodb:Query"), ("dynamodb:PutItem", "dynamodb:UpdateItem")
+GET, PUT = "s3:GetObject", "s3:PutObject"
+GRANTED = {
+    "InvokeAgentFunction": {
+        *on("Table", *READ, "dynamodb:BatchGetItem", "dynamodb:UpdateItem"),
+        *on("Bucket/turns/*", GET, PUT),
+        *on("AgentTurnStateMachine", "states:StartExecution"),
+        *on(EXECUTIONS, "states:DescribeExecution"),
+    },
+    "LoadMemoryFunction": {*on("Table", *READ, *WRITE), *on("Bucket/turns/*", GET)},
+    "InvokeModelFunction": {
+        *on("Table", *READ, *WRITE),
+        *on("Bucket/turns/*", GET, PUT),
+        *on("Bucket/sessions/*", GET),
+        *on(
+            "arn:aws:bedrock:*::foundation-model/*",
+            "bedrock:InvokeModel",
+            "bedrock:InvokeModelWithResponseStream",
+        ),
+        *on(
+            "arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*",
+            "bedrock:InvokeModel",
+            "bedrock:InvokeModelWithResponseStream",
+        ),
+    },
+    "InvokeToolFunction": {
+        *on("Table", *READ, *WRITE),
+        *on("Bucket/turns/*", GET, PUT),
+        *on("BankingToolsFunction", "lambda:InvokeFunction"),
+    },
+    "WriteMemoryFunction": {
+        *on("Table", *READ, *WRITE),
+        *on("Bucket/turns/*", GET, PUT),
+        *on("Bucket/sessions/*", PUT),
+    },
+    "RecordFailureFunction": {
+        *on("Table", "dynamodb:GetItem", "dynamodb:UpdateItem"),
+        *on("DeadLetterQueue", "sqs:SendMessage"),
+        *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
+    },
+    "PublishAgentsFunction": {*on("Table", *READ, *WRITE, "dynamodb:DeleteItem")},
+    "BankingToolsFunction": set(),
+}
+
+
+def test_each_function_may_do_what_it_does_and_nothing_else() -> None:
+    assert {name: granted(f"{name}Role") for name in functions()} == GRANTED
+
+
+def test_tools_outside_the_stack_may_be_invoked_when_the_deployer_names_them() -> None:
+    named = "arn:aws:lambda:us-east-1:123456789012:function:a,arn:aws:lambda:us-east-1:123456789012:function:b"
+    more = granted("InvokeToolFunctionRole", ToolFunctionArns=named) - GRANTED["InvokeToolFunction"]
+    assert more == {("lambda:InvokeFunction", arn) for arn in named.split(",")}
+
+
+def test_a_star_for_a_resource_is_only_where_the_service_has_nothing_narrower() -> None:
+    roles = of_type("AWS::IAM::Role")
+    stars = {
+        (role, statement["Sid"])
+        for role in roles
+        for statement in statements(role)
+        if any(spell(named).strip("*") == "" for named in as_list(statement["Resource"]))
+    }
+    assert stars == {("AgentTurnStateMachineRole", "DeliverLogs")}
+    actions = {action for role in roles for action, _ in granted(role)}
+    assert not {action for action in actions if "*" in action}
+
+
+def test_roles_use_no_managed_policies_but_those_for_logs_and_traces() -> None:
+    attached = {
+        spell(policy).rpartition("/")[2]
+        for role in of_type("AWS::IAM::Role").values()
+        for policy in role.get("ManagedPolicyArns", ())
+    }
+    assert attached == {
+        "AWSLambdaBasicExecutionRole",
+        "AWSXrayWriteOnlyAccess",
+        "AmazonAPIGatewayPushToCloudWatchLogs",
+    }
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def get_att(name: str) -> dict[str, Any]:
+    return {"Fn::GetAtt": [name, "Arn"]}
+
+
+# ---- The API ----
+
+
+def test_the_route_is_the_one_that_botocore_calls() -> None:
+    (path,) = Path(botocore.__file__).parent.glob("data/bedrock-agent-runtime/*/service-2.json*")
+    raw = path.read_bytes()
+    model = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+    http = model["operations"]["InvokeAgent"]["http"]
+    routes = resources()["Api"]["Properties"]["Body"]["paths"]
+    assert {(method.upper(), route) for route, methods in routes.items() for method in methods} == {
+        (http["method"], http["requestUri"])
+    }
+
+
+def test_a_streamed_answer_goes_through_the_runtime_loop_for_as_long_as_the_function_lives() -> None:
+    function = functions(StreamResponses="true")["InvokeAgentFunction"]
+    assert function["Handler"] == "invoke_agent.stream_handler"
+    assert function["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"] == "/var/task/stream_responses"
+    assert invoke_agent_operation(StreamResponses="true")["x-amazon-apigateway-integration"] == {
+        "type": "aws_proxy",
+        "httpMethod": "POST",
+        "uri": {
+            "Fn::Sub": "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2021-11-15/functions/"
+            "${InvokeAgentFunction.Arn}/response-streaming-invocations"
+        },
+        "responseTransferMode": "STREAM",
+        "timeoutInMillis": function["Timeout"] * 1000,
+    }
+
+
+def test_a_buffered_answer_goes_through_lambdas_own_runtime_as_binary() -> None:
+    function = functions(StreamResponses="false")["InvokeAgentFunction"]
+    assert function["Handler"] == "invoke_agent.handler"
+    assert "AWS_LAMBDA_EXEC_WRAPPER" not in function["Environment"]["Variables"]
+    assert invoke_agent_operation(StreamResponses="false")["x-amazon-apigateway-integration"] == {
+        "type": "aws_proxy",
+        "httpMethod": "POST",
+        "uri": {
+            "Fn::Sub": "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/"
+            "${InvokeAgentFunction.Arn}/invocations"
+        },
+        "responseTransferMode": "BUFFERED",
+        "timeoutInMillis": 29_000,
+    }
+    binary = "x-amazon-apigateway-binary-media-types"
+    assert resources(StreamResponses="false")["Api"]["Properties"]["Body"][binary] == ["*/*"]
+    assert resources(StreamResponses="true")["Api"]["Properties"]["Body"][binary] == []
+
+
+def test_callers_sign_their_requests_unless_the_deployer_decides_otherwise() -> None:
+    assert invoke_agent_operation()["security"] == [{"AWS_IAM": []}]
+    assert invoke_agent_operation(AuthorizationType="NONE")["security"] == []
+    schemes = resources()["Api"]["Properties"]["Body"]["components"]["securitySchemes"]
+    assert schemes["AWS_IAM"]["x-amazon-apigateway-authtype"] == "awsSigv4"
+
+
+def test_a_changed_parameter_reaches_the_stage() -> None:
+    """SAM names a deployment after the API's text, in which a parameter's value does not stand."""
+    assert template()["Resources"]["Api"]["Properties"]["AlwaysDeploy"] is True
+
+
+def test_the_api_is_regional_and_its_stage_waits_for_the_role_that_logs() -> None:
+    api = resources()["Api"]
+    assert api["Properties"]["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+    assert api["DependsOn"] == "ApiGatewayAccount"
+    assert "ApiGatewayAccount" not in resources(CreateApiGatewayLogRole="false")
+
+
+def test_the_wrapper_is_executable_and_starts_a_file_that_is_there() -> None:
+    wrapper = ROOT / "functions/runtime/stream_responses"
+    assert wrapper.stat().st_mode & 0o777 == 0o755
+    started = re.search(r'exec "\$1" "\$LAMBDA_TASK_ROOT/(.+)"', wrapper.read_text())
+    assert started
+    assert (wrapper.parent / started[1]).is_file()
+
+
+# ---- Failed turns ----
+
+
+def test_every_way_a_turn_can_fail_reaches_record_failure() -> None:
+    rule = resources()["RecordFailureRule"]["Properties"]
+    assert rule["EventPattern"] == {
+        "source": ["aws.states"],
+        "detail-type": ["Step Functions Execution Status Change"],
+        "detail": {"stateMachineArn": [{"Ref": STATE_MACHINE}], "status": ["FAILED", "TIMED_OUT", "ABORTED"]},
+    }
+    (target,) = rule["Targets"]
+    assert target["Arn"] == get_att("RecordFailureFunction")
+    assert target["DeadLetterConfig"] == {"Arn": get_att("DeadLetterQueue")}
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
+    assert resources()["RecordFailurePermission"]["Properties"] == {
+        "Action": "lambda:InvokeFunction",
+        "FunctionName": {"Ref": "RecordFailureFunction"},
+        "Principal": "events.amazonaws.com",
+        "SourceArn": get_att("RecordFailureRule"),
+    }
+
+
+def test_a_failure_that_cannot_be_recorded_is_kept_too() -> None:
+    asynchronous = resources()["RecordFailureFunctionEventInvokeConfig"]["Properties"]
+    assert asynchronous["DestinationConfig"] == {"OnFailure": {"Destination": get_att("DeadLetterQueue")}}
+    (statement,) = resources()["DeadLetterQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": get_att("DeadLetterQueue"),
+        "Condition": {"ArnEquals": {"aws:SourceArn": get_att("RecordFailureRule")}},
+    }
+
+
+def test_the_dead_letter_queue_is_encrypted_and_keeps_a_turn_as_long_as_it_can_be_redriven() -> None:
+    queue = resources()["DeadLetterQueue"]["Properties"]
+    assert queue == {"MessageRetentionPeriod": 14 * 24 * 3600, "SqsManagedSseEnabled": True}
+
+
+# ---- Agents ----
+
+
+def test_a_changed_agent_file_is_published_by_the_next_deployment() -> None:
+    published = resources()["PublishedAgents"]["Properties"]
+    (agents_layer,) = [name for name in of_type("AWS::Lambda::LayerVersion") if name.startswith("AgentsLayer")]
+    assert published["AgentFiles"] == {"Ref": agents_layer}
+    assert published["ServiceToken"] == get_att("PublishAgentsFunction")
+    publisher = functions()["PublishAgentsFunction"]
+    assert {"Ref": agents_layer} in publisher["Layers"]
+    assert publisher["Environment"]["Variables"]["AGENT_FILES_DIRECTORY"] == "/opt"
+
+
+def test_every_placeholder_in_an_agent_file_is_substituted_by_the_template() -> None:
+    substitutions = resources()["PublishedAgents"]["Properties"]["Substitutions"]
+    files = [path for path in (ROOT / "agents").glob("*.json") if path.name != "agent.schema.json"]
+    placeholders = {name for path in files for name in re.findall(r"\$\{(\w+)\}", path.read_text())}
+    assert files
+    assert placeholders == substitutions.keys()
+
+
+def test_the_agents_layer_holds_json_files_and_nothing_else() -> None:
+    layer = template()["Resources"]["AgentsLayer"]["Properties"]
+    folder = ROOT / layer["ContentUri"]
+    assert {path.suffix for path in folder.rglob("*")} == {".json"}, "all files here are deployed: remove the others"
+
+
+# ---- Data ----
+
+
+@pytest.mark.parametrize("name", ["Table", "Bucket"])
+def test_data_outlives_the_stack_unless_the_deployer_decides_otherwise(name: str) -> None:
+    for retain, policy in (("true", "Retain"), ("false", "Delete")):
+        resource = resources(RetainData=retain)[name]
+        assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == (policy, policy)
+    assert template()["Parameters"]["RetainData"]["Default"] == "true"
+
+
+def test_the_table_is_paid_by_request_forgets_by_itself_and_can_be_restored() -> None:
+    table = resources()["Table"]["Properties"]
+    assert table == {
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [
+            {"AttributeName": "PK", "AttributeType": "S"},
+            {"AttributeName": "SK", "AttributeType": "S"},
+        ],
+        "KeySchema": [
+            {"AttributeName": "PK", "KeyType": "HASH"},
+            {"AttributeName": "SK", "KeyType": "RANGE"},
+        ],
+        "TimeToLiveSpecification": {"AttributeName": "expiresAt", "Enabled": True},
+        "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
+        "SSESpecification": {"SSEEnabled": True},
+    }
+
+
+def test_the_bucket_is_private_encrypted_and_refuses_plain_http() -> None:
+    bucket = resources()["Bucket"]["Properties"]
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+    assert "BucketEncryption" in bucket
+    (statement,) = resources()["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert statement["Effect"] == "Deny"
+    assert statement["Principal"] == "*"
+    assert statement["Action"] == "s3:*"
+    assert [spell(resource) for resource in statement["Resource"]] == ["Bucket", "Bucket/*"]
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_the_bucket_forgets_each_prefix_that_keys_are_made_of() -> None:
+    rules = resources()["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    keys = (ROOT / "functions/runtime/turnwright/keys.py").read_text()
+    expiring = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
+    assert expiring == {"turns/": 35, "sessions/": 400}
+    assert set(re.findall(r'f"([a-z]+/)', keys)) == expiring.keys()
+    assert {"DaysAfterInitiation": 1} in [rule.get("AbortIncompleteMultipartUpload") for rule in rules]
+
+
+# ---- The template as a whole ----
+
+
+def test_nothing_has_a_name_that_two_stacks_would_share() -> None:
+    names = {
+        (name, key)
+        for name, resource in resources().items()
+        for key, value in resource.get("Properties", {}).items()
+        if key.endswith("Name") and key not in ("StageName", "FunctionName") and isinstance(value, str)
+    }
+    assert names == set()
+    assert not any("FunctionName" in function for function in functions().values())
+
+
+def test_every_output_and_parameter_is_described() -> None:
+    for part in ("Outputs", "Parameters"):
+        for name, value in template()[part].items():
+            assert value.get("Description"), f"{part} {name} has no description"
+    assert template()["Outputs"].keys() >= {
+        "ApiUrl",
+        "StateMachineArn",
+        "TableName",
+        "BucketName",
+        "DeadLetterQueueUrl",
+        "RuntimeLogGroup",
+        "StateMachineLogGroup",
+    }
+
+
+# ---- Building ----
+
+
+def make(target: str, artifacts: Path, *variables: str, folder: str = "functions/runtime") -> str:
+    command = ["make", "-C", str(ROOT / folder), target, f"ARTIFACTS_DIR={artifacts}", *variables]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def built_with_make() -> list[tuple[str, str]]:
+    return [
+        (name, properties.get("CodeUri") or properties["ContentUri"])
+        for name, resource in template()["Resources"].items()
+        if resource.get("Metadata") == {"BuildMethod": "makefile"} or name == "DependenciesLayer"
+        for properties in [resource["Properties"]]
+    ]
+
+
+def test_every_resource_that_is_built_has_a_target_in_the_makefile_of_its_folder(tmp_path: Path) -> None:
+    targets = built_with_make()
+    assert {name for name, _ in targets} == {*functions(), "DependenciesLayer"}
+    for name, folder in targets:
+        make(f"build-{name}", tmp_path, "--dry-run", folder=folder)
+
+
+def test_a_runtime_artifact_is_the_handlers_the_package_and_the_wrapper(tmp_path: Path) -> None:
+    source = ROOT / "functions/runtime"
+    output = make("build-LoadMemoryFunction", tmp_path, "COMPILER=")
+    assert "no Python 3.13 here" in output
+    expected = {path.relative_to(source) for path in [*source.glob("*.py"), *source.glob("turnwright/**/*.py")]}
+    built = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert built == {*expected, Path("stream_responses")}
+    assert (tmp_path / "stream_responses").stat().st_mode & 0o777 == 0o755
+
+
+def test_bytecode_is_never_compared_with_its_source(tmp_path: Path) -> None:
+    make("build-LoadMemoryFunction", tmp_path, f"COMPILER={sys.executable}")
+    (compiled,) = tmp_path.glob("__pycache__/load_memory.*.pyc")
+    content = compiled.read_bytes()
+    assert int.from_bytes(content[4:8], "little") == 0b01  # PEP 552: by hash, not checked
+    assert b"/var/task/load_memory.py" in content
+
+
+@pytest.mark.parametrize("folder", ["functions/runtime", "functions/banking_tools"])
+def test_dependencies_are_built_for_the_platform_that_the_template_deploys_to(folder: str) -> None:
+    makefile = (ROOT / folder / "Makefile").read_text()
+    globals_ = template()["Globals"]["Function"]
+    assert f"PYTHON_VERSION := {globals_['Runtime'].removeprefix('python')}\n" in makefile
+    assert globals_["Architectures"] == ["arm64"]
+    assert "PLATFORM := manylinux2014_aarch64\n" in makefile
+
+
+@pytest.mark.parametrize("folder", ["functions/runtime", "functions/banking_tools"])
+def test_tests_run_with_the_versions_that_are_deployed(folder: str) -> None:
+    lines = (ROOT / folder / "requirements.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    for name in pinned.keys() & {"aws-lambda-powertools", "jsonschema"}:
+        assert importlib.metadata.version(name) == pinned[name]
+    assert "aws-lambda-powertools" in pinned
+
+
+# ---- Reading the template ----
+
+
+def broken(tmp_path: Path, text: str) -> TemplateError:
+    file = tmp_path / "template.yaml"
+    file.write_text(text)
+    with pytest.raises(TemplateError) as caught:
+        transform(load_template(file))
+    assert caught.value.file == str(file)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("Resources:\n  A: [1\n", 3, "expected ',' or ']', but got '<stream end>'"),
+        ("Resources:\n  A: {}\n  A: {}\n", 3, "A stands here and in line 2"),
+        ("Parameters: {}\n", 1, "is not a template: it has no Resources"),
+        (
+            (
+                "Resources:\n  B:\n    Type: AWS::SQS::Queue\n"
+                "  A:\n    Type: AWS::Serverless::Function\n    Properties: {CodeUri: x, Handler: a.b}\n"
+            ),
+            4,
+            (
+                "Resource with id [A] is invalid. "
+                "Runtime and Handler needs to be present when PackageType is of type `Zip`"
+            ),
+        ),
+    ],
+)
+def test_a_broken_template_is_named_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
+    error = broken(tmp_path, text)
+    assert (error.line, error.message) == (line, message)
+    assert str(error) == f"{tmp_path / 'template.yaml'}:{line}: {message}"
+
+
+def test_a_missing_template_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match=r"none\.yaml: cannot be read: No such file or directory"):
+        load_template(tmp_path / "none.yaml")
+
+
+def test_short_forms_mean_what_cloudformation_says(tmp_path: Path) -> None:
+    file = tmp_path / "template.yaml"
+    file.write_text(
+        "Resources:\n"
+        "  A: &A {ref: !Ref X, att: !GetAtt X.Y.Z, sub: !Sub '${X}', cond: !Condition C,\n"
+        "         if: !If [C, 1, !Ref D]}\n"
+        "  B: *A\n"
+        "  C: {date: 2012-10-17}\n"
+    )
+    read: Mapping[str, Any] = load_template(file)["Resources"]
+    assert read["A"] == {
+        "ref": {"Ref": "X"},
+        "att": {"Fn::GetAtt": ["X", "Y.Z"]},
+        "sub": {"Fn::Sub": "${X}"},
+        "cond": {"Condition": "C"},
+        "if": {"Fn::If": ["C", 1, {"Ref": "D"}]},
+    }
+    assert read["B"] == read["A"]
+    assert read["B"] is not read["A"]
+    assert read["C"] == {"date": "2012-10-17"}
