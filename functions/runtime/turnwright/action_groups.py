@@ -8,11 +8,15 @@ attempt of a call.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from turnwright.agents import Agent, Tool
+from turnwright.attributes import ATTRIBUTES_BYTES, size
+from turnwright.surrogates import mended_json
 from turnwright.tool_failures import ToolFailure
-from turnwright.turns import Turn
+
+if TYPE_CHECKING:
+    from turnwright.turns import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class ToolAnswer:
 
 
 def event(
-    turn: Turn,
+    turn: "Turn",
     agent: Agent,
     tool: Tool,
     tool_use: Mapping[str, Any],
@@ -36,7 +40,6 @@ def event(
     prompt_session_attributes: Mapping[str, str],
 ) -> dict[str, Any]:
     """The event of one attempt."""
-    types = {parameter.name: parameter.type for parameter in tool.parameters}
     return {
         "messageVersion": "1.0",
         "agent": {
@@ -49,26 +52,34 @@ def event(
         "sessionId": turn.sessionId,
         "actionGroup": tool.action_group,
         "function": tool.name,
-        "parameters": [
-            {"name": name, "type": types.get(name, "string"), "value": parameter_value(value)}
-            for name, value in tool_use["input"].items()
-        ],
+        "parameters": parameters(tool, tool_use["input"]),
         "sessionAttributes": dict(session_attributes),
         "promptSessionAttributes": dict(prompt_session_attributes),
         "idempotencyKey": idempotency_key,
     }
 
 
-def parameter_value(value: Any) -> str:
-    """Bedrock sends every parameter as a string: a string as it is, anything else as JSON."""
+def parameters(tool: Tool, arguments: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The arguments as Bedrock sends them: with their types, and each value as a string."""
+    types = {parameter.name: parameter.type for parameter in tool.parameters}
+    return [
+        {"name": name, "type": types.get(name, "string"), "value": _parameter_value(value, types.get(name))}
+        for name, value in arguments.items()
+    ]
+
+
+def _parameter_value(value: Any, parameter_type: str | None) -> str:
+    """A string as it is, anything else as JSON. 5.0 is an integer to JSON Schema, but "5.0" is none to a tool."""
+    if parameter_type == "integer" and isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def read_response(payload: bytes, tool: Tool) -> ToolAnswer:
     """Raises ToolFailure with INVALID_RESPONSE naming the place, or with the code of the tool's own `responseState`."""
     try:
-        document = json.loads(payload)
-    except ValueError as error:
+        document = mended_json(json.loads(payload))
+    except (ValueError, RecursionError) as error:
         raise _invalid(tool, f"is not JSON: {error}") from error
     response = _mapping(tool, document, "response")
     function_response = _mapping(tool, response, "functionResponse", "response")
@@ -112,6 +123,8 @@ def _attributes(tool: Tool, document: Mapping[str, Any], name: str) -> dict[str,
         return None
     if not isinstance(value, Mapping) or not all(isinstance(entry, str) for entry in value.values()):
         raise _invalid(tool, f"has {name} that are not an object of strings")
+    if size(value) > ATTRIBUTES_BYTES:
+        raise _invalid(tool, f"has {name} of {size(value)} bytes of JSON; at most {ATTRIBUTES_BYTES} are taken")
     return dict(value)
 
 

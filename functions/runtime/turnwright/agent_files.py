@@ -23,7 +23,9 @@ LARGEST_DEFINITION = 350_000
 """Bytes; a definition is one attribute of a DynamoDB item, and an item holds 400 KB."""
 
 _FOLDER = "agents"
+_SUBSTITUTIONS = "the Substitutions of PublishedAgents in template.yaml"
 _LONGEST_QUOTE = 80
+_DEEPEST = 50
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SUBSTITUTION = re.compile(r"\$\{([a-zA-Z0-9]+)\}")
 
@@ -163,6 +165,8 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 def _doubtful(document: Any) -> Iterator[Finding]:
     for steps, value in _walk(document):
+        if len(steps) > _DEEPEST:
+            raise _unusable("is nested too deeply")
         if isinstance(value, _Object):
             for name in value.repeated:
                 yield (*steps, name), "appears more than once in its object; keep one"
@@ -204,11 +208,8 @@ def _unresolved(document: Any, substitutions: Mapping[str, str]) -> Iterator[Fin
     known = ", ".join(f"${{{name}}}" for name in sorted(substitutions)) or "none"
     for steps, value in _walk(document):
         for name in dict.fromkeys(_SUBSTITUTION.findall(value)) if isinstance(value, str) else ():
-            yield (
-                steps,
-                f"${{{name}}} has no value; known are: {known}. "
-                "Correct the name, or add it to the Substitutions of PublishedAgents in template.yaml",
-            )
+            rule = f"${{{name}}} has no value; known are: {known}. Correct the name, or add it to {_SUBSTITUTIONS}"
+            yield steps, rule
 
 
 def _validator(path: Path) -> Any:
@@ -222,7 +223,8 @@ def _validator(path: Path) -> Any:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise _Unusable([(tuple(error.absolute_path), error.message)]) from error
-    return validators.extend(Draft202012Validator, {"pattern": _match_pattern})(schema)
+    extend: Any = validators.extend
+    return extend(Draft202012Validator, {"pattern": _match_pattern})(schema)
 
 
 def _match_pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[Any]:
@@ -315,11 +317,8 @@ def _inconsistent_delays(document: Mapping[str, Any]) -> Iterator[Finding]:
     for steps, configs in blocks:
         policy = tool_policy(*configs)
         if policy.initial_delay_ms > policy.max_delay_ms:
-            yield (
-                (*steps, "retryPolicy"),
-                f"initialDelayMs, {policy.initial_delay_ms}, is more than maxDelayMs, {policy.max_delay_ms}; "
-                "raise maxDelayMs or lower initialDelayMs",
-            )
+            delays = f"initialDelayMs, {policy.initial_delay_ms}, is more than maxDelayMs, {policy.max_delay_ms}"
+            yield (*steps, "retryPolicy"), f"{delays}; raise maxDelayMs or lower initialDelayMs"
 
 
 def _pointer(steps: Steps) -> str:

@@ -193,9 +193,8 @@ def _input_schema(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
 def _property(parameter: Mapping[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": parameter["type"]}
     if parameter["type"] == "array":
-        schema[
-            "items"
-        ] = {}  # Bedrock's array says nothing about its entries; some models refuse an array without `items`.
+        # Bedrock's array says nothing about its entries, and some models refuse an array without `items`.
+        schema["items"] = {}
     if "description" in parameter:
         schema["description"] = parameter["description"]
     return schema

@@ -1,9 +1,10 @@
 """How a turn begins: its session is claimed, and what it works with is pinned for all its steps."""
 
 from turnwright.agents import Agent
+from turnwright.attributes import check_session
 from turnwright.clock import now_ms
 from turnwright.documents import Documents
-from turnwright.errors import SessionBusy, TurnAlreadyEnded
+from turnwright.errors import InvalidRequest, SessionBusy, TurnAlreadyEnded
 from turnwright.history import History
 from turnwright.requests import TurnRequest
 from turnwright.sessions import Sessions
@@ -23,7 +24,8 @@ def begin(
     """Claims the session and writes the turn's header; a repeat finds both and gets the same turn.
 
     Raises SessionBusy, at once, if another turn runs in the session, which is left untouched; and TurnAlreadyEnded
-    for a repeat that comes after the turn's end, without holding the session.
+    for a repeat that comes after the turn's end, and InvalidRequest for session attributes that are too long with those
+    of the session, both without holding the session.
     """
     turns, sessions = Turns(table), Sessions(table)
     session_id = request.session(agent.memory_store)
@@ -32,8 +34,15 @@ def begin(
     except SessionBusy as busy:
         turns.fail(request.turn_id, {"error": "SessionBusy", "cause": str(busy), "state": "Load Memory"})
         raise
-    window = History(table, documents).window(session_id, session.first_event_id, agent.history)
     body = documents.fetch(request.body)
+    session_attributes = session.current_attributes | body.get("sessionAttributes", {})
+    try:
+        check_session(session_attributes)
+    except InvalidRequest as refusal:
+        turns.fail(request.turn_id, {"error": "InvalidRequest", "cause": str(refusal), "state": "Load Memory"})
+        sessions.release(session_id, request.turn_id)
+        raise
+    window = History(table, documents).window(session_id, session.first_event_id, agent.history)
     turn = Turn(
         turnId=request.turn_id,
         agentId=agent.agent_id,
@@ -52,7 +61,7 @@ def begin(
         event_id=session.new_event_id(request.turn_id, now_ms()),
         history_floor=session.first_event_id,
         request=request.body,
-        session_attributes=session.current_attributes | body.get("sessionAttributes", {}),
+        session_attributes=session_attributes,
         execution_arn=execution_arn,
         caller=request.caller,
     )

@@ -16,7 +16,7 @@ from turnwright.turns import Turns
 
 _UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
 
-_NOT_DEAD_LETTERED = ("SessionBusy", "TurnAlreadyEnded")
+_NOT_DEAD_LETTERED = ("InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
 """Refusals: the turn never began, and the caller was told."""
 
 _CAUSE_CHARACTERS = 4_000

@@ -102,7 +102,13 @@ def followed(
             quiet_since = time.monotonic()
             failure = _unrecorded_failure(stepfunctions, execution_arn)
             if failure:
-                yield from _failure(invocation, None, failure)
+                parts, header = follower.look(consistent=True)
+                for part in parts:
+                    yield event_stream.event("trace", part)
+                if header and header.status is not Status.RUNNING:
+                    yield from _end(documents, invocation, header)
+                else:
+                    yield from _failure(invocation, header, failure)
                 return
         time.sleep(wait)
         wait = min(wait * _WAIT_GROWTH, _LONGEST_WAIT_SECONDS)

@@ -14,9 +14,10 @@ from botocore.exceptions import ClientError
 
 from turnwright import event_stream, keys, wire_errors
 from turnwright.agent_versions import load, resolve
+from turnwright.attributes import check_session
 from turnwright.clock import now_ms
 from turnwright.documents import STATE_BYTES, Documents, json_text
-from turnwright.errors import InvalidRequest, NotFound, SessionBusy, TurnwrightError
+from turnwright.errors import InvalidRequest, NotFound, SessionBusy
 from turnwright.following import followed
 from turnwright.log import logger
 from turnwright.requests import Invocation, TurnRequest, decoded_body, read_invocation
@@ -84,6 +85,7 @@ class FrontDoor:
             session = Session.decode(session_item) if session_item else Session()
             if session.held_by_another(turn_id, now_ms()):
                 raise SessionBusy(f"session {invocation.session_id} runs turn {session.lease_owner}; wait for its end")
+            check_session(session.current_attributes | invocation.body.get("sessionAttributes", {}))
             self._start(invocation)
             logger().info("turn started", agentId=invocation.agent_id)
         else:
@@ -126,9 +128,8 @@ class FrontDoor:
                 invocation,
                 remaining_ms,
             )
-        except Exception as error:  # the stream has begun: only a frame can tell the caller
-            if not isinstance(error, TurnwrightError):
-                logger().exception("following a turn failed")
+        except Exception:  # the stream has begun: only a frame can tell the caller
+            logger().exception("following a turn failed")
             yield event_stream.exception(
                 "internalServerException",
                 {"message": f"following turn {invocation.turn_id} failed; repeat the request to join it"},
@@ -141,6 +142,8 @@ class FrontDoor:
 
 def _read(event: Mapping[str, Any]) -> Invocation:
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    if "x-amz-source-arn" in headers:
+        raise InvalidRequest("sourceArn", "is not a field that this runtime supports")
     identity = event["requestContext"].get("identity") or {}
     return read_invocation(
         event["pathParameters"],

@@ -15,12 +15,14 @@ from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from turnwright import action_groups, clients, keys
 from turnwright.action_groups import ToolAnswer
 from turnwright.agents import Agent, Tool
+from turnwright.attributes import growth_allowed, size
 from turnwright.clock import now_ms
 from turnwright.converse import UNREADABLE_INPUT
 from turnwright.documents import Documents, json_text
 from turnwright.errors import ToolAttemptFailed, ToolFailedTurn
 from turnwright.journal import Journal
 from turnwright.policy import OnTimeout, retry_delay_ms
+from turnwright.surrogates import mended
 from turnwright.tool_failures import ToolFailure, code_of_exception, code_of_lambda_error
 from turnwright.traces import Traces
 from turnwright.turns import Header, Turn
@@ -62,7 +64,8 @@ class Gateway:
         when the tool's policy says that this failure fails the turn.
         """
         steps = self._journal.steps()
-        tool_use = steps[step_number - 1].tool_uses()[call.index]
+        tool_uses = steps[step_number - 1].tool_uses()
+        tool_use = tool_uses[call.index]
         tool = self._agent.tool(tool_use["name"])
         started = now_ms()
         try:
@@ -79,6 +82,7 @@ class Gateway:
                 **self._attributes(steps),
             )
             answer = invoke(tool, event)
+            check_growth(tool, event["sessionAttributes"], answer, len(tool_uses))
         except ToolFailure as failure:
             report = self._failed(tool, failure, attempt)
             self._traces.tool_output(step_number, call.index, attempt, json_text(report), started)
@@ -135,6 +139,18 @@ def merged_attributes(
     return merged_session, merged_prompt
 
 
+def check_growth(tool: Tool, session: Mapping[str, str], answer: ToolAnswer, calls: int) -> None:
+    """Raises ToolFailure INVALID_RESPONSE if the answer, one of `calls`, makes the session's attributes too long."""
+    grown = size({**session, **(answer.session_attributes or {})}) - size(session)
+    allowed = growth_allowed(session, calls)
+    if grown > allowed:
+        raise ToolFailure(
+            "INVALID_RESPONSE",
+            f"the response of {tool.name} makes the sessionAttributes {grown} bytes of JSON longer; "
+            f"there is room for {allowed}",
+        )
+
+
 def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
     """Raises ToolFailure INVALID_ARGUMENTS, in words that let the model correct itself."""
     if UNREADABLE_INPUT in arguments:
@@ -174,11 +190,11 @@ def invoke(tool: Tool, event: Mapping[str, Any]) -> ToolAnswer:
 def _raised(tool: Tool, payload: bytes) -> ToolFailure:
     try:
         error = json.loads(payload)
-        error_type, message = str(error.get("errorType", "")), str(error.get("errorMessage", ""))
-    except (ValueError, AttributeError):
+        error_type, message = str(error.get("errorType") or ""), str(error.get("errorMessage") or "")
+    except (ValueError, AttributeError, RecursionError):
         error_type, message = "", payload[:500].decode("utf-8", "replace")
     code = "TIMEOUT" if _timed_out(error_type, message) else code_of_exception(error_type)
-    return ToolFailure(code, f"{tool.name} failed with {error_type or 'an error'}: {message}")
+    return ToolFailure(code, mended(f"{tool.name} failed with {error_type or 'an error'}: {message}"))
 
 
 def _timed_out(error_type: str, message: str) -> bool:

@@ -90,14 +90,20 @@ def listed_agent(agent_id: str) -> Key:
 
 def turn_object(turn_id: str, digest: str) -> str:
     """The bucket object of a text that belongs to a turn; it lives as long as the turn's journal."""
-    return f"turns/{_part(turn_id)}/{digest}.json"
+    return f"turns/{_folder(turn_id)}/{digest}.json"
 
 
 def session_object(session_id: SessionId, digest: str) -> str:
     """The bucket object of a text that belongs to a session; it lives as long as the longest storageDays."""
-    parts = "/".join(_part(part) for part in session_id)
-    return f"sessions/{parts}/{digest}.json"
+    folders = "/".join(_folder(part) for part in session_id)
+    return f"sessions/{folders}/{digest}.json"
 
 
 def _part(identifier: str) -> str:
     return quote(identifier, safe="._:-")
+
+
+def _folder(identifier: str) -> str:
+    """A part of an object's name. Names become URL paths, in which `.` and `..` would mean another folder."""
+    part = _part(identifier)
+    return part if part.strip(".") else part.replace(".", "%2E")

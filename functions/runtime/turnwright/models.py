@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, EventStreamError, HTTPClientError
+from botocore.eventstream import ParserError
+from botocore.exceptions import BotoCoreError, ClientError, EventStreamError, ParamValidationError
+from urllib3.exceptions import HTTPError
 
 from turnwright import clients
 from turnwright.converse import Reply, ReplyReader, wire_messages
@@ -35,24 +38,27 @@ def converse(arguments: Mapping[str, Any], timeout_seconds: int) -> Reply:
     reader = ReplyReader()
     try:
         response = client.converse_stream(**{**arguments, "messages": wire_messages(arguments["messages"])})
-        for event in response["stream"]:
-            reader.add(event)
-            if time.monotonic() > deadline:
-                raise ModelUnavailable(f"{arguments['modelId']} took longer than {timeout_seconds} s")
+        with closing(response["stream"]) as stream:
+            for event in stream:
+                reader.add(event)
+                if time.monotonic() > deadline:
+                    raise ModelUnavailable(f"{arguments['modelId']} took longer than {timeout_seconds} s")
     except ClientError as error:
         raise _classify(error)(f"{arguments['modelId']}: {error}") from error
-    except (HTTPClientError, BotoCoreError) as error:
+    except ParamValidationError as error:
+        raise ModelRejected(f"{arguments['modelId']}: {error}") from error
+    except (BotoCoreError, HTTPError, ParserError) as error:  # a stream that breaks raises urllib3's own error
         raise ModelUnavailable(f"{arguments['modelId']}: {error}") from error
-    return reader.reply()
+    return reader.reply(may_use_tools="toolConfig" in arguments)
 
 
 def _classify(error: ClientError) -> type[ModelError]:
     code = error.response["Error"]["Code"]
     if isinstance(error, EventStreamError):
         code = code[:1].upper() + code[1:]
-    if code in _THROTTLED:
-        return ModelThrottled
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _UNAVAILABLE or status >= 500:
         return ModelUnavailable
+    if code in _THROTTLED or status == 429:
+        return ModelThrottled
     return ModelRejected

@@ -13,7 +13,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
+from turnwright.attributes import ATTRIBUTES_BYTES, size
 from turnwright.errors import InvalidRequest
 from turnwright.keys import NO_ACTOR, SessionId
 
@@ -107,14 +109,17 @@ class Invocation:
 
 
 def read_invocation(path: Mapping[str, str], raw_body: bytes, *, invocation_id: str, caller: str) -> Invocation:
-    """Checks a request. Raises InvalidRequest naming the field and the rule."""
+    """Checks a request. Raises InvalidRequest naming the field and the rule.
+
+    `path` has the parameters as they came or decoded: SDKs send the colon of a sessionId as %3A.
+    """
     fields = _fields(raw_body)
     checked = _Checked(fields)
     memory_id = checked.text("memoryId")
     invocation = Invocation(
-        agent_id=_matching("agentId", path["agentId"], _AGENT_ID),
-        agent_alias_id=_matching("agentAliasId", path["agentAliasId"], _AGENT_ID),
-        session_id=_matching("sessionId", path["sessionId"], _SESSION_ID),
+        agent_id=_matching("agentId", unquote(path["agentId"]), _AGENT_ID),
+        agent_alias_id=_matching("agentAliasId", unquote(path["agentAliasId"]), _AGENT_ID),
+        session_id=_matching("sessionId", unquote(path["sessionId"]), _SESSION_ID),
         memory_id=None if memory_id is None else _matching("memoryId", memory_id, _SESSION_ID),
         invocation_id=invocation_id,
         caller=caller,
@@ -122,7 +127,7 @@ def read_invocation(path: Mapping[str, str], raw_body: bytes, *, invocation_id: 
         end_session=checked.boolean("endSession"),
         body=_body(checked),
     )
-    checked.refuse_others("")
+    checked.refuse_others()
     if not invocation.end_session:
         _check_input_text(invocation.body["inputText"])
     return invocation
@@ -131,15 +136,20 @@ def read_invocation(path: Mapping[str, str], raw_body: bytes, *, invocation_id: 
 def _fields(raw_body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(raw_body or b"{}", parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        _json_bytes(fields)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("body", "holds half of a surrogate pair, which no UTF-8 text can") from error
+    except RecursionError as error:
+        raise InvalidRequest("body", "is nested too deeply") from error
+    except ValueError as error:
         raise InvalidRequest("body", f"is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise InvalidRequest("body", "is not a JSON object")
-    try:
-        json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest("body", "holds half of a surrogate pair, which no UTF-8 text can") from error
     return fields
+
+
+def _json_bytes(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def _no_constant(name: str) -> None:
@@ -150,7 +160,7 @@ def _body(checked: "_Checked") -> dict[str, Any]:
     body: dict[str, Any] = {"inputText": checked.text("inputText") or ""}
     state = checked.mapping("sessionState")
     if state is not None:
-        if len(json.dumps(state)) > REQUEST_BYTES:
+        if _json_bytes(state) > REQUEST_BYTES:
             raise InvalidRequest("sessionState", f"is longer than {REQUEST_BYTES} bytes of JSON")
         body |= _session_state(state)
     streaming = checked.mapping("streamingConfigurations")
@@ -169,7 +179,7 @@ def _session_state(state: Mapping[str, Any]) -> dict[str, Any]:
     history = checked.mapping("conversationHistory")
     if history is not None:
         body["conversationHistory"] = _conversation(history)
-    checked.refuse_others(" is not supported by this runtime")
+    checked.refuse_others()
     return body
 
 
@@ -177,15 +187,17 @@ def _attributes(name: str, attributes: Mapping[str, Any]) -> dict[str, str]:
     for key, value in attributes.items():
         if not isinstance(value, str):
             raise InvalidRequest(f"{name}.{key}", "is not a string")
+    if size(attributes) > ATTRIBUTES_BYTES:
+        raise InvalidRequest(name, f"has {size(attributes)} bytes of JSON; at most {ATTRIBUTES_BYTES} are taken")
     return dict(attributes)
 
 
 def _conversation(history: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The messages in Converse's form."""
+    checked = _Checked(history, "sessionState.conversationHistory.")
     place = "sessionState.conversationHistory.messages"
-    messages = history.get("messages", [])
-    if not isinstance(messages, list):
-        raise InvalidRequest(place, "is not a list")
+    messages = checked.listing("messages")
+    checked.refuse_others()
     read = [_message(f"{place}[{index}]", message) for index, message in enumerate(messages)]
     if read and read[0]["role"] != "user":
         raise InvalidRequest(f"{place}[0].role", "is not user; a conversation begins with the user")
@@ -193,16 +205,20 @@ def _conversation(history: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _message(place: str, message: Any) -> dict[str, Any]:
-    if not isinstance(message, dict) or message.get("role") not in ("user", "assistant"):
+    if not isinstance(message, dict):
+        raise InvalidRequest(place, "is not an object")
+    checked = _Checked(message, f"{place}.")
+    role, content = checked.text("role"), checked.listing("content")
+    checked.refuse_others()
+    if role not in ("user", "assistant"):
         raise InvalidRequest(f"{place}.role", "is neither user nor assistant")
-    content = message.get("content")
-    if not isinstance(content, list) or not content:
+    if not content:
         raise InvalidRequest(f"{place}.content", "is not a list of at least one text block")
     for index, block in enumerate(content):
         text = block.get("text") if isinstance(block, dict) else None
         if not isinstance(text, str) or not text.strip() or len(block) != 1:
             raise InvalidRequest(f"{place}.content[{index}]", "is not a text block with a text that is not blank")
-    return {"role": message["role"], "content": content}
+    return {"role": role, "content": content}
 
 
 def _streaming(streaming: Mapping[str, Any]) -> None:
@@ -213,7 +229,7 @@ def _streaming(streaming: Mapping[str, Any]) -> None:
             "streamingConfigurations.streamFinalResponse",
             "true is not supported; the answer comes in one chunk",
         )
-    checked.refuse_others(" is not supported by this runtime")
+    checked.refuse_others()
 
 
 def _check_input_text(text: str) -> None:
@@ -256,10 +272,16 @@ class _Checked:
             raise InvalidRequest(self._place + name, "is not an object")
         return value
 
-    def refuse_others(self, rule: str) -> None:
+    def listing(self, name: str) -> list[Any]:
+        value = self._take(name)
+        if value is not None and not isinstance(value, list):
+            raise InvalidRequest(self._place + name, "is not a list")
+        return value or []
+
+    def refuse_others(self) -> None:
         for name, value in self._fields.items():
             if name not in self._read and value is not None:
-                raise InvalidRequest(self._place + name, (rule or " is not a field that this runtime supports").strip())
+                raise InvalidRequest(self._place + name, "is not a field that this runtime supports")
 
     def _take(self, name: str) -> Any:
         self._read.add(name)
@@ -271,7 +293,7 @@ def decoded_body(body: str | None, is_base64: bool) -> bytes:
     if not body:
         return b""
     if not is_base64:
-        return body.encode()
+        return body.encode("utf-8", "surrogatepass")  # where the JSON is read it is refused
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:

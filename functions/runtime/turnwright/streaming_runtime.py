@@ -45,6 +45,10 @@ class StreamContext:
 Handler = Callable[[dict[str, Any], StreamContext], StreamedResponse]
 
 
+class CallerGone(Exception):
+    """The rest of a response is not wanted any more."""
+
+
 class RuntimeApi:
     """The Lambda Runtime API at `address` (host:port, and offline a path)."""
 
@@ -52,20 +56,23 @@ class RuntimeApi:
         self._host, slash, path = address.partition("/")
         self._base = slash + path + _VERSION
 
-    def next(self) -> tuple[bytes, Mapping[str, str]]:
-        """Waits for an invocation: its event and headers."""
+    def next(self) -> tuple[bytes, http.client.HTTPMessage]:
+        """Waits for an invocation: its event and headers, whose names may be in any case."""
         connection = http.client.HTTPConnection(self._host)
         try:
             connection.request("GET", f"{self._base}/invocation/next")
             response = connection.getresponse()
             if response.status != 200:
                 raise ConnectionError(f"the Runtime API answered {response.status} to next")
-            return response.read(), dict(response.headers)
+            return response.read(), response.headers
         finally:
             connection.close()
 
     def respond(self, request_id: str, metadata: Mapping[str, Any], body: Iterable[bytes]) -> None:
-        """Posts a response as it comes. An error in the middle is reported in the trailers, and raised again."""
+        """Posts a response as it comes. An error in the middle is reported in the trailers, and raised again.
+
+        Raises CallerGone if the response is not taken to its end.
+        """
         connection = http.client.HTTPConnection(self._host)
         try:
             connection.putrequest("POST", f"{self._base}/invocation/{request_id}/response")
@@ -74,25 +81,16 @@ class RuntimeApi:
             connection.putheader("Content-Type", "application/vnd.awslambda.http-integration-response")
             connection.putheader("Trailer", "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body")
             connection.endheaders()
-            try:
-                _send_chunk(connection, json.dumps(metadata).encode() + b"\0" * 8)
-                for piece in body:
-                    _send_chunk(connection, piece)
-            except ConnectionError:
-                raise
-            except Exception as error:
-                described = b64encode(json.dumps(_described(error)).encode()).decode()
-                connection.send(
-                    b"0\r\n"
-                    + f"Lambda-Runtime-Function-Error-Type: {type(error).__name__}\r\n".encode()
-                    + f"Lambda-Runtime-Function-Error-Body: {described}\r\n\r\n".encode()
-                )
-                connection.getresponse().read()
-                raise
-            connection.send(b"0\r\n\r\n")
+            _send_chunk(connection, json.dumps(metadata).encode() + b"\0" * 8)
+            failure = _send_chunks(connection, body)
+            connection.send(b"0\r\n" + (_error_trailers(failure) if failure else b"") + b"\r\n")
             connection.getresponse().read()
+        except (OSError, http.client.HTTPException) as error:
+            raise CallerGone(str(error)) from error
         finally:
             connection.close()
+        if failure:
+            raise failure
 
     def fail(self, path: str, error: BaseException) -> None:
         """Reports an error, at `/init/error` or `/invocation/<id>/error`."""
@@ -126,8 +124,8 @@ def serve_one(api: RuntimeApi, handler: Handler) -> None:
         return
     try:
         api.respond(request_id, metadata, pieces)
-    except ConnectionError:
-        print("the caller went away before the response ended", file=sys.stderr, flush=True)
+    except CallerGone as gone:
+        print(f"the caller went away before the response ended: {gone}", file=sys.stderr, flush=True)
     except Exception:
         traceback.print_exc()
 
@@ -135,6 +133,27 @@ def serve_one(api: RuntimeApi, handler: Handler) -> None:
 def _send_chunk(connection: http.client.HTTPConnection, piece: bytes) -> None:
     if piece:
         connection.send(b"%x\r\n" % len(piece) + piece + b"\r\n")
+
+
+def _send_chunks(connection: http.client.HTTPConnection, body: Iterable[bytes]) -> Exception | None:
+    """Sends what the body yields, as it comes. The error that the body itself ends with is the result."""
+    pieces = iter(body)
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration:
+            return None
+        except Exception as error:
+            return error
+        _send_chunk(connection, piece)
+
+
+def _error_trailers(error: Exception) -> bytes:
+    described = b64encode(json.dumps(_described(error)).encode()).decode()
+    return (
+        f"Lambda-Runtime-Function-Error-Type: {type(error).__name__}\r\n"
+        f"Lambda-Runtime-Function-Error-Body: {described}\r\n"
+    ).encode()
 
 
 def _described(error: BaseException) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from turnwright.settings import settings
 SCHEMA_VERSION = 1
 Item = dict[str, Any]
 
+_PASSING = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+"""Why DynamoDB cancels a transaction that may be tried again. Another reason, an item too large, would come again."""
+
 
 class ConditionFailed(Exception):
     """A conditional write found the item in another state. `item` is what it found, or None if there was none."""
@@ -159,6 +162,8 @@ class Table:
             reasons = [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", ())]
             if "ConditionalCheckFailed" in reasons:
                 raise TransactionRefused(reasons) from error
+            if _PASSING.isdisjoint(reasons):
+                raise
             raise CommitConflict(f"the transaction was cancelled: {', '.join(reasons)}") from error
 
     def _transaction_entry(self, write: Write) -> dict[str, Any]:

@@ -48,7 +48,6 @@ _USUAL_NAMES = {
     "timedout": "TIMEOUT",
     "connecttimeout": "TIMEOUT",
     "readtimeout": "TIMEOUT",
-    "sandboxtimedout": "TIMEOUT",
     "accessdenied": "ACCESS_DENIED",
 }
 
@@ -63,8 +62,8 @@ class ToolFailure(Exception):
 
 
 def code_of_exception(error_type: str) -> str:
-    """The code of an exception class's name, such as `ThrottlingException` or `THROTTLING`."""
-    name = error_type.rpartition(".")[2] if error_type.count(".") > 1 else error_type
+    """The code of an exception class's name, such as `ThrottlingException`, `bank.errors.Throttled` or `THROTTLING`."""
+    name = error_type.rpartition(".")[2]
     if name in CODES:
         return name
     letters = re.sub(r"[^a-z]", "", name.lower())
@@ -85,4 +84,6 @@ def code_of_lambda_error(code: str, http_status: int) -> str:
     """The code of an error of Lambda's Invoke API itself: the function did not run."""
     if code in _LAMBDA_CODES:
         return _LAMBDA_CODES[code]
+    if http_status == 429:
+        return "THROTTLING"
     return "SERVICE_UNAVAILABLE" if http_status >= 500 else "TOOL_ERROR"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from turnwright import keys
-from turnwright.action_groups import parameter_value
+from turnwright.action_groups import parameters
 from turnwright.agents import Agent, Tool
 from turnwright.clock import expiry, iso8601, now_ms
 from turnwright.documents import STATE_BYTES, Documents, json_text
@@ -136,16 +136,12 @@ def failure_trace(turn_id: str, reason: str) -> dict[str, Any]:
 
 
 def _invocation(tool: Tool, tool_use: Mapping[str, Any]) -> dict[str, Any]:
-    types = {parameter.name: parameter.type for parameter in tool.parameters}
     return {
         "invocationType": "ACTION_GROUP",
         "actionGroupInvocationInput": {
             "actionGroupName": tool.action_group,
             "function": tool.name,
             "executionType": "LAMBDA",
-            "parameters": [
-                {"name": name, "type": types.get(name, "string"), "value": parameter_value(value)}
-                for name, value in tool_use["input"].items()
-            ],
+            "parameters": parameters(tool, tool_use["input"]),
         },
     }

@@ -54,6 +54,7 @@ _FRAMES = {
     "ToolFailedTurn": "dependencyFailedException",
     "AgentNotFound": "resourceNotFoundException",
     "AliasNotFound": "resourceNotFoundException",
+    "InvalidRequest": "validationException",
 }
 
 

@@ -1,0 +1,66 @@
+from collections.abc import Iterator
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from tests.unit.stored_turns import Requests, StandingClock, StoredTurns
+from turnwright.documents import Documents
+from turnwright.settings import settings
+from turnwright.table import Table
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
+    """An empty table in moto, with a name of its own, since processes cache what a table of a name holds."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"table-{uuid4()}"
+    with mock_aws():
+        client = boto3.client("dynamodb")
+        client.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[
+                {"AttributeName": "PK", "AttributeType": "S"},
+                {"AttributeName": "SK", "AttributeType": "S"},
+            ],
+            KeySchema=[
+                {"AttributeName": "PK", "KeyType": "HASH"},
+                {"AttributeName": "SK", "KeyType": "RANGE"},
+            ],
+        )
+        yield Table(client, name)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
+    """The runtime's clock, which stands until a test moves it."""
+    standing = StandingClock()
+    monkeypatch.setattr("turnwright.clock.time", standing)
+    return standing
+
+
+@pytest.fixture
+def stored(table: Table, clock: StandingClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredTurns]:
+    """A table and a bucket with an agent in them; the handlers find them too."""
+    bucket = "bucket"
+    dynamodb, s3 = Requests(boto3.client("dynamodb")), Requests(boto3.client("s3"))
+    s3.client.create_bucket(Bucket=bucket)
+    monkeypatch.setattr("turnwright.clients.dynamodb", lambda: dynamodb)
+    monkeypatch.setattr("turnwright.clients.s3", lambda: s3)
+    monkeypatch.setenv("TABLE_NAME", table.name)
+    monkeypatch.setenv("BUCKET_NAME", bucket)
+    monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", "https://queue")
+    settings.cache_clear()
+    store = StoredTurns(Table(dynamodb, table.name), Documents(s3, bucket), dynamodb, s3, clock, bucket)
+    store.publish()
+    dynamodb.forget()
+    yield store
+    settings.cache_clear()
+
+
+@pytest.fixture
+def documents(stored: StoredTurns) -> Documents:
+    """Documents in an empty bucket."""
+    return stored.documents

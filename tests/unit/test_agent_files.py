@@ -1,0 +1,460 @@
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from turnwright.agent_files import SCHEMA_FILE, AgentFilesBroken, Problem, check, read
+from turnwright.agents import Definition, parse
+from turnwright.tool_failures import CODES
+
+AGENTS = Path(__file__).parents[2] / "agents"
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:tools"
+SUBSTITUTIONS = {"ToolsFunctionArn": ARN}
+
+AGENT: dict[str, Any] = {
+    "$schema": "./agent.schema.json",
+    "agentId": "AGENT1",
+    "agentName": "first-agent",
+    "instruction": "Answer questions about the weather in a friendly way.",
+    "foundationModels": ["us.amazon.nova-pro-v1:0"],
+    "actionGroups": [
+        {
+            "actionGroupName": "Weather",
+            "actionGroupExecutor": {"lambda": "${ToolsFunctionArn}"},
+            "functionSchema": {
+                "functions": [{"name": "forecast", "parameters": {"city": {"type": "string", "required": True}}}]
+            },
+        }
+    ],
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    shutil.copy(AGENTS / SCHEMA_FILE, tmp_path)
+    return tmp_path
+
+
+def at(place: str, value: object) -> Callable[[dict[str, Any]], None]:
+    """A change of a document: the value at a JSON pointer is set, or appended where the pointer ends in "-"."""
+
+    def change(document: Any) -> None:
+        *parents, last = place.removeprefix("/").split("/")
+        for step in parents:
+            document = document[int(step)] if isinstance(document, list) else document.setdefault(step, {})
+        if last == "-":
+            document.append(value)
+        elif isinstance(document, list):
+            document[int(last)] = value
+        else:
+            document[last] = value
+
+    return change
+
+
+def write(directory: Path, *changes: Callable[[dict[str, Any]], None], name: str = "weather.json") -> None:
+    document = copy.deepcopy(AGENT)
+    for change in changes:
+        change(document)
+    (directory / name).write_text(json.dumps(document))
+
+
+def problems(directory: Path) -> list[str]:
+    return [str(problem) for problem in check(directory, SUBSTITUTIONS)]
+
+
+def test_the_agents_of_the_repository_can_be_published() -> None:
+    known = {"BankingToolsFunctionArn": ARN}
+
+    assert check(AGENTS, known) == []
+    assert [definition.agent_id for definition in read(AGENTS, known)] == ["BANKASSIST", "SMALLTALK"]
+
+
+def test_every_field_of_the_schema_is_described() -> None:
+    schema = json.loads((AGENTS / SCHEMA_FILE).read_text())
+    Draft202012Validator.check_schema(schema)
+
+    def undescribed(part: Any, place: str = "") -> list[str]:
+        found = []
+        for name, field in part.get("properties", {}).items() if isinstance(part, dict) else ():
+            if not field.get("description", "").endswith((".", "Weather.")):
+                found.append(f"{place}/{name}")
+            found += undescribed(field, f"{place}/{name}")
+        return found
+
+    roots = {"": schema, **{f"/$defs/{name}": part for name, part in schema["$defs"].items()}}
+    assert [place for root, part in roots.items() for place in undescribed(part, root)] == []
+
+
+def test_every_object_of_the_schema_is_closed() -> None:
+    schema = json.loads((AGENTS / SCHEMA_FILE).read_text())
+
+    def objects(part: Any) -> list[Any]:
+        own = [part] if isinstance(part, dict) and part.get("type") == "object" else []
+        parts = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        return own + [found for inner in parts for found in objects(inner)]
+
+    assert len(objects(schema)) > 10
+    assert [part for part in objects(schema) if "additionalProperties" not in part] == []
+
+
+def test_the_schema_offers_only_error_codes_that_a_tool_call_can_have() -> None:
+    schema = json.loads((AGENTS / SCHEMA_FILE).read_text())
+    retry_policy = schema["$defs"]["executionConfig"]["properties"]["retryPolicy"]["properties"]
+
+    assert set(retry_policy["retryableErrorCodes"]["items"]["enum"]) <= CODES
+
+
+def test_a_file_is_read_with_its_substitutions_made(directory: Path) -> None:
+    write(directory, at("/instruction", "Say that your tools are in ${ToolsFunctionArn}, ${not this} and $this."))
+    expected = copy.deepcopy(AGENT)
+    expected["instruction"] = f"Say that your tools are in {ARN}, ${{not this}} and $this."
+    expected["actionGroups"][0]["actionGroupExecutor"]["lambda"] = ARN
+
+    assert read(directory, SUBSTITUTIONS) == [Definition.of(expected)]
+
+
+def test_files_are_read_in_the_order_of_their_names_and_hidden_ones_are_not(directory: Path) -> None:
+    write(directory, at("/agentId", "B"), name="2.json")
+    write(directory, at("/agentId", "A"), name="1.json")
+    (directory / ".#1.json").write_text("what an editor leaves")
+
+    assert [definition.agent_id for definition in read(directory, SUBSTITUTIONS)] == ["A", "B"]
+
+
+def test_a_problem_names_its_file_its_place_and_the_rule(directory: Path) -> None:
+    write(directory, at("/actionGroups/0/functionSchema/functions/-", {"name": "x y"}))
+
+    assert check(directory, SUBSTITUTIONS) == [
+        Problem(
+            "agents/weather.json",
+            "/actionGroups/0/functionSchema/functions/1/name",
+            "'x y' does not match '^[a-zA-Z0-9_-]{1,64}$': use 1 to 64 letters, digits, '_' and '-', "
+            "as models allow for a tool",
+        )
+    ]
+    assert problems(directory)[0].startswith(
+        "agents/weather.json: /actionGroups/0/functionSchema/functions/1/name: 'x y' does not match"
+    )
+
+
+GROUP = "/actionGroups/0"
+CONFIG = "/actionGroupExecutionConfig"
+TOO_MANY_FUNCTIONS = [{"name": f"f{number}"} for number in range(60)]
+
+
+def second_group(**fields: object) -> dict[str, Any]:
+    group = {**copy.deepcopy(AGENT["actionGroups"][0]), "actionGroupName": "Second", **fields}
+    group["functionSchema"]["functions"][0]["name"] = "second"
+    return group
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        ("/agentId", "A\n", r"/agentId: 'A\n' does not match '^[0-9a-zA-Z_-]{1,100}$': use 1 to 100 letters, "),
+        ("/agentId", 7, "/agentId: 7 is not of type 'string'"),
+        ("/agentId", None, "/agentId: null is not of type 'string'"),
+        ("/agentName", "two words", "/agentName: 'two words' does not match "),
+        ("/description", "", "/description: has 0 characters, at least 1 are needed"),
+        ("/instruction", "Talk.", "/instruction: has 5 characters, at least 40 are needed"),
+        ("/instruction", "x" * 20_001, "/instruction: has 20001 characters, at most 20000 are allowed"),
+        ("/foundationModels", [], "/foundationModels: has 0 entries, at least 1 are needed"),
+        ("/foundationModels", list("abcdef"), "/foundationModels: has 6 entries, at most 5 are allowed"),
+        ("/foundationModels", ["a", "a"], '/foundationModels: ["a", "a"] has non-unique elements'),
+        ("/foundationModels/0", "my model", "/foundationModels/0: 'my model' does not match "),
+        ("/foundationModel", "a", "/foundationModel: is not a field that is supported here; did you mean found"),
+        ("/inferenceConfiguration/temperature", 1.1, "/inferenceConfiguration/temperature: 1.1 is greater than"),
+        ("/inferenceConfiguration/topP", -1, "/inferenceConfiguration/topP: -1 is less than the minimum of 0"),
+        ("/inferenceConfiguration/maximumLength", 0, "/inferenceConfiguration/maximumLength: 0 is less than"),
+        ("/inferenceConfiguration/stopSequences", [""], "/inferenceConfiguration/stopSequences/0: has 0 charact"),
+        ("/inferenceConfiguration/topK", 5, "/inferenceConfiguration/topK: is not a field that is supported her"),
+        ("/limits/maxSteps", 0, "/limits/maxSteps: 0 is less than the minimum of 1"),
+        ("/limits/maxSteps", 51, "/limits/maxSteps: 51 is greater than the maximum of 50"),
+        ("/limits/maxSteps", "10", "/limits/maxSteps: '10' is not of type 'integer'"),
+        ("/limits/maxSteps", True, "/limits/maxSteps: true is not of type 'integer'"),
+        ("/limits/maxParallelTools", 17, "/limits/maxParallelTools: 17 is greater than the maximum of 16"),
+        ("/limits/modelTimeoutSeconds", 4, "/limits/modelTimeoutSeconds: 4 is less than the minimum of 5"),
+        ("/limits/modelTimeoutSeconds", 291, "/limits/modelTimeoutSeconds: 291 is greater than the maximum of 2"),
+        ("/memoryConfiguration/storageDays", 366, "/memoryConfiguration/storageDays: 366 is greater than the max"),
+        ("/memoryConfiguration/storageDays", 0, "/memoryConfiguration/storageDays: 0 is less than the minimum o"),
+        ("/memoryConfiguration/history/maxTurns", 101, "/memoryConfiguration/history/maxTurns: 101 is greater t"),
+        ("/memoryConfiguration/history/maxCharacters", 999, "/memoryConfiguration/history/maxCharacters: 999 is"),
+        (f"{CONFIG}/circuitBreaker", {}, f"{CONFIG}/circuitBreaker: is not a field that is supported here; the "),
+        (f"{CONFIG}/retryPolicy/maxAttempts", 11, f"{CONFIG}/retryPolicy/maxAttempts: 11 is greater than the ma"),
+        (f"{CONFIG}/retryPolicy/backoffStrategy", "LINEAR", f"{CONFIG}/retryPolicy/backoffStrategy: 'LINEAR' is"),
+        (f"{CONFIG}/retryPolicy/initialDelayMs", -1, f"{CONFIG}/retryPolicy/initialDelayMs: -1 is less than"),
+        (f"{CONFIG}/retryPolicy/maxDelayMs", 60_001, f"{CONFIG}/retryPolicy/maxDelayMs: 60001 is greater than"),
+        (
+            f"{CONFIG}/retryPolicy/retryableErrorCodes",
+            ["THROTLING"],
+            f"{CONFIG}/retryPolicy/retryableErrorCodes/0: 'THROTLING' is not one of ['THROTTLING', ",
+        ),
+        (
+            f"{CONFIG}/retryPolicy/initialDelayMs",
+            30_000,
+            f"{CONFIG}/retryPolicy: initialDelayMs, 30000, is more than maxDelayMs, 20000; raise maxDelayMs or ",
+        ),
+        (
+            f"{GROUP}/actionGroupExecutionConfig/retryPolicy/maxDelayMs",
+            100,
+            f"{GROUP}/actionGroupExecutionConfig/retryPolicy: initialDelayMs, 200, is more than maxDelayMs, 100; ",
+        ),
+        (f"{CONFIG}/timeoutSeconds", 301, f"{CONFIG}/timeoutSeconds: 301 is greater than the maximum of 300"),
+        (
+            f"{CONFIG}",
+            {"timeoutSeconds": 5, "timeoutConfig": {"timeoutSeconds": 6}},
+            f"{CONFIG}/timeoutConfig/timeoutSeconds: 6 is given twice, here and as timeoutSeconds beside timeoutCo",
+        ),
+        (f"{CONFIG}/timeoutConfig/onTimeoutBehavior", "RETRY", f"{CONFIG}/timeoutConfig/onTimeoutBehavior: 'RETR"),
+        (f"{GROUP}/apiSchema", {}, f"{GROUP}/apiSchema: is not a field that is supported here; "),
+        (f"{GROUP}/actionGroupState", "OFF", f"{GROUP}/actionGroupState: 'OFF' is not one of ['ENABLED', "),
+        (f"{GROUP}/functionSchema/functions", [], f"{GROUP}/functionSchema/functions: has 0 entries, at least 1 "),
+        (
+            f"{GROUP}/functionSchema/functions/0/parameters/a b",
+            {"type": "string"},
+            f"{GROUP}/functionSchema/functions/0/parameters/a b: 'a b' does not match ",
+        ),
+        (
+            f"{GROUP}/functionSchema/functions/0/parameters/day",
+            {"type": "date"},
+            f"{GROUP}/functionSchema/functions/0/parameters/day/type: 'date' is not one of ['string', ",
+        ),
+        (
+            f"{GROUP}/functionSchema/functions/0/parameters/day",
+            {"type": "string", "required": "yes"},
+            f"{GROUP}/functionSchema/functions/0/parameters/day/required: 'yes' is not of type 'boolean'",
+        ),
+        (
+            f"{GROUP}/functionSchema/functions/0/parameters",
+            {f"p{number}": {"type": "string"} for number in range(51)},
+            f"{GROUP}/functionSchema/functions/0/parameters: has 51 fields, at most 50 are allowed",
+        ),
+        (
+            f"{GROUP}/functionSchema/functions/-",
+            {"name": "forecast"},
+            f"{GROUP}/functionSchema/functions/1/name: 'forecast' is used at {GROUP}/functionSchema",
+        ),
+        (
+            "/actionGroups/-",
+            second_group(actionGroupName="Weather"),
+            f"/actionGroups/1/actionGroupName: 'Weather' is used at {GROUP}/actionGroupName too; it must be unique",
+        ),
+        (
+            f"{GROUP}/functionSchema/functions/0/description",
+            "x" * 1201,
+            f"{GROUP}/functionSchema/functions/0/description: has 1201 characters, at most 1200 are allowed",
+        ),
+        (
+            f"{GROUP}/actionGroupExecutor/lambda",
+            "my-function",
+            f"{GROUP}/actionGroupExecutor/lambda: 'my-function' is not the ARN of a Lambda function; give one, or ",
+        ),
+        (
+            f"{GROUP}/actionGroupExecutor/lambda",
+            "${ToolFunctionArn}",
+            f"{GROUP}/actionGroupExecutor/lambda: ${{ToolFunctionArn}} has no value; known are: ${{ToolsFunctionArn}}",
+        ),
+        (
+            f"{GROUP}/actionGroupExecutor/lambda",
+            "${ToolsFunctionArn}/more",
+            f"{GROUP}/actionGroupExecutor/lambda: '{ARN}/more' is not the ARN of a Lambda function; ",
+        ),
+        ("/a~b/c", 1, "/a~0b: is not a field that is supported here; "),
+        ("/instruction", f"\ud800{'x' * 40}", "/instruction: has half of a surrogate pair "),
+    ],
+)
+def test_a_broken_field_is_named_with_the_rule(directory: Path, place: str, value: object, problem: str) -> None:
+    write(directory, at(place, value))
+
+    (found,) = problems(directory)
+    assert found.startswith(f"agents/weather.json: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("/limits", {"maxSteps": 50, "maxParallelTools": 16, "modelTimeoutSeconds": 290}),
+        ("/limits", {"maxSteps": 1, "maxParallelTools": 1, "modelTimeoutSeconds": 5}),
+        ("/memoryConfiguration", {"storageDays": 365, "history": {"maxTurns": 100, "maxCharacters": 400_000}}),
+        (f"{CONFIG}", {"timeoutSeconds": 300, "retryPolicy": {"maxAttempts": 10, "initialDelayMs": 0}}),
+        (f"{CONFIG}", {"retryPolicy": {"initialDelayMs": 60_000, "maxDelayMs": 60_000}}),
+        ("/agentId", "EXISTING_AGENT_ID"),
+        (f"{GROUP}/actionGroupExecutor/lambda", "arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:a-b_c:live"),
+        ("/foundationModels/0", "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-pro-v1:0"),
+        ("/actionGroups/-", second_group()),
+        ("/actionGroups", []),
+    ],
+)
+def test_a_value_at_the_edge_of_what_is_allowed_is_allowed(directory: Path, place: str, value: object) -> None:
+    write(directory, at(place, value))
+
+    assert problems(directory) == []
+
+
+@pytest.mark.parametrize("field", ["agentId", "agentName", "instruction", "foundationModels"])
+def test_a_missing_field_is_named(directory: Path, field: str) -> None:
+    write(directory, lambda document: document.pop(field))
+
+    assert problems(directory) == [f"agents/weather.json: '{field}' is a required property"]
+
+
+def test_an_agent_has_at_most_a_hundred_functions(directory: Path) -> None:
+    write(
+        directory,
+        at(f"{GROUP}/functionSchema/functions", TOO_MANY_FUNCTIONS),
+        at("/actionGroups/-", second_group(functionSchema={"functions": [{"name": f"g{n}"} for n in range(41)]})),
+    )
+
+    assert problems(directory) == ["agents/weather.json: /actionGroups: has 101 functions, at most 100 are allowed"]
+
+
+def test_a_definition_that_an_item_cannot_hold_is_refused(directory: Path) -> None:
+    parameters = {f"p{number}": {"type": "string", "description": "ü" * 500} for number in range(8)}
+    functions = [{"name": f"f{number}", "parameters": parameters} for number in range(50)]
+    write(directory, at(f"{GROUP}/functionSchema/functions", functions))
+
+    (found,) = problems(directory)
+    assert found.startswith("agents/weather.json: has 4")
+    assert found.endswith(" bytes without white space, at most 350000 are allowed")
+
+
+def test_a_long_value_is_not_repeated_at_length(directory: Path) -> None:
+    write(directory, at("/agentName", "x " * 1000))
+
+    (found,) = problems(directory)
+    assert len(found) < 400
+    assert "'x x x" in found
+
+
+def test_all_problems_of_all_files_are_found_at_once(directory: Path) -> None:
+    write(directory, at("/agentName", "two words"), at("/limits/maxSteps", 0), name="a.json")
+    write(directory, at("/agentId", ""), name="b.json")
+    (directory / "c.json").write_text("{")
+
+    places = [(problem.file, problem.pointer) for problem in check(directory, SUBSTITUTIONS)]
+    assert places == [
+        ("agents/a.json", "/agentName"),
+        ("agents/a.json", "/limits/maxSteps"),
+        ("agents/b.json", "/agentId"),
+        ("agents/c.json", ""),
+    ]
+
+
+def test_nothing_is_read_if_one_file_is_broken(directory: Path) -> None:
+    write(directory, name="a.json")
+    (directory / "b.json").write_text("[]")
+
+    with pytest.raises(AgentFilesBroken) as caught:
+        read(directory, SUBSTITUTIONS)
+
+    assert str(caught.value) == "agents/b.json: [] is not of type 'object'"
+    assert caught.value.problems == (Problem("agents/b.json", "", "[] is not of type 'object'"),)
+
+
+def test_two_files_may_not_define_the_same_agent(directory: Path) -> None:
+    write(directory, name="a.json")
+    write(directory, name="b.json")
+
+    assert problems(directory) == [
+        "agents/b.json: /agentId: 'AGENT1' is the agentId of agents/a.json too; every agent needs its own"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "line 1, column 1: is not JSON: Expecting value"),
+        (b'{\n  "agentId": "A",,\n}', "line 2, column 18: is not JSON: "),
+        (b'{"agentId": "A"} x', "line 1, column 18: is not JSON: Extra data"),
+        (b"\xef\xbb\xbf{}", "begins with a byte order mark; save the file as UTF-8 without one"),
+        (b'{\n"agentId": "\xe4"}', "line 2: is not UTF-8; save the file as UTF-8"),
+        (b'{"limits": NaN}', "has the number NaN, which JSON does not have"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b"[" * 600 + b"]" * 600, "is nested too deeply"),
+        (b"null", "null is not of type 'object'"),
+        (b'{"a": {"b": [{"c": 1, "d": 2, "c": 3}]}}', "/a/b/0/c: appears more than once in its object; keep one"),
+        (rb'{"\ud800": 1}', r"has half of a surrogate pair (\ud800 to \udfff), which is no character"),
+    ],
+)
+def test_a_file_that_is_not_json_is_refused(directory: Path, content: bytes, problem: str) -> None:
+    (directory / "weather.json").write_bytes(content)
+
+    (found,) = problems(directory)
+    assert found.startswith(f"agents/weather.json: {problem}")
+
+
+def test_a_directory_without_agents_is_refused(directory: Path) -> None:
+    assert problems(directory) == ["agents: has no agent file; add one, such as my_agent.json"]
+    assert problems(directory / "missing") == problems(directory)
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        (None, "is missing; it belongs beside the agent files"),
+        ('{"type": 1}', "/type: 1 is not valid under any of the given schemas"),
+        ("{", "line 1, column 2: is not JSON: "),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_named(directory: Path, schema: str | None, problem: str) -> None:
+    write(directory)
+    if schema is None:
+        (directory / SCHEMA_FILE).unlink()
+    else:
+        (directory / SCHEMA_FILE).write_text(schema)
+
+    (found,) = problems(directory)
+    assert found.startswith(f"agents/agent.schema.json: {problem}")
+
+
+def test_a_value_that_names_another_value_is_not_resolved_twice(directory: Path) -> None:
+    write(directory)
+
+    (problem,) = check(directory, {"ToolsFunctionArn": "${Other}", "Other": ARN})
+    assert problem.pointer == f"{GROUP}/actionGroupExecutor/lambda"
+    assert problem.rule.startswith("${Other} has no value; ")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.sampled_from(
+    [
+        "/agentId",
+        "/instruction",
+        "/foundationModels",
+        "/inferenceConfiguration",
+        "/actionGroups",
+        "/actionGroups/0",
+        f"{GROUP}/actionGroupExecutor",
+        f"{GROUP}/functionSchema/functions/0",
+        f"{GROUP}/functionSchema/functions/0/parameters",
+        f"{GROUP}/functionSchema/functions/0/parameters/city",
+        CONFIG,
+        f"{CONFIG}/retryPolicy",
+        "/limits",
+        "/memoryConfiguration/history",
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@given(place=FIELDS, value=JSON)
+def test_any_value_anywhere_is_either_a_problem_or_an_agent(directory: Path, place: str, value: object) -> None:
+    write(directory, at(place, value))
+
+    found = check(directory, SUBSTITUTIONS)
+    if not found:
+        (definition,) = read(directory, SUBSTITUTIONS)
+        assert parse(json.loads(definition.text), "1").version == "1"
+    assert all(problem.rule for problem in found)

@@ -1,0 +1,213 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from turnwright.agents import (
+    DEFAULT_STORAGE_DAYS,
+    Agent,
+    Definition,
+    HistoryWindow,
+    Inference,
+    Limits,
+    Parameter,
+    Tool,
+    parse,
+)
+from turnwright.policy import Backoff, OnTimeout, ToolPolicy
+
+SCHEMA = Path(__file__).parents[2] / "agents" / "agent.schema.json"
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:weather"
+MINIMAL = {
+    "agentId": "A1",
+    "agentName": "first",
+    "instruction": "Answer questions about the weather in a friendly way.",
+    "foundationModels": ["model-1"],
+}
+
+
+def group(functions: list[dict[str, Any]], **fields: object) -> dict[str, Any]:
+    return {
+        "actionGroupName": "Weather",
+        "actionGroupExecutor": {"lambda": ARN},
+        "functionSchema": {"functions": functions},
+        **fields,
+    }
+
+
+def test_a_minimal_definition_has_the_documented_defaults() -> None:
+    assert parse(MINIMAL, "1") == Agent(
+        agent_id="A1",
+        version="1",
+        name="first",
+        instruction="Answer questions about the weather in a friendly way.",
+        models=("model-1",),
+        inference=Inference(temperature=None, top_p=None, max_tokens=None, stop_sequences=None),
+        tools=(),
+        limits=Limits(max_steps=10, max_parallel_tools=4, model_timeout_seconds=60),
+        history=HistoryWindow(max_turns=20, max_characters=60_000),
+        storage_days=30,
+        memory_store="A1",
+    )
+
+
+def test_every_field_of_a_full_definition_is_read() -> None:
+    forecast = {
+        "name": "forecast",
+        "description": "The weather of a day.",
+        "parameters": {
+            "city": {"type": "string", "description": "A city.", "required": True},
+            "days": {"type": "array"},
+        },
+    }
+    definition = {
+        **MINIMAL,
+        "foundationModels": ["model-1", "model-2"],
+        "inferenceConfiguration": {
+            "temperature": 0,
+            "topP": 0.5,
+            "maximumLength": 100,
+            "stopSequences": ["END"],
+        },
+        "actionGroups": [
+            group([forecast], actionGroupExecutionConfig={"timeoutSeconds": 9, "retryPolicy": {"maxAttempts": 1}})
+        ],
+        "actionGroupExecutionConfig": {
+            "retryPolicy": {"maxAttempts": 2, "backoffStrategy": "FIXED"},
+            "timeoutConfig": {"onTimeoutBehavior": "FAIL_TURN"},
+        },
+        "limits": {"maxSteps": 3, "maxParallelTools": 8, "modelTimeoutSeconds": 20},
+        "memoryConfiguration": {"storageDays": 7, "history": {"maxTurns": 5, "maxCharacters": 2000}},
+    }
+
+    assert parse(definition, "12") == Agent(
+        agent_id="A1",
+        version="12",
+        name="first",
+        instruction="Answer questions about the weather in a friendly way.",
+        models=("model-1", "model-2"),
+        inference=Inference(temperature=0, top_p=0.5, max_tokens=100, stop_sequences=("END",)),
+        tools=(
+            Tool(
+                name="forecast",
+                description="The weather of a day.",
+                action_group="Weather",
+                function_arn=ARN,
+                input_schema={
+                    "type": "object",
+                    "properties": {
+                        "city": {"type": "string", "description": "A city."},
+                        "days": {"type": "array", "items": {}},
+                    },
+                    "required": ["city"],
+                    "additionalProperties": False,
+                },
+                parameters=(Parameter("city", "string", True), Parameter("days", "array", False)),
+                policy=ToolPolicy(
+                    max_attempts=1, backoff=Backoff.FIXED, timeout_seconds=9, on_timeout=OnTimeout.FAIL_TURN
+                ),
+            ),
+        ),
+        limits=Limits(max_steps=3, max_parallel_tools=8, model_timeout_seconds=20),
+        history=HistoryWindow(max_turns=5, max_characters=2000),
+        storage_days=7,
+        memory_store="A1",
+    )
+
+
+def test_a_tool_is_found_by_its_name() -> None:
+    agent = parse({**MINIMAL, "actionGroups": [group([{"name": "one"}, {"name": "two"}])]}, "1")
+
+    assert agent.tool("two") is agent.tools[1]
+    assert agent.tool("three") is None
+
+
+def test_a_disabled_group_offers_no_tools() -> None:
+    definition = {
+        **MINIMAL,
+        "actionGroups": [
+            group([{"name": "hidden"}], actionGroupState="DISABLED"),
+            group([{"name": "shown"}], actionGroupState="ENABLED"),
+        ],
+    }
+
+    assert [tool.name for tool in parse(definition, "1").tools] == ["shown"]
+
+
+def test_a_tool_without_a_description_has_its_groups_or_else_its_name() -> None:
+    definition = {
+        **MINIMAL,
+        "actionGroups": [
+            group([{"name": "one"}, {"name": "two", "description": "Its own."}], description="The group's."),
+            group([{"name": "three"}]),
+        ],
+    }
+
+    descriptions = [tool.description for tool in parse(definition, "1").tools]
+    assert descriptions == ["The group's.", "Its own.", "three"]
+
+
+def test_a_function_without_parameters_takes_an_empty_object() -> None:
+    agent = parse({**MINIMAL, "actionGroups": [group([{"name": "now"}])]}, "1")
+
+    assert agent.tools[0].input_schema == {
+        "type": "object",
+        "properties": {},
+        "required": [],
+        "additionalProperties": False,
+    }
+
+
+def test_a_whole_number_written_with_a_fraction_is_a_whole_number() -> None:
+    agent = parse({**MINIMAL, "limits": {"maxSteps": 3.0}}, "1")
+
+    assert repr(agent.limits.max_steps) == "3"
+
+
+def test_the_schema_documents_the_defaults_that_the_code_has() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    limits = schema["properties"]["limits"]["properties"]
+    memory = schema["properties"]["memoryConfiguration"]["properties"]
+    window = memory["history"]["properties"]
+    config = schema["$defs"]["executionConfig"]["properties"]
+    retry, timeout = config["retryPolicy"]["properties"], config["timeoutConfig"]["properties"]
+
+    documented_limits = (limits[name]["default"] for name in limits)
+    assert tuple(documented_limits) == dataclasses.astuple(Limits())
+    assert (window["maxTurns"]["default"], window["maxCharacters"]["default"]) == dataclasses.astuple(HistoryWindow())
+    assert memory["storageDays"]["default"] == DEFAULT_STORAGE_DAYS
+    assert (
+        ToolPolicy(
+            max_attempts=retry["maxAttempts"]["default"],
+            retryable_error_codes=frozenset(retry["retryableErrorCodes"]["default"]),
+            backoff=Backoff(retry["backoffStrategy"]["default"]),
+            initial_delay_ms=retry["initialDelayMs"]["default"],
+            max_delay_ms=retry["maxDelayMs"]["default"],
+            timeout_seconds=timeout["timeoutSeconds"]["default"],
+            on_timeout=OnTimeout(timeout["onTimeoutBehavior"]["default"]),
+        )
+        == ToolPolicy()
+    )
+
+
+def test_white_space_and_the_editors_schema_link_make_no_difference_to_a_definition() -> None:
+    spaced = json.loads(json.dumps({"$schema": "./agent.schema.json", **MINIMAL}, indent=4))
+
+    assert Definition.of(spaced) == Definition.of(MINIMAL)
+
+
+def test_a_definition_keeps_every_value_as_it_was_written() -> None:
+    document = {**MINIMAL, "instruction": "Grüße, 世界 😀", "inferenceConfiguration": {"temperature": 0.1}}
+
+    definition = Definition.of(document)
+
+    assert json.loads(definition.text) == document
+    assert definition.agent_id == "A1"
+
+
+def test_another_value_or_another_order_is_another_definition() -> None:
+    reordered = dict(reversed(MINIMAL.items()))
+    renamed = {**MINIMAL, "agentName": "second"}
+
+    digests = {Definition.of(document).digest for document in (MINIMAL, reordered, renamed)}
+    assert len(digests) == 3
