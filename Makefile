@@ -14,7 +14,7 @@ export PYTHONPATH := functions/runtime:functions/banking_tools
 .PHONY: demo up test check format build deploy bench clean
 
 demo: $(VENV)/.offline  ## a conversation with the banking agent, offline
-	@$(IN)/python -m local demo
+	@$(IN)/python -m local demo --model '$(MODEL)'
 
 up: $(VENV)/.offline  ## serve on 127.0.0.1 until Ctrl-C (PORT, AWS_PORT, MODEL=rule|script:FILE|openai:URL#model|bedrock)
 	@exec $(IN)/python -m local up --port $(PORT) --aws-port $(AWS_PORT) --model '$(MODEL)'
@@ -26,7 +26,7 @@ check: $(VENV)/.development $(SAM)  ## format, lint, types, template, definition
 	$(IN)/ruff format --check $(SOURCES)
 	$(IN)/ruff check $(SOURCES)
 	$(IN)/mypy $(SOURCES)
-	$(IN)/python -m local.definitions
+	$(IN)/python -m local.check
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint
 
 format: $(VENV)/.development

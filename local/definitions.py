@@ -1,12 +1,11 @@
-"""Checks state machine definitions before Step Functions would: `python -m local.definitions [TEMPLATE]`.
+"""Checks state machine definitions before Step Functions would.
 
-Prints a line for each problem, `file:line: place: rule`, and exits 1 if there is any. `sam validate` does not
-open a DefinitionUri, and what it would find there leaves out JSONata, substitutions and this project's rules.
+`sam validate` does not open a DefinitionUri, and what it would find there leaves out JSONata, substitutions and this
+project's rules. `make check` runs this by way of `local.check`.
 """
 
 import json
 import re
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from local.sam_yaml import Template, TemplateError, lines, load_template
+from local.sam_yaml import Template, lines
 
 Place = tuple[str | int, ...]
 
@@ -307,18 +306,3 @@ def _with_numbers(value: Any) -> Any:
 def _spell(place: Place) -> str:
     """The place for a reader: states by their names alone, everything else as in the file."""
     return " / ".join(str(key) for key in place if key not in ("States", "ItemProcessor"))
-
-
-def main(arguments: list[str]) -> int:
-    path = arguments[0] if arguments else "template.yaml"
-    try:
-        problems = [str(problem) for problem in check_template(load_template(path))]
-    except TemplateError as error:
-        problems = [str(error)]
-    for problem in problems:
-        print(problem)
-    return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

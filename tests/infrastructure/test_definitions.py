@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from local.check import main
 from local.definitions import (
     Definition,
     DefinitionError,
     check_definition,
     check_template,
     lint_definition,
-    main,
 )
 from local.sam_yaml import load_template
 
@@ -251,6 +251,7 @@ def project(folder: Path, change: Callable[[str], str], *, template: Callable[[s
     shutil.copytree(ROOT / "statemachines", definitions)
     file = definitions / "agent_turn.asl.json"
     file.write_text(change(file.read_text()))
+    shutil.copytree(ROOT / "agents", folder / "agents")
     copied = folder / "template.yaml"
     copied.write_text(template((ROOT / "template.yaml").read_text()))
     return copied

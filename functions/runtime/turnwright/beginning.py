@@ -32,14 +32,16 @@ def begin(
     try:
         session = sessions.claim(session_id, request.turn_id)
     except SessionBusy as busy:
-        turns.fail(request.turn_id, {"error": "SessionBusy", "cause": str(busy), "state": "Load Memory"})
+        failure = {"error": "SessionBusy", "cause": str(busy), "state": "Load Memory"}
+        turns.fail(request.turn_id, failure, unless_failed=True)
         raise
     body = documents.fetch(request.body)
     session_attributes = session.current_attributes | body.get("sessionAttributes", {})
     try:
         check_session(session_attributes)
     except InvalidRequest as refusal:
-        turns.fail(request.turn_id, {"error": "InvalidRequest", "cause": str(refusal), "state": "Load Memory"})
+        failure = {"error": "InvalidRequest", "cause": str(refusal), "state": "Load Memory"}
+        turns.fail(request.turn_id, failure, unless_failed=True)
         sessions.release(session_id, request.turn_id)
         raise
     window = History(table, documents).window(session_id, session.first_event_id, agent.history)

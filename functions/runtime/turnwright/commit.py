@@ -1,6 +1,7 @@
 """How a turn ends well: its messages become one event of the session."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from turnwright import keys
 from turnwright.agents import Agent
@@ -36,8 +37,15 @@ def commit(table: Table, documents: Documents, turn: Turn, agent: Agent) -> Head
             messages=documents.stow(messages, lambda digest: keys.session_object(turn.session, digest), ITEM_BYTES),
             characters=characters(messages),
             answer=documents.stow(answer, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES),
-            usage=sum((Counter(step.usage) for step in steps), Counter()),
+            usage=_total(step.usage for step in steps),
             session_attributes=session_attributes,
             storage_days=agent.storage_days,
         ),
     )
+
+
+def _total(usages: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    total: Counter[str] = Counter()
+    for usage in usages:
+        total.update(usage)  # a sum of counters would leave out what is zero
+    return total

@@ -23,16 +23,8 @@ STATE_BYTES = 8 * 1024
 
 
 def json_text(value: Any) -> str:
-    """JSON as it is stored: compact, and UTF-8 can say it.
-
-    Half a surrogate pair, which JSON of a model or a tool can hold, becomes U+FFFD; two halves become their character.
-    """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    """JSON as it is stored: compact, UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class Documents:
@@ -44,10 +36,9 @@ class Documents:
 
     def stow(self, value: Any, object_name: Callable[[str], str], bound: int) -> dict[str, Any]:
         """Keeps `value` inline if its JSON has at most `bound` bytes; `object_name` makes a name of its digest."""
-        text = json_text(value)
-        encoded = text.encode()
+        encoded = json_text(value).encode()
         if len(encoded) <= bound:
-            return {"inline": json.loads(text)}
+            return {"inline": value}
         name = object_name(hashlib.sha256(encoded).hexdigest())
         self._client.put_object(Bucket=self._bucket, Key=name, Body=encoded, ContentType="application/json")
         return {"object": name, "bytes": len(encoded)}

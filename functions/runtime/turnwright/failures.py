@@ -16,8 +16,8 @@ from turnwright.turns import Turns
 
 _UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
 
-_NOT_DEAD_LETTERED = ("InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
-"""Refusals: the turn never began, and the caller was told."""
+_REFUSALS = ("InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
+"""Not dead-lettered when the turn never began, since the caller was told; a redriven turn can meet them too."""
 
 _CAUSE_CHARACTERS = 4_000
 
@@ -68,10 +68,12 @@ def record(table: Table, queue: Any, queue_url: str, failure: ExecutionFailure) 
     """
     if not Turns(table).fail(failure.turn_id, failure.summary):
         return False
-    session_id = _session(table, failure)
+    header = Turns(table).read(failure.turn_id)
+    began = header is not None and "memoryStore" in header.fields
+    session_id = header.turn.session if header and began else _session(table, failure)
     if session_id:
         Sessions(table).release(session_id, failure.turn_id)
-    if failure.error in _NOT_DEAD_LETTERED:
+    if failure.error in _REFUSALS and not began:
         return False
     letter = {
         "turnId": failure.turn_id,
@@ -84,10 +86,7 @@ def record(table: Table, queue: Any, queue_url: str, failure: ExecutionFailure) 
 
 
 def _session(table: Table, failure: ExecutionFailure) -> SessionId | None:
-    """The session the turn claimed; None if it cannot have claimed one, since its agent was never found."""
-    header = Turns(table).read(failure.turn_id)
-    if header and "memoryStore" in header.fields:
-        return header.turn.session
+    """The session of a turn without a header; None if it cannot have claimed one, since its agent was never found."""
     request = TurnRequest.decode(failure.request)
     try:
         version = resolve(table, request.agent_id, request.agent_alias_id)

@@ -6,10 +6,12 @@ window, so that what the model sees has no gap. The bounds do not depend on the 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from turnwright import keys
 from turnwright.agents import HistoryWindow
+from turnwright.clock import now_ms
 from turnwright.documents import Documents
 from turnwright.keys import SessionId
 from turnwright.table import Item, Table
@@ -46,7 +48,11 @@ class History:
         self._documents = documents
 
     def window(self, session_id: SessionId, first_event_id: str, bounds: HistoryWindow) -> Window:
-        """The window as it stands now. Reads at most `max_turns` events, none before `first_event_id`."""
+        """The window as it stands now. Reads at most `max_turns` events, none before `first_event_id`.
+
+        An event that has expired ends it, since DynamoDB deletes within days and not at once.
+        """
+        now = now_ms() // 1000
         events = self._table.query(
             session_id.partition,
             keys.EVENT_PREFIX + first_event_id,
@@ -54,7 +60,8 @@ class History:
             newest_first=True,
             limit=bounds.max_turns,
         )
-        return fit(((event["eventId"], event["characters"]) for event in events), bounds)
+        alive = takewhile(lambda event: event["expiresAt"] > now, events)
+        return fit(((event["eventId"], event["characters"]) for event in alive), bounds)
 
     def messages(self, session_id: SessionId, window: Window) -> list[dict[str, Any]]:
         """The Converse messages of the window's turns, in order."""

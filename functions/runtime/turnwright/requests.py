@@ -281,7 +281,7 @@ class _Checked:
     def refuse_others(self) -> None:
         for name, value in self._fields.items():
             if name not in self._read and value is not None:
-                raise InvalidRequest(self._place + name, "is not a field that this runtime supports")
+                raise InvalidRequest(self._place + (name or '""'), "is not a field that this runtime supports")
 
     def _take(self, name: str) -> Any:
         self._read.add(name)

@@ -1,12 +1,12 @@
 """A session: who may run a turn in it, and what its next turn starts from."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from turnwright import keys
 from turnwright.clock import expiry, now_ms
-from turnwright.errors import SessionBusy
+from turnwright.errors import CommitConflict, SessionBusy
 from turnwright.keys import SessionId
 from turnwright.table import SCHEMA_VERSION, ConditionFailed, Item, Table, Update
 
@@ -29,7 +29,11 @@ def lease_expiry(now: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as its item has it. `version` counts its committed turns."""
+    """A session as its item has it.
+
+    `version` grows with each committed turn and each end, so that no turn commits that began before either.
+    `attributes` is JSON; `expires_at` is in seconds.
+    """
 
     version: int = 0
     ended: bool = False
@@ -38,6 +42,7 @@ class Session:
     attributes: str = "{}"
     lease_owner: str | None = None
     lease_expires_at: int = 0
+    expires_at: int = 0
 
     @classmethod
     def decode(cls, item: Item) -> "Session":
@@ -49,6 +54,7 @@ class Session:
             attributes=item.get("attributes", "{}"),
             lease_owner=item.get("leaseOwner"),
             lease_expires_at=item.get("leaseExpiresAt", 0),
+            expires_at=item["expiresAt"],
         )
 
     def held_by_another(self, turn_id: str, now: int) -> bool:
@@ -85,19 +91,34 @@ class Sessions:
         self._table = table
 
     def claim(self, session_id: SessionId, turn_id: str) -> Session:
-        """Takes the session's lease for a turn; a repeat by the same turn takes it again. Raises SessionBusy."""
+        """Takes the session's lease for a turn; a repeat by the same turn takes it again. Raises SessionBusy.
+
+        A session that has expired and is not deleted yet counts as ended.
+        """
         now = now_ms()
-        return self._update_free(
+        session = self._update_free(
             session_id,
             turn_id,
             now,
-            "leaseOwner = :turn, leaseExpiresAt = :expiry, #status = if_not_exists(#status, :open)",
+            "leaseOwner = :turn, leaseExpiresAt = :expiry, version = if_not_exists(version, :zero), "
+            "#status = if_not_exists(#status, :open)",
             {":expiry": lease_expiry(now), ":open": "OPEN"},
+        )
+        if session.expires_at * 1000 > session.lease_expires_at:
+            return session
+        return self._keep(
+            session_id, turn_id, replace(session, ended=session.ended or session.expires_at * 1000 <= now)
         )
 
     def end(self, session_id: SessionId) -> Session:
         """Marks the session ENDED. Raises SessionBusy while a turn runs in it."""
-        return self._update_free(session_id, "", now_ms(), "#status = :ended, endedAt = :now", {":ended": "ENDED"})
+        return self._update_free(
+            session_id,
+            "",
+            now_ms(),
+            "#status = :ended, endedAt = :now, version = if_not_exists(version, :zero) + :one",
+            {":ended": "ENDED", ":one": 1},
+        )
 
     def release(self, session_id: SessionId, turn_id: str) -> bool:
         """Gives the lease back if the turn holds it; False if it does not."""
@@ -114,13 +135,33 @@ class Sessions:
             return False
         return True
 
+    def _keep(self, session_id: SessionId, turn_id: str, session: Session) -> Session:
+        """Lets the claimed session live on beyond its turn, which could not commit if DynamoDB deleted it meanwhile."""
+        expires = expiry(session.lease_expires_at, 1)
+        try:
+            self._table.update(
+                Update(
+                    keys.session(session_id),
+                    "SET expiresAt = :expires, #status = :status",
+                    condition="leaseOwner = :turn",
+                    names={"#status": "status"},
+                    values={
+                        ":expires": expires,
+                        ":status": "ENDED" if session.ended else "OPEN",
+                        ":turn": turn_id,
+                    },
+                )
+            )
+        except ConditionFailed as refused:
+            raise CommitConflict(f"session {session_id.session} was just deleted") from refused
+        return replace(session, expires_at=expires)
+
     def _update_free(
         self, session_id: SessionId, turn_id: str, now: int, assignments: str, values: dict[str, Any]
     ) -> Session:
         update = Update(
             keys.session(session_id),
-            f"SET {assignments}, version = if_not_exists(version, :zero), schemaVersion = :schema, "
-            "memoryStore = :store, actor = :actor, sessionId = :session, "
+            f"SET {assignments}, schemaVersion = :schema, memoryStore = :store, actor = :actor, sessionId = :session, "
             "expiresAt = if_not_exists(expiresAt, :expires)",
             condition=FREE_SESSION,
             names={"#status": "status"},

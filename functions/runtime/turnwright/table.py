@@ -57,11 +57,14 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A whole item to write; `only_if_absent` refuses to replace one."""
+    """A whole item to write; `only_if_absent` refuses to replace one, `condition` one of which it does not hold."""
 
     key: Key
     item: Item
     only_if_absent: bool = False
+    condition: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class Table:
                 remaining -= len(page["Items"])
 
     def put(self, write: Put) -> None:
-        """Raises ConditionFailed, with the item that is there, if it must be absent and is not."""
+        """Raises ConditionFailed, with the item that is there, if it may not be replaced."""
         arguments = self._put_arguments(write)
         with _Conditional():
             self._client.put_item(**arguments, ReturnValuesOnConditionCheckFailure="ALL_OLD")
@@ -180,7 +183,9 @@ class Table:
         arguments: dict[str, Any] = {"TableName": self.name, "Item": _encode_values(item)}
         if write.only_if_absent:
             arguments["ConditionExpression"] = "attribute_not_exists(PK)"
-        return arguments
+        elif write.condition:
+            arguments["ConditionExpression"] = write.condition
+        return arguments | _expression_attributes(write)
 
     def _update_arguments(self, write: Update) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -190,11 +195,7 @@ class Table:
         }
         if write.condition:
             arguments["ConditionExpression"] = write.condition
-        if write.names:
-            arguments["ExpressionAttributeNames"] = dict(write.names)
-        if write.values:
-            arguments["ExpressionAttributeValues"] = _encode_values(write.values)
-        return arguments
+        return arguments | _expression_attributes(write)
 
     def _delete_arguments(self, write: Delete) -> dict[str, Any]:
         return {"TableName": self.name, "Key": _encode_key(write.key)}
@@ -224,6 +225,16 @@ class _Conditional:
 
 _serializer = TypeSerializer()
 _deserializer = TypeDeserializer()
+
+
+def _expression_attributes(write: Put | Update) -> dict[str, Any]:
+    """DynamoDB refuses empty ones."""
+    arguments: dict[str, Any] = {}
+    if write.names:
+        arguments["ExpressionAttributeNames"] = dict(write.names)
+    if write.values:
+        arguments["ExpressionAttributeValues"] = _encode_values(write.values)
+    return arguments
 
 
 def _encode_key(key: Key) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from turnwright import keys
 from turnwright.clock import expiry, now_ms
-from turnwright.documents import json_text
+from turnwright.documents import Stowed, json_text
 from turnwright.errors import LeaseLost, SessionBusy, TurnAlreadyEnded
 from turnwright.keys import SessionId
 from turnwright.sessions import FREE_SESSION, lease_expiry
@@ -111,7 +111,7 @@ class Beginning:
     turn: Turn
     event_id: str
     history_floor: str
-    request: Mapping[str, Any]
+    request: Stowed
     session_attributes: Mapping[str, str]
     execution_arn: str
     caller: str
@@ -119,11 +119,11 @@ class Beginning:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What Write Memory commits. `messages` and `answer` are stowed documents."""
+    """What Write Memory commits."""
 
-    messages: Mapping[str, Any]
+    messages: Stowed
     characters: int
-    answer: Mapping[str, Any]
+    answer: Stowed
     usage: Mapping[str, int]
     session_attributes: Mapping[str, str]
     storage_days: int
@@ -159,24 +159,30 @@ class Turns:
             "expiresAt": expiry(now, JOURNAL_DAYS),
         }
         key = keys.turn_header(beginning.turn.turnId)
-        try:
-            self._table.put(Put(key, item, only_if_absent=True))
-        except ConditionFailed as refused:
-            found = Header.decode(refused.item) if refused.item else None
-            if found and found.status is Status.RUNNING:
-                return found
-            if not (found and found.status is Status.FAILED and redriven):
-                raise TurnAlreadyEnded(f"turn {beginning.turn.turnId} has ended") from refused
-            self._table.put(Put(key, item))
-        return Header.decode(item)
+        found = self._put_or_find(Put(key, item, only_if_absent=True))
+        if found and found.status is Status.FAILED and redriven:
+            found = self._put_or_find(
+                Put(
+                    key,
+                    item,
+                    condition="#status = :failed",
+                    names={"#status": "status"},
+                    values={":failed": Status.FAILED},
+                )
+            )
+        if found and found.status is not Status.RUNNING:
+            raise TurnAlreadyEnded(f"turn {beginning.turn.turnId} has ended")
+        return found or Header.decode(item)
 
     def resume(self, turn: Turn) -> None:
-        """Takes the session back for a turn that failed and is now redriven. Does nothing for one that still runs.
+        """Takes the session back for a redriven turn, or holds it for longer; each state of a redriven execution does.
 
-        Raises LeaseLost if another turn was committed since, and SessionBusy if another one runs.
+        A turn that still counts as running may be one whose failure is only now being recorded, which frees the
+        session. Does nothing for a committed turn. Raises LeaseLost if the session went on or was ended since, and
+        SessionBusy if another turn runs.
         """
         header = self.read(turn.turnId)
-        if header is None or header.status is not Status.FAILED:
+        if header is None or header.status is Status.COMMITTED:
             return
         now = now_ms()
         try:
@@ -197,14 +203,8 @@ class Turns:
             if refused.item and refused.item["version"] == turn.sessionVersion:
                 raise SessionBusy(f"session {turn.sessionId} runs another turn") from refused
             raise LeaseLost(f"session {turn.sessionId} went on without turn {turn.turnId}") from refused
-        self._table.update(
-            Update(
-                keys.turn_header(turn.turnId),
-                "SET #status = :running REMOVE failure, endedAt",
-                names={"#status": "status"},
-                values={":running": Status.RUNNING},
-            )
-        )
+        if header.status is Status.FAILED:
+            self._run_again(turn.turnId)
 
     def commit(self, header: Header, outcome: Outcome) -> Header:
         """Commits the turn in one transaction: its event, its session's new version without the lease, its header.
@@ -271,20 +271,24 @@ class Turns:
             raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
         return Header.decode({**header.fields, **committed})
 
-    def fail(self, turn_id: str, failure: Mapping[str, Any]) -> bool:
-        """Marks the turn FAILED, also one that never wrote a header. False if it is committed, which then stands."""
+    def fail(self, turn_id: str, failure: Mapping[str, Any], *, unless_failed: bool = False) -> bool:
+        """Marks the turn FAILED, also one that never wrote a header. False if it is committed, which then stands.
+
+        `unless_failed` leaves the failure alone that a failed turn has already, and answers False then too.
+        """
         now = now_ms()
+        replaceable = "= :status" if unless_failed else "<> :status"
         try:
             self._table.update(
                 Update(
                     keys.turn_header(turn_id),
                     "SET #status = :failed, failure = :failure, turnId = :turn, endedAt = :now, "
                     "expiresAt = :expires, schemaVersion = :schema",
-                    condition="attribute_not_exists(PK) OR #status <> :committed",
+                    condition=f"attribute_not_exists(PK) OR #status {replaceable}",
                     names={"#status": "status"},
                     values={
                         ":failed": Status.FAILED,
-                        ":committed": Status.COMMITTED,
+                        ":status": Status.RUNNING if unless_failed else Status.COMMITTED,
                         ":failure": json_text(failure),
                         ":turn": turn_id,
                         ":now": now,
@@ -296,3 +300,27 @@ class Turns:
         except ConditionFailed:
             return False
         return True
+
+    def _put_or_find(self, write: Put) -> Header | None:
+        """Writes a header; the one that is there instead, if its condition did not hold."""
+        try:
+            self._table.put(write)
+        except ConditionFailed as refused:
+            if refused.item is None:
+                raise
+            return Header.decode(refused.item)
+        return None
+
+    def _run_again(self, turn_id: str) -> None:
+        try:
+            self._table.update(
+                Update(
+                    keys.turn_header(turn_id),
+                    "SET #status = :running REMOVE failure, endedAt",
+                    condition="#status = :failed",
+                    names={"#status": "status"},
+                    values={":running": Status.RUNNING, ":failed": Status.FAILED},
+                )
+            )
+        except ConditionFailed:
+            return  # a repeat of this state was faster, and may even have led to the commit

@@ -1,0 +1,1 @@
+"""The offline stack: the deployed template, run on one machine. Never shipped."""

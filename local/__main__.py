@@ -1,0 +1,272 @@
+"""The offline stack on the command line: `python -m local up`, and what looks into a running one.
+
+A mistake of the person who calls it is one line on stderr and exit status 1.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from local.colours import Paint, paint_for
+
+AWS_URL = "http://127.0.0.1:3001"
+
+_FOLLOW_SECONDS = 0.5
+_CREDENTIALS = {"aws_access_key_id": "offline", "aws_secret_access_key": "offline"}
+
+
+class UsageError(Exception):
+    """Something that the caller can put right. The message is one line."""
+
+
+# The Bedrock endpoint writes event streams with the runtime's own module. `make` sets PYTHONPATH; not all use make.
+_RUNTIME = str(Path(__file__).resolve().parent.parent / "functions" / "runtime")
+if _RUNTIME not in sys.path:
+    sys.path.append(_RUNTIME)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        return 0
+    except UsageError as error:
+        print(f"turnwright: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local", description="The offline stack.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="serve template.yaml on 127.0.0.1 until Ctrl-C")
+    up.add_argument("--port", type=int, default=3000, help="of the API; 0 takes a free one (default %(default)s)")
+    up.add_argument("--aws-port", type=int, default=3001, help="of AWS itself (default %(default)s)")
+    _add_model(up)
+    up.add_argument("--template", type=Path, help="another template than template.yaml")
+    up.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a template parameter; repeatable"
+    )
+    up.add_argument("--quiet", action="store_true", help="do not show the functions' logs")
+    up.set_defaults(command=_up)
+
+    logs = commands.add_parser("logs", help="show what the functions of a running stack logged")
+    logs.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
+    logs.add_argument("--since", type=float, default=None, metavar="MINUTES", help="only the last minutes")
+    _add_aws_url(logs)
+    logs.set_defaults(command=_logs)
+
+    describe = commands.add_parser("describe", help="show an execution: input, output, states")
+    describe.add_argument("execution", help="its name (the turn's id), ARN, a unique beginning, or `last`")
+    _add_aws_url(describe)
+    describe.set_defaults(command=_describe)
+
+    history = commands.add_parser("history", help="list executions, or show the states of one")
+    history.add_argument("execution", nargs="?", help="as for describe")
+    history.add_argument("--limit", type=int, default=20, help="list at most so many (default %(default)s)")
+    _add_aws_url(history)
+    history.set_defaults(command=_history)
+
+    demo = commands.add_parser("demo", help="hold a short conversation with the banking agent")
+    _add_model(demo)
+    demo.set_defaults(command=_demo)
+
+    bench = commands.add_parser("bench", help="count transitions, requests, units, bytes and milliseconds")
+    bench.set_defaults(command=_bench)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="rule",
+        help="rule (not an LLM), script:FILE, openai:URL#MODEL or bedrock[:PROFILE] (default %(default)s)",
+    )
+
+
+def _add_aws_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--aws-url", default=AWS_URL, help="where the running stack's AWS is (default %(default)s)")
+
+
+def _up(options: argparse.Namespace) -> int:
+    from local.stack import TEMPLATE, LocalStack, LocalStackOptions, StackError
+
+    stack_options = LocalStackOptions(
+        port=options.port,
+        aws_port=options.aws_port,
+        model=options.model,
+        template=options.template or TEMPLATE,
+        parameters=_parameters(options.parameter),
+        quiet=options.quiet,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with LocalStack(stack_options) as stack:
+            print(_about_model(options.model, stack.model.name))
+            print(f"aws {stack.aws_url}")
+            print(f"ready {stack.url}", flush=True)
+            while True:
+                time.sleep(3600)
+    except StackError as error:
+        raise UsageError(str(error)) from error
+
+
+def _about_model(option: str, name: str) -> str:
+    if option == "rule":
+        return "model rule: matches words to tools, it is not an LLM (--model names the others)"
+    return f"model {name}"
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from local import demo
+    from local.stack import StackError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return demo.run(options.model, Path(__file__).resolve().parent.parent / "events")
+    except (StackError, demo.DemoFailed) as error:
+        raise UsageError(str(error)) from error
+
+
+def _bench(_: argparse.Namespace) -> int:
+    from local import bench
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    status: int = bench.run()
+    return status
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from local.log_delivery import readable, render
+
+    client = _client(options, "logs")
+    paint = paint_for(sys.stdout)
+    since = 0 if options.since is None else int((time.time() - options.since * 60) * 1000)
+    seen: set[str] = set()
+    while True:
+        for event in sorted(_log_events(client, since), key=lambda event: event["timestamp"]):
+            if event["eventId"] in seen:
+                continue
+            seen.add(event["eventId"])
+            name = _function_of(event["logStreamName"])
+            print(render(readable(event["message"], name, event["timestamp"] / 1000), paint), flush=True)
+            since = max(since, event["timestamp"])
+        if not options.follow:
+            return 0
+        time.sleep(_FOLLOW_SECONDS)
+
+
+def _log_events(client: Any, since_ms: int) -> Iterator[Mapping[str, Any]]:
+    with _RunningStack():
+        for groups in client.get_paginator("describe_log_groups").paginate():
+            for group in groups["logGroups"]:
+                pages = client.get_paginator("filter_log_events").paginate(
+                    logGroupName=group["logGroupName"], startTime=since_ms
+                )
+                for page in pages:
+                    yield from page["events"]
+
+
+def _function_of(log_stream: str) -> str:
+    from local.log_delivery import short_name
+    from local.stack import STACK_NAME
+
+    return short_name(log_stream.rpartition("/")[2].partition("[")[0], STACK_NAME)
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from local.executions import render_execution
+
+    paint = paint_for(sys.stdout)
+    execution = _execution(options)
+    print(render_execution(execution, paint))
+    for label, document in (("input", execution.input), ("output", execution.output)):
+        if document is not None:
+            print(f"{paint(label, 'bold')} {json.dumps(document, indent=2, ensure_ascii=False)}")
+    return 0
+
+
+def _history(options: argparse.Namespace) -> int:
+    from local.executions import list_executions, render_execution, render_executions
+
+    paint: Paint = paint_for(sys.stdout)
+    if options.execution:
+        print(render_execution(_execution(options), paint))
+        return 0
+    with _RunningStack():
+        print(render_executions(list_executions(_client(options, "stepfunctions"), options.limit), paint))
+    return 0
+
+
+def _execution(options: argparse.Namespace) -> Any:
+    from local.executions import UnknownExecution, find_execution, list_executions, read_execution
+
+    client = _client(options, "stepfunctions")
+    with _RunningStack():
+        try:
+            named = options.execution
+            if named == "last":
+                newest = list_executions(client, 1)
+                if not newest:
+                    raise UsageError("there is no execution yet")
+                named = newest[0]["executionArn"]
+            return read_execution(client, find_execution(client, named))
+        except UnknownExecution as error:
+            raise UsageError(str(error)) from error
+
+
+def _client(options: argparse.Namespace, service: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        service,
+        endpoint_url=options.aws_url,
+        region_name="us-east-1",
+        **_CREDENTIALS,
+        config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}),
+    )
+
+
+class _RunningStack:
+    """Turns what a client says when nobody answers, or something else does, into one line."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(error, ClientError):
+            raise UsageError(f"AWS answered: {error}") from error
+        if isinstance(error, BotoCoreError | ValueError):
+            raise UsageError(
+                f"no offline stack answers; start one with make up, or name its --aws-url ({error})"
+            ) from error
+
+
+def _parameters(given: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    for name, separator, _ in pairs:
+        if not separator:
+            raise UsageError(f"--parameter {name} has no value: write NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends it as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""DynamoDB's promises about requests at the same time."""
+
+import copy
+import json
+import threading
+import time
+from typing import Any
+
+from moto.core.exceptions import JsonRESTError
+from moto.core.responses import ActionResult
+from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models.table import Table
+from moto.dynamodb.responses import DynamoHandler
+
+from local.moto_patches.replacing import replace
+
+_TOKEN_SECONDS = 600.0
+"""How long AWS remembers the ClientRequestToken of a transaction."""
+
+lock = threading.RLock()
+_in_transaction = threading.local()
+
+
+class IdempotentParameterMismatch(JsonRESTError):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(
+            "IdempotentParameterMismatchException",
+            "The request was already made with this ClientRequestToken and other parameters",
+        )
+
+
+def serve_one_request_at_a_time() -> None:
+    """Stock moto reads, checks and writes in several steps without a lock under a threaded server: of two
+    conditional updates both may succeed, and a read may see half of a transaction.
+    """
+
+    def make(original: Any) -> Any:
+        def call_action(handler: Any) -> Any:
+            with lock:
+                return original(handler)
+
+        return call_action
+
+    replace(DynamoHandler, "call_action", make)
+
+
+def undo_only_what_a_transaction_touched() -> None:
+    """Stock moto copies whole tables before each transaction, so that turn 1,000 takes far longer than turn
+    20, and puts the copies in the place of the tables when it fails.
+    """
+
+    def make_transact(original: Any) -> Any:
+        def transact_write_items(backend: Any, transact_items: list[dict[str, Any]]) -> None:
+            before = [
+                (table, hash_key, range_key, copy.deepcopy(table.get_item(hash_key, range_key)))
+                for table, hash_key, range_key in touched(backend, transact_items)
+            ]
+            _in_transaction.is_set = True
+            try:
+                original(backend, transact_items)
+            except Exception:
+                for table, hash_key, range_key, item in before:
+                    _put_back(table, hash_key, range_key, item)
+                raise
+            finally:
+                _in_transaction.is_set = False
+
+        return transact_write_items
+
+    def deep_copy(table: Any, memo: dict[int, Any]) -> Any:
+        if getattr(_in_transaction, "is_set", False):
+            return table
+        clone = table.__class__.__new__(table.__class__)
+        memo[id(table)] = clone
+        clone.__dict__.update(copy.deepcopy(table.__dict__, memo))
+        return clone
+
+    replace(DynamoDBBackend, "transact_write_items", make_transact)
+    Table.__deepcopy__ = deep_copy
+
+
+def touched(backend: Any, transact_items: list[dict[str, Any]]) -> list[tuple[Any, Any, Any]]:
+    """(table, hash key, range key) of every item that a transaction names and whose table and keys are valid."""
+    found = []
+    for entry in transact_items:
+        for operation in entry.values():
+            table = backend.tables.get(operation.get("TableName"))
+            keys = operation.get("Key") or operation.get("Item") or {}
+            if table is not None and all(name in keys for name in table.table_key_attrs):
+                found.append((table, *backend.get_keys_value(table, keys)))
+    return found
+
+
+def _put_back(table: Any, hash_key: Any, range_key: Any, item: Any) -> None:
+    if item is None:
+        table.delete_item(hash_key, range_key)
+    elif range_key is not None:
+        table.items[hash_key][range_key] = item
+    else:
+        table.items[hash_key] = item
+
+
+def remember_transaction_tokens() -> None:
+    """Stock moto ignores ClientRequestToken: a transaction that boto3 repeats after a lost answer is applied
+    twice or fails its own condition. On AWS the repetition within ten minutes does nothing and succeeds.
+    """
+
+    def make(original: Any) -> Any:
+        def transact_write_items(handler: Any) -> Any:
+            token = handler.body.get("ClientRequestToken")
+            if not token:
+                return original(handler)
+            now = time.monotonic()
+            # A reset of the backend forgets its attributes, and with them the tokens.
+            tokens: dict[str, tuple[float, str]] = vars(handler.dynamodb_backend).setdefault("tokens", {})
+            for old in [name for name, (until, _) in tokens.items() if until < now]:
+                del tokens[old]
+            request = json.dumps(handler.body["TransactItems"], default=repr, sort_keys=True)
+            if token in tokens:
+                if tokens[token][1] != request:
+                    raise IdempotentParameterMismatch
+                handler.repeats_transaction = True
+                return ActionResult({"ItemCollectionMetrics": {}})
+            result = original(handler)
+            tokens[token] = (now + _TOKEN_SECONDS, request)
+            return result
+
+        return transact_write_items
+
+    replace(DynamoHandler, "transact_write_items", make)
+
+
+def query_one_partition() -> None:
+    """Stock moto walks through the whole table for each Query, so that a query gets slower as other
+    partitions grow.
+    """
+
+    def make(original: Any) -> Any:
+        def query(table: Any, hash_key: Any, *args: Any, **kwargs: Any) -> Any:
+            if index_name_of(args, kwargs) is not None or hash_key is None or not table.has_range_key:
+                return original(table, hash_key, *args, **kwargs)
+            partition = list(table.items[hash_key].values()) if hash_key in table.items else []
+            table.all_items = lambda: partition
+            try:
+                return original(table, hash_key, *args, **kwargs)
+            finally:
+                del table.all_items
+
+        return query
+
+    replace(Table, "query", make)
+
+
+def index_name_of(args: Any, kwargs: Any) -> Any:
+    """The `index_name` of a call of Table.query, which moto passes by position."""
+    return args[6] if len(args) > 6 else kwargs.get("index_name")
+
+
+def apply() -> None:
+    serve_one_request_at_a_time()
+    undo_only_what_a_transaction_touched()
+    remember_transaction_tokens()
+    query_one_partition()

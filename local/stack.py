@@ -1,0 +1,276 @@
+"""The offline stack: template.yaml running on this machine, in one process tree, on 127.0.0.1.
+
+    with LocalStack(LocalStackOptions(port=0, aws_port=0)) as stack:
+        stack.caller().invoke_agent(...)
+
+It is composed of moto's server as AWS (`aws_server`), the functions as processes (`lambda_workers`), the Bedrock
+endpoint (`bedrock`), what `deploy` made of the template, the API in front (`api_gateway`) and the events behind
+(`event_delivery`).
+"""
+
+import logging
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+
+from local.api_gateway import ApiGateway
+from local.aws_server import AwsServer, FunctionCode, PortTaken
+from local.bedrock.endpoint import BedrockEndpoint
+from local.bedrock.model_backend import ModelBackend
+from local.bedrock.select import ModelOptionError, select_model
+from local.custom_resources import CustomResourceFailed
+from local.deploy import DeployedFunction, Deployment, DeploymentError, deploy
+from local.event_delivery import EventDelivery, execution_event
+from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, StreamingInvocation
+from local.log_delivery import LogDelivery
+from local.moto_patches import ExecutionChange, UnsupportedMoto
+from local.sam_yaml import REGION, TemplateError
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
+STACK_NAME = "turnwright"
+CREDENTIALS = {"aws_access_key_id": "offline", "aws_secret_access_key": "offline"}
+
+_WATCH_SECONDS = 0.4
+_API_URL = re.compile(r"https://[^/.]+\.execute-api\.[^/]+/[^/]+")
+
+
+class StackError(Exception):
+    """The stack cannot start. The message is one line for a person: what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStackOptions:
+    """Ports 0 take free ones. `model` is a MODEL option or the backend itself. `quiet` keeps the functions' logs from
+    stderr; CloudWatch Logs has them all the same."""
+
+    port: int = 3000
+    aws_port: int = 3001
+    model: str | ModelBackend = "rule"
+    template: Path = TEMPLATE
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    quiet: bool = False
+
+
+class LocalStack:
+    """Starts on entering, raises StackError if it cannot; leaves no process and no port behind on leaving."""
+
+    def __init__(self, options: LocalStackOptions | None = None) -> None:
+        self.options = options or LocalStackOptions()
+        self._resources = ExitStack()
+        self._clients: dict[str, Any] = {}
+        self._clients_lock = threading.Lock()
+        self._deployment: Deployment
+        self._model: ModelBackend
+        self._gateway: ApiGateway
+        self._aws: AwsServer
+        self._logs: LogDelivery
+        self._events: EventDelivery
+        self._workers: LambdaWorkers
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except (TemplateError, DeploymentError, ModelOptionError, PortTaken, UnsupportedMoto) as error:
+            self.close()
+            raise StackError(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops everything, in the reverse order of starting. Does nothing a second time."""
+        self._resources.close()
+
+    @property
+    def url(self) -> str:
+        """The API: what `endpoint_url` of a bedrock-agent-runtime client is set to."""
+        return self._gateway.url
+
+    @property
+    def aws_url(self) -> str:
+        """AWS itself, for any other client: tables, executions, logs."""
+        return self._aws.url
+
+    @property
+    def model(self) -> ModelBackend:
+        return self._model
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The template's outputs. Where one is the address of the API on AWS, it is the address here."""
+        return {name: _API_URL.sub(self.url, value) for name, value in self._deployment.outputs.items()}
+
+    @property
+    def resources(self) -> dict[str, str]:
+        """Physical ids by logical id."""
+        return dict(self._deployment.resources)
+
+    @property
+    def problems(self) -> list[str]:
+        """What the stack itself had to report: crashed functions, lost events, broken agent files."""
+        return list(self._logs.problems)
+
+    @property
+    def workers(self) -> LambdaWorkers:
+        return self._workers
+
+    @property
+    def events(self) -> EventDelivery:
+        return self._events
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the offline AWS; one for each service, whichever thread asks."""
+        with self._clients_lock:
+            if service not in self._clients:
+                self._clients[service] = _client(service, self.aws_url)
+            return self._clients[service]
+
+    def caller(self) -> Any:
+        """A new boto3 client of the API, as an outside caller has it."""
+        return _client("bedrock-agent-runtime", self.url)
+
+    def execution_arn(self, turn_id: str) -> str:
+        """The ARN of a turn's execution."""
+        machine = self._deployment.outputs["StateMachineArn"]
+        return f"{machine.replace(':stateMachine:', ':execution:')}:{turn_id}"
+
+    def function_name(self, logical_id: str) -> str:
+        return self._deployment.functions[logical_id].name
+
+    def refresh(self) -> list[str]:
+        """Publishes changed agent files now; the stack does so by itself within a second. See Deployment.refresh."""
+        return self._deployment.refresh()
+
+    def _start(self) -> None:
+        options = self.options
+        for chatty in ("werkzeug", "samtranslator"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
+        self._model = select_model(options.model) if isinstance(options.model, str) else options.model
+        for port, option in ((options.port, "--port"), (options.aws_port, "--aws-port")):
+            _require_free(port, option)
+        bedrock = BedrockEndpoint(self._model)
+        self._resources.callback(bedrock.close)
+        self._logs = LogDelivery(None if options.quiet else sys.stderr, lambda: self.client("logs"), prefix=STACK_NAME)
+        self._workers = LambdaWorkers(self._logs.line)
+        self._resources.callback(self._workers.close)
+        self._aws = AwsServer(self._workers, port=options.aws_port, on_execution_status=self._publish)
+        self._resources.callback(self._aws.stop)
+        self._aws.extra_environment.update(
+            {
+                "AWS_ENDPOINT_URL": self._aws.url,
+                "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": bedrock.url,
+            }
+        )
+        self._resources.callback(self._logs.close)
+        functions = _DeployedFunctions(self._aws, self._workers)
+        self._deployment = deploy(
+            options.template,
+            client=self.client,
+            functions=functions,
+            register=self._register,
+            parameters=options.parameters,
+            stack_name=STACK_NAME,
+        )
+        self._resources.callback(self._deployment.close)
+        self._events = EventDelivery(
+            self._deployment.rules,
+            self._deployment.asynchronous,
+            functions,
+            self._send_message,
+            self._logs.problem,
+        )
+        self._resources.callback(self._events.close)
+        self._gateway = ApiGateway(self._deployment.api, functions, port=options.port, on_problem=self._logs.problem)
+        self._resources.callback(self._gateway.close)
+        for name in self._aws.functions:
+            self._workers.warm(self._aws.function_spec(name))
+        watch = _AgentFileWatch(self._deployment.refresh, self._logs)
+        self._resources.callback(watch.close)
+
+    def _register(self, function: DeployedFunction) -> None:
+        self._aws.functions[function.name] = FunctionCode(function.code_root, function.layers, function.log_group)
+
+    def _publish(self, change: ExecutionChange) -> None:
+        self._events.publish(execution_event(change))
+
+    def _send_message(self, queue_arn: str, text: str) -> None:
+        sqs = self.client("sqs")
+        url = sqs.get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
+        sqs.send_message(QueueUrl=url, MessageBody=text)
+
+
+class _DeployedFunctions:
+    """Runs functions by the name under which they were deployed."""
+
+    def __init__(self, aws: AwsServer, workers: LambdaWorkers) -> None:
+        self._aws = aws
+        self._workers = workers
+
+    def invoke(self, function: str, payload: bytes, trace_header: str | None = None) -> InvokeResult:
+        return self._workers.invoke(self._spec(function), payload, trace_header=trace_header)
+
+    def invoke_streaming(self, function: str, payload: bytes, trace_header: str | None = None) -> StreamingInvocation:
+        return self._workers.invoke_streaming(self._spec(function), payload, trace_header=trace_header)
+
+    def _spec(self, function: str) -> FunctionSpec:
+        return self._aws.function_spec(function)
+
+
+class _AgentFileWatch:
+    """Publishes agent files when they are saved. A broken one is told once; what was published stays in force."""
+
+    def __init__(self, refresh: Callable[[], list[str]], logs: LogDelivery) -> None:
+        self._refresh = refresh
+        self._logs = logs
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="agent files", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_WATCH_SECONDS):
+            try:
+                for logical_id in self._refresh():
+                    self._logs.note(f"{logical_id} was updated")
+            except CustomResourceFailed as error:
+                self._logs.problem(f"{' '.join(str(error).split())} The version before stays in force.")
+            except OSError as error:
+                self._logs.problem(f"the agent files could not be read: {error}")
+
+
+def _require_free(port: int, option: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            name = option.removeprefix("--").replace("-", "_").upper()
+            raise StackError(
+                f"port {port} cannot be used ({error.strerror}): choose another with {option} PORT, "
+                f"or make up {name}=PORT"
+            ) from error
+
+
+def _client(service: str, url: str) -> Any:
+    session = boto3.Session(region_name=REGION, **CREDENTIALS)
+    config = Config(inject_host_prefix=False, max_pool_connections=32, read_timeout=120)
+    return session.client(service, endpoint_url=url, config=config)

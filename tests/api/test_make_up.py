@@ -1,0 +1,278 @@
+"""`make up` as a person uses it: a process of its own, what it prints, refuses and leaves behind."""
+
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from local.__main__ import main
+from local.bedrock.scripted_model import ScriptedModel
+from local.stack import LocalStack
+from tests.project import ROOT, TEST_AGENT, copy_project
+
+START_SECONDS = 60
+WAIT_SECONDS = 20
+CREDENTIALS = {"aws_access_key_id": "any", "aws_secret_access_key": "any", "region_name": "us-east-1"}
+
+
+class Up:
+    """A running `python -m local up`, and the lines it prints."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "local", "up", "--port", "0", "--aws-port", "0", *arguments]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self.out = self._lines(self.process.stdout)
+        self.err = self._lines(self.process.stderr)
+        self.printed = [self.next_line(self.out, START_SECONDS) for _ in range(3)]
+        self.aws_url = self.printed[1].removeprefix("aws ")
+        self.url = self.printed[2].removeprefix("ready ")
+
+    def next_line(self, lines: "queue.Queue[str]", seconds: float = WAIT_SECONDS) -> str:
+        try:
+            return lines.get(timeout=seconds)
+        except queue.Empty:
+            self.process.kill()
+            raise AssertionError(f"no line came in {seconds} s") from None
+
+    def error_line(self, part: str) -> str:
+        """The next line on stderr that holds `part`."""
+        while part not in (line := self.next_line(self.err)):
+            pass
+        return line
+
+    def stop(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(WAIT_SECONDS)
+
+    def client(self, service: str) -> Any:
+        url = self.url if service == "bedrock-agent-runtime" else self.aws_url
+        return boto3.client(service, endpoint_url=url, **CREDENTIALS)
+
+    @staticmethod
+    def _lines(stream: Any) -> "queue.Queue[str]":
+        lines: queue.Queue[str] = queue.Queue()
+
+        def read() -> None:
+            for line in stream:
+                lines.put(line.rstrip("\n"))
+
+        threading.Thread(target=read, daemon=True).start()
+        return lines
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Up]]:
+    running: list[Up] = []
+
+    def begin(*arguments: str) -> Up:
+        running.append(Up(*arguments))
+        return running[-1]
+
+    yield begin
+    for up in running:
+        if up.process.poll() is None:
+            up.stop(signal.SIGTERM)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The folder of a copy of the project whose files may be changed, except those of the functions."""
+    calls, folder = tmp_path / "calls", tmp_path / "project"
+    calls.mkdir()
+    folder.mkdir()
+    copy_project(folder, calls)
+    definition = (ROOT / "statemachines" / "agent_turn.asl.json").read_text()
+    (folder / "statemachines").unlink()
+    (folder / "statemachines").mkdir()
+    (folder / "statemachines" / "agent_turn.asl.json").write_text(definition)
+    return folder
+
+
+def answer(client: Any, text: str, session: str = "session-1") -> str:
+    response = client.invoke_agent(
+        agentId="BANKASSIST", agentAliasId="live", sessionId=session, memoryId="user_1", inputText=text
+    )
+    return "".join(event["chunk"]["bytes"].decode() for event in response["completion"])
+
+
+def descendants(pid: int) -> set[int]:
+    listed = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children: dict[int, list[int]] = {}
+    for child, parent in (map(int, line.split()) for line in listed.splitlines()):
+        children.setdefault(parent, []).append(child)
+    found: set[int] = set()
+    pending = [pid]
+    while pending:
+        for child in children.get(pending.pop(), ()):
+            found.add(child)
+            pending.append(child)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} did not come in {WAIT_SECONDS} s"
+        time.sleep(0.05)
+
+
+def refused(*arguments: str) -> str:
+    """Runs `up`, which must fail at once: the one line on stderr."""
+    command = [sys.executable, "-m", "local", "up", "--port", "0", "--aws-port", "0", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
+    lines = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout, len(lines)) == (1, "", 1), ended.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_stopped_and_leaves_no_process(start: Callable[..., Up], number: signal.Signals) -> None:
+    up = start()
+    assert "not an LLM" in up.printed[0]
+    assert re.fullmatch(r"aws http://127\.0\.0\.1:\d+", up.printed[1])
+    assert re.fullmatch(r"ready http://127\.0\.0\.1:\d+", up.printed[2])
+    assert "48,392.50" in answer(up.client("bedrock-agent-runtime"), "What is the balance of account 12345?")
+    processes = descendants(up.process.pid)
+    assert len(processes) > 3
+    assert up.stop(number) == 0
+    wait_until(lambda: not any(is_alive(pid) for pid in processes), "the end of every process")
+    for url in (up.url, up.aws_url):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), WAIT_SECONDS)
+
+
+def test_a_saved_agent_file_is_published_and_a_broken_one_is_told_and_changes_nothing(
+    start: Callable[..., Up], project: Path
+) -> None:
+    up = start("--template", str(project / "template.yaml"))
+    dynamodb = up.client("dynamodb")
+    [table] = dynamodb.list_tables()["TableNames"]
+
+    def version() -> str:
+        key = {"PK": {"S": f"AGENT#{TEST_AGENT}"}, "SK": {"S": "ALIAS#live"}}
+        item = dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)["Item"]
+        return str(next(iter(item["version"].values())))
+
+    assert version() == "1"
+    file = project / "agents" / f"{TEST_AGENT.lower()}.json"
+    definition = json.loads(file.read_text())
+    file.write_text(json.dumps({**definition, "instruction": "You are another agent for tests, from now on."}))
+    wait_until(lambda: version() == "2", "version 2")
+
+    file.write_text(json.dumps({**definition, "limits": {"maxSteps": "many"}}))
+    line = up.error_line("stays in force")
+    assert file.name in line
+    assert "/limits/maxSteps" in line
+    assert version() == "2"
+
+    file.write_text(json.dumps(definition))
+    wait_until(lambda: version() == "3", "version 3")
+
+
+def test_a_taken_port_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"port {port} " in refused("--port", port)
+        assert f"port {port} " in refused("--aws-port", port)
+
+
+def test_a_missing_template_and_a_model_that_is_not_there_are_one_line(tmp_path: Path) -> None:
+    assert f"{tmp_path}/none.yaml" in refused("--template", str(tmp_path / "none.yaml"))
+    assert f"{tmp_path}/none.json" in refused("--model", f"script:{tmp_path}/none.json")
+    assert "MODEL=gpt" in refused("--model", "gpt")
+    assert "NoSuchParameter" in refused("--parameter", "NoSuchParameter=1")
+
+
+def test_a_broken_template_is_named_with_its_line(project: Path) -> None:
+    template = project / "template.yaml"
+    text = template.read_text()
+    template.write_text(text.replace('"CodeUri": "tools"', '"CodeUri": "no-tools"'))
+    assert re.search(r"template\.yaml:\d+: .*no-tools", refused("--template", str(template)))
+    template.write_text(text.replace('AWS::SQS::Queue"', 'AWS::Kinesis::Firehose"'))
+    assert re.search(r"template\.yaml:\d+: .*AWS::Kinesis::Firehose", refused("--template", str(template)))
+    template.write_text(text[: len(text) // 2])
+    assert re.search(r"template\.yaml:\d+: ", refused("--template", str(template)))
+
+
+def test_a_broken_definition_is_named_with_its_line(project: Path) -> None:
+    file = project / "statemachines" / "agent_turn.asl.json"
+    lines = file.read_text().splitlines()
+    target = next(number for number, line in enumerate(lines, start=1) if '"Next": "Invoke Model"' in line)
+    lines[target - 1] = lines[target - 1].replace("Invoke Model", "Forget Model")
+    file.write_text("\n".join(lines))
+    line = refused("--template", str(project / "template.yaml"))
+    assert f"agent_turn.asl.json:{target}:" in line
+    assert "Forget Model" in line
+    lines[target - 1] = lines[target - 1].replace('"Next":', '"Next"')
+    file.write_text("\n".join(lines))
+    assert f"agent_turn.asl.json:{target}:" in refused("--template", str(project / "template.yaml"))
+
+
+def test_a_broken_agent_file_is_named_with_its_place(project: Path) -> None:
+    file = project / "agents" / f"{TEST_AGENT.lower()}.json"
+    definition = json.loads(file.read_text())
+    file.write_text(json.dumps({**definition, "limits": {"maxSteps": 0}}))
+    line = refused("--template", str(project / "template.yaml"))
+    assert file.name in line
+    assert "/limits/maxSteps" in line
+
+
+def test_a_running_stack_can_be_looked_into(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.replace([{"reply": {"text": "good day"}}])
+    assert answer(agent_client, "hello", session="looked-into") == "good day"
+    at = ["--aws-url", stack.aws_url]
+    assert main(["history", "--limit", "1", *at]) == 0
+    listed = capsys.readouterr().out.split()
+    turn_id = listed[-1]
+    assert "SUCCEEDED" in listed
+    for named in (turn_id, turn_id[:12], "last", stack.execution_arn(turn_id)):
+        assert main(["history", named, *at]) == 0
+        shown = capsys.readouterr().out
+        assert [line.split("  ")[0] for line in shown.splitlines()[2:-1]] == [
+            "Load Memory",
+            "Invoke Model",
+            "Tools Requested?",
+            "Write Memory",
+        ]
+    assert main(["describe", "last", *at]) == 0
+    assert turn_id in capsys.readouterr().out
+
+    def logged() -> str:
+        assert main(["logs", *at]) == 0
+        return capsys.readouterr().out
+
+    wait_until(lambda: f"turnId={turn_id}" in logged(), "the turn's log lines")
+    assert re.search(r"INFO +InvokeModel ", logged())
+
+
+def test_what_looks_into_a_stack_says_when_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    assert main(["history", "--aws-url", url]) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "make up" in error

@@ -1,0 +1,918 @@
+"""The contract of local/moto_patches: a test for each behaviour, so that an upgrade of moto shows what it broke."""
+
+import base64
+import io
+import json
+import socket
+import sys
+import threading
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+import moto
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from local import moto_patches
+from local.aws_server import AwsServer, FunctionCode, PortTaken
+from local.lambda_workers import LambdaWorkers
+from local.moto_patches import ExecutionChange, UnsupportedMoto
+from local.moto_patches.capacity import item_size
+
+HANDLERS = """
+import os, pathlib, time
+
+class ToolAttemptFailed(Exception):
+    pass
+
+def handler(event, context):
+    if "raise" in event:
+        raise ToolAttemptFailed(event["raise"])
+    if "exit" in event:
+        os._exit(event["exit"])
+    if "sleep" in event:
+        time.sleep(event["sleep"])
+    if "fail_until" in event:
+        tries = pathlib.Path(event["fail_until"])
+        tries.write_text((tries.read_text() if tries.exists() else "") + "x")
+        if len(tries.read_text()) < 3:
+            raise ToolAttemptFailed("again")
+    print("logged", event)
+    return {"echo": event, "trace": os.environ["_X_AMZN_TRACE_ID"], "extra": os.environ["EXTRA"],
+            "own": os.environ["OWN"], "layer": pathlib.Path("/opt").exists()}
+"""
+
+TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": "*"}]}
+LAMBDA_INVOKE = "arn:aws:states:::lambda:invoke"
+
+
+class Aws:
+    """The server, and short ways to ask it for things. Everything that a test makes has a name of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.changes: list[ExecutionChange] = []
+        self.log: list[str] = []
+        self.code = directory / "code"
+        self.code.mkdir()
+        (self.code / "handlers.py").write_text(HANDLERS)
+        self.workers = LambdaWorkers(lambda spec, line: self.log.append(line), max_concurrency=4)
+        self.server = AwsServer(self.workers, on_execution_status=self.changes.append, async_retry_seconds=(0.01, 0.01))
+        self.server.extra_environment["EXTRA"] = "from the stack"
+        self._clients: dict[str, Any] = {}
+        self.role = self.client("iam").create_role(RoleName="role", AssumeRolePolicyDocument=json.dumps(TRUST))["Role"][
+            "Arn"
+        ]
+        self.function_arn = self.function("function", timeout=20)
+
+    def client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = boto3.client(
+                service,
+                endpoint_url=self.server.url,
+                region_name="us-east-1",
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
+                config=Config(retries={"total_max_attempts": 1}, max_pool_connections=32),
+            )
+        return self._clients[service]
+
+    def function(self, name: str, timeout: int) -> str:
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as files:
+            files.writestr("unused.py", "")
+        created = self.client("lambda").create_function(
+            FunctionName=name,
+            Runtime="python3.13",
+            Role=self.role,
+            Handler="handlers.handler",
+            Code={"ZipFile": archive.getvalue()},
+            Timeout=timeout,
+            Environment={"Variables": {"OWN": "from the template"}},
+        )
+        self.server.functions[name] = FunctionCode(self.code)
+        return str(created["FunctionArn"])
+
+    def machine(self, states: dict[str, Any], **fields: Any) -> str:
+        definition = {"QueryLanguage": "JSONata", "StartAt": next(iter(states)), "States": states, **fields}
+        created = self.client("stepfunctions").create_state_machine(
+            name=unique(), definition=json.dumps(definition), roleArn=self.role
+        )
+        return str(created["stateMachineArn"])
+
+    def start(self, machine: str, given: Any = None, **options: Any) -> str:
+        started = self.client("stepfunctions").start_execution(
+            stateMachineArn=machine, input=json.dumps({} if given is None else given), **options
+        )
+        return str(started["executionArn"])
+
+    def describe(self, execution: str) -> dict[str, Any]:
+        described: dict[str, Any] = self.client("stepfunctions").describe_execution(executionArn=execution)
+        return described
+
+    def end_of(self, execution: str) -> dict[str, Any]:
+        eventually(lambda: self.describe(execution)["status"] != "RUNNING")
+        return self.describe(execution)
+
+    def run(self, states: dict[str, Any], given: Any = None, **fields: Any) -> dict[str, Any]:
+        return self.end_of(self.start(self.machine(states, **fields), given))
+
+    def output(self, states: dict[str, Any], given: Any = None) -> Any:
+        described = self.run(states, given)
+        assert described["status"] == "SUCCEEDED", described
+        return json.loads(described["output"])
+
+    def value(self, expression: str, given: Any = None) -> Any:
+        return self.output({"S": {"Type": "Pass", "Output": f"{{% {expression} %}}", "End": True}}, given)
+
+    def history(self, execution: str) -> list[dict[str, Any]]:
+        client = self.client("stepfunctions")
+        pages = client.get_paginator("get_execution_history").paginate(executionArn=execution)
+        return [event for page in pages for event in page["events"]]
+
+    def statuses(self, execution: str) -> list[str]:
+        return [change.status for change in self.changes if change.execution_arn == execution]
+
+    def table(self) -> str:
+        name = unique()
+        self.client("dynamodb").create_table(
+            TableName=name,
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("PK", "SK")],
+            KeySchema=[{"AttributeName": "PK", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        return name
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    aws = Aws(tmp_path_factory.mktemp("aws"))
+    yield aws
+    aws.server.stop()
+    aws.workers.close()
+
+
+def unique() -> str:
+    return f"n{uuid.uuid4().hex[:12]}"
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.005)
+
+
+def error_code(call: Callable[..., Any], **parameters: Any) -> str:
+    with pytest.raises(ClientError) as raised:
+        call(**parameters)
+    return str(raised.value.response["Error"]["Code"])
+
+
+def invoke(aws: Aws, payload: Any, **changes: Any) -> dict[str, Any]:
+    return {
+        "Type": "Task",
+        "Resource": LAMBDA_INVOKE,
+        "Arguments": {"FunctionName": aws.function_arn, "Payload": payload},
+        "End": True,
+        **changes,
+    }
+
+
+PASS = {"S": {"Type": "Pass", "End": True}}
+WAIT = {"S": {"Type": "Wait", "Seconds": 600, "End": True}}
+
+
+# The server
+
+
+def test_another_version_of_moto_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moto, "__version__", "5.2.6")
+    with pytest.raises(UnsupportedMoto, match=r"needs moto 5\.2\.5 exactly.*5\.2\.6 is installed"):
+        moto_patches.apply()
+
+
+def test_a_taken_port_is_named(aws: Aws) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"Port {port} on 127.0.0.1 is taken"):
+            AwsServer(aws.workers, port=port)
+
+
+def test_a_second_server_at_the_same_time_is_refused(aws: Aws) -> None:
+    with pytest.raises(RuntimeError, match="Another offline AWS runs in this process"):
+        AwsServer(aws.workers)
+
+
+# JSONata
+
+
+def test_strings_travel_through_expressions_and_variables_unchanged(aws: Aws) -> None:
+    text = 'he said "hi"\n\\ {% $x %} ; $boom := 1 \U0001f600'
+    states = {
+        "A": {"Type": "Pass", "Assign": {"kept": "{% $states.input.text %}"}, "Next": "B"},
+        "B": {"Type": "Pass", "Output": ["{% $kept %}", "{% $kept & '!' %}"], "End": True},
+    }
+    assert aws.output(states, {"text": text}) == [text, f"{text}!"]
+
+
+def test_null_is_a_value_and_undefined_is_an_error(aws: Aws) -> None:
+    assert aws.value("[$states.input.nothing, $states.input.list]", {"nothing": None, "list": [None]}) == [None, None]
+    described = aws.run({"S": {"Type": "Pass", "Output": "{% $states.input.missing %}", "End": True}})
+    assert (described["status"], described["error"]) == ("FAILED", "States.QueryEvaluationError")
+    assert "returned nothing (undefined)" in described["cause"]
+
+
+def test_null_in_a_variable_stays_null(aws: Aws) -> None:
+    states = {
+        "A": {"Type": "Pass", "Assign": {"none": None}, "Next": "B"},
+        "B": {"Type": "Pass", "Output": {"none": "{% $none %}", "exists": "{% $exists($none) %}"}, "End": True},
+    }
+    assert aws.output(states) == {"none": None, "exists": True}
+
+
+def test_a_broken_expression_can_be_caught(aws: Aws) -> None:
+    catch = [{"ErrorEquals": ["States.QueryEvaluationError"], "Output": "{% $states.errorOutput.Error %}", "Next": "C"}]
+    states = {"S": invoke(aws, {"x": "{% 1 + 'a' %}"}, Catch=catch), "C": {"Type": "Pass", "End": True}}
+    assert aws.output(states) == "States.QueryEvaluationError"
+
+
+def test_a_function_is_no_result(aws: Aws) -> None:
+    described = aws.run({"S": {"Type": "Pass", "Output": "{% $sum %}", "End": True}})
+    assert described["error"] == "States.QueryEvaluationError"
+
+
+def test_whole_numbers_have_no_fraction(aws: Aws) -> None:
+    assert json.dumps(aws.value("[$states.input.n / 2, 1 / 2, 7.0, $floor(3.7)]", {"n": 4})) == "[2, 0.5, 7, 3]"
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("$partition([1,2,3,4,5], 2)", [[1, 2], [3, 4], [5]]),
+        ("$range(1, 5, 2)", [1, 3, 5]),
+        ("$hash('a', 'SHA-256')", "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"),
+        ("$parse('{\"a\": [1, null]}')", {"a": [1, None]}),
+        ("$length($uuid())", 36),
+        ("[$states.input.list[kind = 'x'].name]", ["one"]),
+        ("[$states.input.list[kind = 'z']]", []),
+    ],
+)
+def test_step_functions_own_functions_work(aws: Aws, expression: str, value: Any) -> None:
+    given = {"list": [{"kind": "x", "name": "one"}, {"kind": "y", "name": "two"}]}
+    assert aws.value(expression, given) == value
+
+
+def test_assigned_strings_are_json_in_the_history(aws: Aws) -> None:
+    execution = aws.start(aws.machine({"S": {"Type": "Pass", "Assign": {"v": 'a "b"'}, "End": True}}))
+    aws.end_of(execution)
+    manager = aws_execution(execution).exec_worker.env.event_manager
+    [exited] = [event for event in manager.get_event_history() if event["type"] == "PassStateExited"]
+    assert exited["stateExitedEventDetails"]["assignedVariables"] == {"v": '"a \\"b\\""'}
+
+
+def aws_execution(arn: str) -> Any:
+    from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+
+    return stepfunctions_parser_backends["123456789012"]["us-east-1"].describe_execution(arn)
+
+
+def test_string_literals_of_a_definition_are_json(aws: Aws) -> None:
+    text = 'a "b" \n \\ / \U0001f600'
+    states = {
+        'The "first"': {"Type": "Pass", "Assign": {"kept": text}, "Next": "B"},
+        "B": {
+            "Type": "Pass",
+            "Output": {'"key"': text, "kept": "{% $kept %}", "quoted": "{% \"x\" & '\U0001f600' %}"},
+            "End": True,
+        },
+    }
+    assert aws.output(states) == {'"key"': text, "kept": text, "quoted": "x\U0001f600"}
+
+
+# The context object
+
+
+def test_the_context_object_is_complete(aws: Aws) -> None:
+    execution = aws.start(
+        aws.machine({"S": {"Type": "Pass", "Output": "{% $states.context %}", "End": True}}), name=(name := unique())
+    )
+    context = json.loads(aws.end_of(execution)["output"])
+    assert context["Execution"]["Id"] == execution
+    assert context["Execution"]["Name"] == name
+    assert context["Execution"]["RedriveCount"] == 0
+    assert context["Execution"]["RoleArn"] == aws.role
+    assert context["State"]["Name"] == "S"
+    assert context["State"]["RetryCount"] == 0
+    for moment in (context["Execution"]["StartTime"], context["State"]["EnteredTime"]):
+        assert len(moment) == len("2026-01-31T12:34:56.789Z")
+        assert moment.endswith("Z")
+
+
+def test_the_retry_count_goes_up_with_each_retry(aws: Aws, tmp_path: Path) -> None:
+    retry = [{"ErrorEquals": ["ToolAttemptFailed"], "IntervalSeconds": 1, "MaxAttempts": 3, "BackoffRate": 1}]
+    payload = {"fail_until": str(tmp_path / "tries"), "count": "{% $states.context.State.RetryCount %}"}
+    state = invoke(aws, payload, Retry=retry, Output="{% $states.result.Payload.echo.count %}")
+    assert aws.output({"S": state}) == 2
+
+
+# Executions
+
+
+def test_an_execution_without_a_name_gets_one_of_its_own(aws: Aws) -> None:
+    machine = aws.machine(PASS)
+    names = {aws.describe(aws.start(machine))["name"] for _ in range(2)}
+    assert len(names) == 2
+    assert "None" not in names
+
+
+def test_a_name_with_a_bad_character_is_refused(aws: Aws) -> None:
+    start = aws.client("stepfunctions").start_execution
+    assert error_code(start, stateMachineArn=aws.machine(PASS), name="a b") == "InvalidName"
+
+
+@pytest.mark.parametrize("value", ["text", None, 1, [1], {"a": 1}])
+def test_any_output_is_json(aws: Aws, value: Any) -> None:
+    assert aws.output({"S": {"Type": "Pass", "Output": value, "End": True}}) == value
+
+
+def test_the_same_name_and_input_is_the_same_execution_while_it_runs(aws: Aws) -> None:
+    machine, name = aws.machine(WAIT), unique()
+    start = aws.client("stepfunctions").start_execution
+    first = aws.start(machine, {"a": 1}, name=name)
+    assert aws.start(machine, {"a": 1}, name=name) == first
+    assert error_code(start, stateMachineArn=machine, name=name, input='{"a": 2}') == "ExecutionAlreadyExists"
+    aws.client("stepfunctions").stop_execution(executionArn=first)
+    assert error_code(start, stateMachineArn=machine, name=name, input='{"a": 1}') == "ExecutionAlreadyExists"
+
+
+def test_a_name_that_is_started_at_the_same_time_runs_once(aws: Aws) -> None:
+    machine, name = aws.machine(WAIT), unique()
+    with ThreadPoolExecutor(8) as threads:
+        arns = {call.result() for call in [threads.submit(aws.start, machine, name=name) for _ in range(16)]}
+    assert len(arns) == 1
+    assert len(aws.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"]) == 1
+    aws.client("stepfunctions").stop_execution(executionArn=arns.pop())
+
+
+def test_status_changes_are_told_in_order(aws: Aws) -> None:
+    execution = aws.start(aws.machine(PASS), {"a": 1})
+    aws.end_of(execution)
+    eventually(lambda: len(aws.statuses(execution)) == 2)
+    running, succeeded = [change for change in aws.changes if change.execution_arn == execution]
+    assert (running.status, running.stop_date, running.output) == ("RUNNING", None, None)
+    assert (succeeded.status, succeeded.input, succeeded.output) == ("SUCCEEDED", '{"a": 1}', '{"a":1}')
+    assert succeeded.stop_date is not None
+    assert succeeded.state_machine_arn.endswith(execution.split(":")[6])
+
+
+def test_a_failure_is_told_with_error_and_cause(aws: Aws) -> None:
+    described = aws.run({"S": {"Type": "Fail", "Error": "Own.Error", "Cause": "why"}})
+    assert (described["status"], described["error"], described["cause"]) == ("FAILED", "Own.Error", "why")
+    eventually(lambda: aws.statuses(described["executionArn"]) == ["RUNNING", "FAILED"])
+    assert (aws.changes[-1].error, aws.changes[-1].cause) == ("Own.Error", "why")
+
+
+def test_a_stopped_execution_is_aborted_at_once_while_a_function_runs_on(aws: Aws) -> None:
+    execution = aws.start(aws.machine({"S": invoke(aws, {"sleep": 1.0})}))
+    eventually(lambda: any(event["type"] == "TaskStarted" for event in aws.history(execution)))
+    aws.client("stepfunctions").stop_execution(executionArn=execution, error="Own.Stop", cause="enough")
+    described = aws.describe(execution)
+    assert (described["status"], described["error"], described["cause"]) == ("ABORTED", "Own.Stop", "enough")
+    assert aws.history(execution)[-1]["executionAbortedEventDetails"] == {"error": "Own.Stop", "cause": "enough"}
+    assert aws.statuses(execution) == ["RUNNING", "ABORTED"]
+    events = len(aws.history(execution))
+    eventually(lambda: not any(process.busy for process in aws.workers.processes()))
+    time.sleep(0.05)
+    assert len(aws.history(execution)) == events
+    assert aws.describe(execution)["status"] == "ABORTED"
+
+
+def test_an_execution_can_be_stopped_right_after_its_start(aws: Aws) -> None:
+    execution = aws.start(aws.machine(WAIT))
+    aws.client("stepfunctions").stop_execution(executionArn=execution)
+    assert aws.describe(execution)["status"] == "ABORTED"
+
+
+def test_a_machine_that_takes_too_long_times_out(aws: Aws) -> None:
+    described = aws.run({"S": invoke(aws, {"sleep": 2.5})}, TimeoutSeconds=1)
+    assert described["status"] == "TIMED_OUT"
+    assert described["stopDate"] > described["startDate"]
+    assert aws.history(described["executionArn"])[-1]["type"] == "ExecutionTimedOut"
+    eventually(lambda: aws.statuses(described["executionArn"]) == ["RUNNING", "TIMED_OUT"])
+
+
+def test_the_history_is_paged_and_can_be_reversed(aws: Aws) -> None:
+    execution = aws.start(aws.machine(PASS))
+    aws.end_of(execution)
+    get = aws.client("stepfunctions").get_execution_history
+    first = get(executionArn=execution, maxResults=3)
+    rest = get(executionArn=execution, maxResults=3, nextToken=first["nextToken"])
+    assert [event["id"] for event in first["events"] + rest["events"]] == [1, 2, 3, 4]
+    assert "nextToken" not in rest
+    assert get(executionArn=execution, maxResults=1, reverseOrder=True)["events"][0]["type"] == "ExecutionSucceeded"
+
+
+def test_an_execution_keeps_its_trace_header(aws: Aws) -> None:
+    execution = aws.start(aws.machine(PASS), traceHeader="Root=1-5759e988-bd862e3fe1be46a994272793")
+    assert aws.end_of(execution)["traceHeader"] == "Root=1-5759e988-bd862e3fe1be46a994272793"
+
+
+def test_a_definition_is_parsed_once_for_all_its_executions(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+
+    machine = aws.machine({"S": {"Type": "Pass", "Comment": unique(), "End": True}})
+    aws.end_of(aws.start(machine))
+    monkeypatch.delattr(AmazonStateLanguageParser, "parse")
+    assert aws.end_of(aws.start(machine))["status"] == "SUCCEEDED"
+
+
+def test_executions_of_one_definition_do_not_share_retries_or_variables(aws: Aws, tmp_path: Path) -> None:
+    retry = [{"ErrorEquals": ["ToolAttemptFailed"], "IntervalSeconds": 1, "MaxAttempts": 2, "BackoffRate": 1}]
+    state = invoke(aws, {"fail_until": "{% $states.input.file %}"}, Retry=retry, Output="{% $states.input.file %}")
+    machine = aws.machine({"S": state})
+    files = [str(tmp_path / name) for name in ("a", "b", "c")]
+    executions = [aws.start(machine, {"file": file}) for file in files]
+    assert [json.loads(aws.end_of(execution)["output"]) for execution in executions] == files
+
+
+# Errors of tasks
+
+
+def failing(aws: Aws, payload: Any, error: str, function: str | None = None) -> dict[str, Any]:
+    """States that end with what a Catch of `error` alone was given."""
+    catch = [{"ErrorEquals": [error], "Output": "{% $states.errorOutput %}", "Next": "C"}]
+    arguments = {"FunctionName": function or aws.function_arn, "Payload": payload}
+    return {"S": invoke(aws, payload, Arguments=arguments, Catch=catch), "C": {"Type": "Pass", "End": True}}
+
+
+def test_an_exception_class_is_an_error_name(aws: Aws) -> None:
+    caught = aws.output(failing(aws, {"raise": "slow"}, "ToolAttemptFailed"))
+    assert json.loads(caught["Cause"])["errorMessage"] == "slow"
+
+
+def test_a_crash_is_called_runtime_exit_error(aws: Aws) -> None:
+    assert aws.output(failing(aws, {"exit": 1}, "Runtime.ExitError"))["Error"] == "Runtime.ExitError"
+
+
+def test_a_function_timeout_is_called_sandbox_timedout(aws: Aws) -> None:
+    aws.function(name := unique(), timeout=1)
+    assert aws.output(failing(aws, {"sleep": 5}, "Sandbox.Timedout", name))["Error"] == "Sandbox.Timedout"
+
+
+def test_an_error_without_a_type_is_lambda_unknown(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    from local.lambda_workers import InvokeResult
+
+    monkeypatch.setattr(aws.workers, "invoke", lambda *_, **__: InvokeResult(b'"no type"', "Unhandled"))
+    caught = aws.output(failing(aws, {}, "Lambda.Unknown"))
+    assert caught["Cause"].endswith('Returned payload: "no type"')
+
+
+def test_a_missing_function_is_named_after_the_refusal(aws: Aws) -> None:
+    caught = aws.output(failing(aws, {}, "Lambda.ResourceNotFoundException", "missing"))
+    assert caught["Error"] == "Lambda.ResourceNotFoundException"
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"), [({"raise": "x"}, "ToolAttemptFailed"), ({"exit": 1}, "Runtime.ExitError")]
+)
+def test_a_function_called_by_its_arn_fails_by_the_same_names(aws: Aws, payload: Any, error: str) -> None:
+    state = {"Type": "Task", "Resource": aws.function_arn, "Arguments": payload, "End": True}
+    assert aws.run({"S": state})["error"] == error
+
+
+def test_states_all_does_not_catch_the_payload_limit(aws: Aws) -> None:
+    catch = [{"ErrorEquals": ["States.ALL"], "Next": "C"}]
+    large = invoke(aws, "{% {'a': $join([1..60000].('abcdef'))} %}", Catch=catch)
+    described = aws.run({"S": large, "C": {"Type": "Pass", "End": True}})
+    assert (described["status"], described["error"]) == ("FAILED", "States.DataLimitExceeded")
+
+
+def test_states_all_catches_a_custom_error(aws: Aws) -> None:
+    assert aws.output(failing(aws, {"raise": "x"}, "States.ALL"))["Error"] == "ToolAttemptFailed"
+
+
+def test_a_nested_execution_is_started_with_step_functions_spelling(aws: Aws) -> None:
+    child = aws.machine(
+        {"S": {"Type": "Pass", "Output": {"answer": "{% $states.input.question & '!' %}"}, "End": True}}
+    )
+    states = {
+        "S": {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::states:startExecution.sync:2",
+            "Arguments": {"StateMachineArn": child, "Input": {"question": "why"}},
+            "Output": "{% $states.result.Output %}",
+            "End": True,
+        }
+    }
+    assert aws.output(states) == {"answer": "why!"}
+
+
+def test_tasks_share_a_client_for_each_service(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws.output({"S": invoke(aws, {"a": 1})})
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a new client was made")
+
+    monkeypatch.setattr(boto3.session.Session, "client", refuse)
+    assert aws.output({"S": invoke(aws, {"a": 1})})["Payload"]["echo"] == {"a": 1}
+
+
+# State machines
+
+
+def test_cloudformation_makes_machines_that_execute(aws: Aws) -> None:
+    definition = {"StartAt": "S", "States": {"S": {"Type": "Pass", "Result": "${First}-${Second}", "End": True}}}
+    machine = {
+        "Type": "AWS::StepFunctions::StateMachine",
+        "Properties": {
+            "DefinitionString": json.dumps(definition),
+            "DefinitionSubstitutions": {"First": "one", "Second": {"Ref": "AWS::Region"}},
+            "RoleArn": aws.role,
+            "LoggingConfiguration": {"Level": "ALL", "IncludeExecutionData": True},
+            "TracingConfiguration": {"Enabled": True},
+        },
+    }
+    outputs = {"Arn": {"Value": {"Fn::GetAtt": ["Machine", "Arn"]}}, "Ref": {"Value": {"Ref": "Machine"}}}
+    cloudformation, stack = aws.client("cloudformation"), unique()
+    template = {"Resources": {"Machine": machine}, "Outputs": outputs}
+    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template))
+    described = {
+        output["OutputKey"]: output["OutputValue"]
+        for output in cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["Outputs"]
+    }
+    assert described["Arn"] == described["Ref"]
+    assert json.loads(aws.end_of(aws.start(described["Arn"]))["output"]) == "one-us-east-1"
+    configured = aws.client("stepfunctions").describe_state_machine(stateMachineArn=described["Arn"])
+    assert configured["loggingConfiguration"] == {"level": "ALL", "includeExecutionData": True}
+    assert configured["tracingConfiguration"] == {"enabled": True}
+
+    machine["Properties"]["DefinitionSubstitutions"] = {"First": "two", "Second": "three"}  # type: ignore[index]
+    cloudformation.update_stack(StackName=stack, TemplateBody=json.dumps(template))
+    assert json.loads(aws.end_of(aws.start(described["Arn"]))["output"]) == "two-three"
+
+
+def test_versions_and_aliases_can_be_published_and_started(aws: Aws) -> None:
+    client = aws.client("stepfunctions")
+
+    def definition(output: int) -> str:
+        states = {"S": {"Type": "Pass", "Output": output, "End": True}}
+        return json.dumps({"QueryLanguage": "JSONata", "StartAt": "S", "States": states})
+
+    machine = aws.machine(PASS)
+    client.update_state_machine(stateMachineArn=machine, definition=definition(1))
+    version = client.publish_state_machine_version(stateMachineArn=machine)["stateMachineVersionArn"]
+    client.update_state_machine(stateMachineArn=machine, definition=definition(2))
+    alias = client.create_state_machine_alias(
+        name="live", routingConfiguration=[{"stateMachineVersionArn": version, "weight": 100}]
+    )["stateMachineAliasArn"]
+    by_version, by_alias, newest = (aws.end_of(aws.start(arn)) for arn in (version, alias, machine))
+    assert [ended["output"] for ended in (by_version, by_alias, newest)] == ["1", "1", "2"]
+    assert by_version["stateMachineVersionArn"] == version
+    assert by_alias["stateMachineAliasArn"] == alias
+    assert {ended["stateMachineArn"] for ended in (by_version, by_alias, newest)} == {machine}
+
+
+# Functions
+
+
+def test_a_function_is_invoked_over_http(aws: Aws) -> None:
+    answer = aws.client("lambda").invoke(FunctionName="function", Payload=b'{"a": 1}', LogType="Tail")
+    payload = json.load(answer["Payload"])
+    assert (answer["StatusCode"], payload["echo"]) == (200, {"a": 1})
+    assert (payload["own"], payload["extra"]) == ("from the template", "from the stack")
+    assert base64.b64decode(answer["LogResult"]).decode() == "logged {'a': 1}\n"
+    assert "FunctionError" not in answer
+
+
+def test_a_function_error_is_unhandled(aws: Aws) -> None:
+    answer = aws.client("lambda").invoke(FunctionName=aws.function_arn, Payload=b'{"raise": "x"}')
+    assert answer["FunctionError"] == "Unhandled"
+    assert json.load(answer["Payload"])["errorType"] == "ToolAttemptFailed"
+
+
+def test_a_payload_that_is_no_object_reaches_the_function(aws: Aws) -> None:
+    answer = aws.client("lambda").invoke(FunctionName="function", Payload=b'["a"]')
+    assert json.load(answer["Payload"])["echo"] == ["a"]
+
+
+def test_an_asynchronous_invocation_is_tried_three_times(aws: Aws, tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
+    answer = aws.client("lambda").invoke(
+        FunctionName="function", InvocationType="Event", Payload=json.dumps({"fail_until": str(tries)}).encode()
+    )
+    assert answer["StatusCode"] == 202
+    eventually(lambda: f"logged {{'fail_until': '{tries}'}}" in aws.log)
+    assert tries.read_text() == "xxx"
+
+
+def test_an_asynchronous_invocation_is_given_up_in_the_end(aws: Aws) -> None:
+    aws.client("lambda").invoke(FunctionName="function", InvocationType="Event", Payload=b'{"raise": "never"}')
+    eventually(lambda: "The asynchronous event was given up after 3 failed attempts" in aws.log)
+
+
+def test_a_trace_header_reaches_the_function(aws: Aws) -> None:
+    client = boto3.session.Session().client(
+        "lambda",
+        endpoint_url=aws.server.url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+    def add(request: Any, **_: Any) -> None:
+        request.headers["X-Amzn-Trace-Id"] = "Root=1-2-3;Sampled=1"
+
+    client.meta.events.register("before-sign.lambda.Invoke", add)
+    assert (
+        json.load(client.invoke(FunctionName="function", Payload=b"{}")["Payload"])["trace"] == "Root=1-2-3;Sampled=1"
+    )
+
+
+# DynamoDB
+
+
+def key(pk: str = "p", sk: str = "s") -> dict[str, Any]:
+    return {"PK": {"S": pk}, "SK": {"S": sk}}
+
+
+def add_one(dynamodb: Any, table: str) -> bool:
+    """Reads a number, and writes the next one unless somebody else has."""
+    item = dynamodb.get_item(TableName=table, Key=key(), ConsistentRead=True)["Item"]
+    try:
+        dynamodb.update_item(
+            TableName=table,
+            Key=key(),
+            UpdateExpression="SET #n = #n + :one",
+            ConditionExpression="#n = :seen",
+            ExpressionAttributeNames={"#n": "number"},
+            ExpressionAttributeValues={":one": {"N": "1"}, ":seen": item["number"]},
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+def test_conditional_updates_of_sixteen_threads_lose_nothing(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    dynamodb.put_item(TableName=table, Item={**key(), "number": {"N": "0"}})
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # let threads take turns in the middle of everything
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            successes = sum(threads.map(lambda _: add_one(dynamodb, table), range(160)))
+    finally:
+        sys.setswitchinterval(interval)
+    number = int(dynamodb.get_item(TableName=table, Key=key())["Item"]["number"]["N"])
+    assert number == successes
+    assert successes >= 1
+
+
+def test_a_reader_sees_all_of_a_transaction_or_nothing(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    done = threading.Event()
+    torn: list[Any] = []
+
+    def write() -> None:
+        for number in range(60):
+            puts = [{**key(sk=sk), "number": {"N": str(number)}} for sk in ("a", "b")]
+            dynamodb.transact_write_items(TransactItems=[{"Put": {"TableName": table, "Item": item}} for item in puts])
+        done.set()
+
+    def read() -> None:
+        while not done.is_set():
+            items = dynamodb.query(
+                TableName=table,
+                KeyConditionExpression="PK = :p",
+                ExpressionAttributeValues={":p": {"S": "p"}},
+                ConsistentRead=True,
+            )["Items"]
+            if len({item["number"]["N"] for item in items}) > 1:
+                torn.append(items)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for call in [threads.submit(write), *(threads.submit(read) for _ in range(3))]:
+                call.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert torn == []
+
+
+def test_a_failed_transaction_changes_nothing_and_says_which_condition_failed(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    before = {**key(sk="old"), "v": {"S": "kept"}}
+    dynamodb.put_item(TableName=table, Item=before)
+    dynamodb.put_item(TableName=table, Item=key(sk="deleted"))
+    items = [
+        {"Put": {"TableName": table, "Item": key(sk="new")}},
+        {
+            "Update": {
+                "TableName": table,
+                "Key": key(sk="old"),
+                "UpdateExpression": "SET v = :v",
+                "ExpressionAttributeValues": {":v": {"S": "changed"}},
+            }
+        },
+        {"Delete": {"TableName": table, "Key": key(sk="deleted")}},
+        {
+            "ConditionCheck": {
+                "TableName": table,
+                "Key": key(sk="absent"),
+                "ConditionExpression": "attribute_exists(PK)",
+            }
+        },
+    ]
+    with pytest.raises(dynamodb.exceptions.TransactionCanceledException) as raised:
+        dynamodb.transact_write_items(TransactItems=items)
+    reasons = [reason["Code"] for reason in raised.value.response["CancellationReasons"]]
+    assert reasons == ["None", "None", "None", "ConditionalCheckFailed"]
+    stored = dynamodb.scan(TableName=table)["Items"]
+    assert sorted(stored, key=lambda item: item["SK"]["S"]) == [key(sk="deleted"), before]
+
+
+def test_a_transaction_does_not_copy_the_table(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto.dynamodb.models.dynamo_type import Item
+
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    for number in range(5):
+        dynamodb.put_item(TableName=table, Item=key(sk=str(number)))
+    copies: list[Any] = []
+    original = Item.__deepcopy__
+
+    def counted(item: Any, memo: Any) -> Any:
+        copies.append(item)
+        return original(item, memo)
+
+    monkeypatch.setattr(Item, "__deepcopy__", counted)
+    dynamodb.transact_write_items(TransactItems=[{"Put": {"TableName": table, "Item": key(sk="0")}}])
+    assert len(copies) == 1
+
+
+def test_a_repeated_transaction_token_does_nothing_and_succeeds(aws: Aws) -> None:
+    dynamodb, table, token = aws.client("dynamodb"), aws.table(), unique()
+    put = {"Put": {"TableName": table, "Item": key(), "ConditionExpression": "attribute_not_exists(PK)"}}
+    for _ in range(2):
+        dynamodb.transact_write_items(TransactItems=[put], ClientRequestToken=token)
+    other = {"Put": {"TableName": table, "Item": key(sk="other")}}
+    code = error_code(dynamodb.transact_write_items, TransactItems=[other], ClientRequestToken=token)
+    assert code == "IdempotentParameterMismatchException"
+    assert error_code(dynamodb.transact_write_items, TransactItems=[put]) == "TransactionCanceledException"
+
+
+def test_a_query_looks_at_its_own_partition_only(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto.dynamodb.models.table import Table
+
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    for pk, sk in (("p", "1"), ("p", "2"), ("q", "1")):
+        dynamodb.put_item(TableName=table, Item=key(pk, sk))
+    monkeypatch.delattr(Table, "all_items")
+    values = {":p": {"S": "p"}}
+    query = {"TableName": table, "KeyConditionExpression": "PK = :p", "ExpressionAttributeValues": values}
+    assert dynamodb.query(**query, Limit=1, ScanIndexForward=False)["Items"] == [key("p", "2")]
+    assert dynamodb.query(**query)["Items"] == [key("p", "1"), key("p", "2")]
+    assert dynamodb.query(**{**query, "ExpressionAttributeValues": {":p": {"S": "none"}}})["Items"] == []
+
+
+# Consumed capacity
+
+
+def units(response: dict[str, Any]) -> float:
+    return float(response["ConsumedCapacity"]["CapacityUnits"])
+
+
+def sized(size: int, sk: str = "s") -> dict[str, Any]:
+    """An item of exactly `size` bytes."""
+    item = {**key(sk=sk), "v": {"S": ""}}
+    return {**item, "v": {"S": "x" * (size - item_size(item))}}
+
+
+@pytest.mark.parametrize(
+    ("item", "size"),
+    [
+        ({"a": {"S": "é"}}, 3),
+        ({"a": {"N": "-12345"}}, 1 + 3 + 1 + 1),
+        ({"a": {"B": b"xyz"}}, 4),
+        ({"a": {"BOOL": True}, "b": {"NULL": True}}, 4),
+        ({"a": {"L": [{"S": "xx"}, {"S": "y"}]}}, 1 + 3 + 3 + 2),
+        ({"a": {"M": {"bb": {"S": "c"}}}}, 1 + 3 + 1 + 2 + 1),
+        ({"a": {"SS": ["x", "yy"]}}, 4),
+    ],
+)
+def test_an_item_is_as_large_as_its_names_and_values(item: dict[str, Any], size: int) -> None:
+    assert item_size(item) == size
+
+
+@pytest.mark.parametrize(("size", "expected"), [(100, 1.0), (1024, 1.0), (1025, 2.0), (10_240, 10.0)])
+def test_a_write_costs_a_unit_for_each_kilobyte(aws: Aws, size: int, expected: float) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    assert units(dynamodb.put_item(TableName=table, Item=sized(size), ReturnConsumedCapacity="TOTAL")) == expected
+
+
+def test_a_write_costs_the_larger_of_the_old_and_the_new_item(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    named = {"TableName": table, "ReturnConsumedCapacity": "TOTAL"}
+    dynamodb.put_item(TableName=table, Item=sized(3000))
+    update = {
+        "Key": key(),
+        "UpdateExpression": "SET v = :v",
+        "ExpressionAttributeValues": {":v": {"S": "short"}},
+    }
+    assert units(dynamodb.update_item(**named, **update)) == 3
+    assert units(dynamodb.update_item(**named, **update)) == 1
+    dynamodb.put_item(TableName=table, Item=sized(3000))
+    assert units(dynamodb.delete_item(**named, Key=key())) == 3
+    assert units(dynamodb.delete_item(**named, Key=key())) == 1
+
+
+@pytest.mark.parametrize(("size", "expected"), [(100, 1.0), (4096, 1.0), (4097, 2.0)])
+def test_a_read_costs_a_unit_for_each_four_kilobytes_and_half_when_eventually_consistent(
+    aws: Aws, size: int, expected: float
+) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    dynamodb.put_item(TableName=table, Item=sized(size))
+    get = {"TableName": table, "Key": key(), "ReturnConsumedCapacity": "TOTAL", "ProjectionExpression": "PK"}
+    assert units(dynamodb.get_item(**get, ConsistentRead=True)) == expected
+    assert units(dynamodb.get_item(**get)) == expected / 2
+
+
+def test_a_query_costs_what_it_looks_at_before_filter_and_projection(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    for number in range(6):
+        dynamodb.put_item(TableName=table, Item=sized(2000, sk=str(number)))
+    query = {
+        "TableName": table,
+        "KeyConditionExpression": "PK = :p AND SK < :s",
+        "FilterExpression": "v = :none",
+        "ProjectionExpression": "PK",
+        "ExpressionAttributeValues": {":p": {"S": "p"}, ":s": {"S": "5"}, ":none": {"S": "none"}},
+        "ReturnConsumedCapacity": "TOTAL",
+        "ConsistentRead": True,
+    }
+    whole, limited = dynamodb.query(**query), dynamodb.query(**query, Limit=2)
+    assert (units(whole), whole["Count"], whole["ScannedCount"]) == (3, 0, 5)  # 10,000 bytes
+    assert units(limited) == 1
+    assert units(dynamodb.query(**{**query, "ConsistentRead": False})) == 1.5
+    assert units(dynamodb.scan(TableName=table, ReturnConsumedCapacity="TOTAL", ConsistentRead=True)) == 3
+
+
+def test_a_filter_and_a_projection_still_apply(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    for number in range(3):
+        dynamodb.put_item(TableName=table, Item={**key(sk=str(number)), "n": {"N": str(number)}})
+    found = dynamodb.query(
+        TableName=table,
+        KeyConditionExpression="PK = :p",
+        FilterExpression="n > :n",
+        ProjectionExpression="n",
+        ExpressionAttributeValues={":p": {"S": "p"}, ":n": {"N": "0"}},
+    )
+    assert found["Items"] == [{"n": {"N": "1"}}, {"n": {"N": "2"}}]
+
+
+def test_a_transaction_costs_double_and_a_repetition_its_reads(aws: Aws) -> None:
+    dynamodb, table, token = aws.client("dynamodb"), aws.table(), unique()
+    items = [
+        {"Put": {"TableName": table, "Item": sized(1500, sk="a")}},
+        {"Put": {"TableName": table, "Item": sized(100, sk="b")}},
+    ]
+    write = {"TransactItems": items, "ClientRequestToken": token, "ReturnConsumedCapacity": "TOTAL"}
+    written = dynamodb.transact_write_items(**write)["ConsumedCapacity"]
+    assert written == [{"TableName": table, "CapacityUnits": 6.0, "WriteCapacityUnits": 6.0}]
+    repeated = dynamodb.transact_write_items(**write)["ConsumedCapacity"]
+    assert repeated == [{"TableName": table, "CapacityUnits": 4.0, "ReadCapacityUnits": 4.0}]
+    read = dynamodb.transact_get_items(
+        TransactItems=[{"Get": {"TableName": table, "Key": key(sk=sk)}} for sk in ("a", "b", "missing")],
+        ReturnConsumedCapacity="TOTAL",
+    )["ConsumedCapacity"]
+    assert read == [{"TableName": table, "CapacityUnits": 6.0, "ReadCapacityUnits": 6.0}]
+
+
+def test_a_batch_costs_the_sum_of_its_items(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    puts = [{"PutRequest": {"Item": sized(1500, sk=sk)}} for sk in ("a", "b")]
+    written = dynamodb.batch_write_item(RequestItems={table: puts}, ReturnConsumedCapacity="TOTAL")
+    assert written["ConsumedCapacity"] == [{"TableName": table, "CapacityUnits": 4.0}]
+    keys = [key(sk="a"), key(sk="b"), key(sk="missing")]
+    read = dynamodb.batch_get_item(RequestItems={table: {"Keys": keys}}, ReturnConsumedCapacity="TOTAL")
+    assert read["ConsumedCapacity"] == [{"TableName": table, "CapacityUnits": 1.5}]
+
+
+def test_capacity_is_reported_only_when_asked_for(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    update = {"Key": key(), "UpdateExpression": "SET v = :v", "ExpressionAttributeValues": {":v": {"S": "x"}}}
+    assert "ConsumedCapacity" not in dynamodb.update_item(TableName=table, **update)
+    by_index = dynamodb.update_item(TableName=table, **update, ReturnConsumedCapacity="INDEXES")
+    assert by_index["ConsumedCapacity"] == {
+        "TableName": table,
+        "CapacityUnits": 1.0,
+        "Table": {"CapacityUnits": 1.0},
+    }

@@ -1,0 +1,86 @@
+"""A copy of the project's template with one more tool and agent, as a team that uses Turnwright would add them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from local.sam_yaml import load_template
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TEST_AGENT = "TESTAGENT"
+LAST_STEP_AGENT = "TWOSTEPS"
+
+
+def copy_project(folder: Path, calls: Path) -> Path:
+    """Puts a deployable copy into `folder` and returns its template. Its tool notes its calls in `calls`."""
+    for name in ("functions", "statemachines"):
+        (folder / name).symlink_to(ROOT / name, target_is_directory=True)
+    (folder / "tools").symlink_to(ROOT / "tests" / "tools", target_is_directory=True)
+    shutil.copytree(ROOT / "agents", folder / "agents")
+    for definition in (_agent(TEST_AGENT, 10), _agent(LAST_STEP_AGENT, 2)):
+        (folder / "agents" / f"{definition['agentName']}.json").write_text(json.dumps(definition))
+    template: dict[str, Any] = dict(load_template(ROOT / "template.yaml"))
+    resources = template["Resources"]
+    resources["MisbehavingToolFunction"] = {
+        "Type": "AWS::Serverless::Function",
+        "Properties": {
+            "CodeUri": "tools",
+            "Handler": "misbehaving_tool.handler",
+            "Environment": {"Variables": {"CALLS_DIRECTORY": str(calls)}},
+        },
+    }
+    resources["PublishedAgents"]["Properties"]["Substitutions"]["MisbehavingToolFunctionArn"] = {
+        "Fn::GetAtt": ["MisbehavingToolFunction", "Arn"]
+    }
+    path = folder / "template.yaml"
+    path.write_text(json.dumps(template, indent=1))
+    return path
+
+
+def _agent(agent_id: str, max_steps: int) -> dict[str, Any]:
+    return {
+        "agentId": agent_id,
+        "agentName": agent_id.lower(),
+        "instruction": "You are an agent for tests. Do exactly what the script says.",
+        "foundationModels": ["first-model", "second-model"],
+        "limits": {"maxSteps": max_steps, "maxParallelTools": 3, "modelTimeoutSeconds": 5},
+        "actionGroups": [
+            {
+                "actionGroupName": "Misbehaving",
+                "actionGroupExecutor": {"lambda": "${MisbehavingToolFunctionArn}"},
+                "functionSchema": {
+                    "functions": [
+                        _function("echo", text=("string", True)),
+                        _function("remember", name=("string", True), value=("string", True)),
+                        _function("misbehave", how=("string", True), times=("integer", False)),
+                    ]
+                },
+                "actionGroupExecutionConfig": {
+                    "retryPolicy": {"maxAttempts": 3, "initialDelayMs": 20},
+                    "timeoutConfig": {"timeoutSeconds": 1},
+                },
+            },
+            {
+                "actionGroupName": "Strict",
+                "actionGroupExecutor": {"lambda": "${MisbehavingToolFunctionArn}"},
+                "functionSchema": {"functions": [_function("remember_or_fail", how=("string", True))]},
+                "actionGroupExecutionConfig": {
+                    "retryPolicy": {"maxAttempts": 1},
+                    "timeoutConfig": {"timeoutSeconds": 1, "onTimeoutBehavior": "FAIL_TURN"},
+                },
+            },
+        ],
+    }
+
+
+def _function(name: str, **parameters: tuple[str, bool]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": f"Test tool {name}",
+        "parameters": {
+            key: {"type": kind, "description": key, "required": required}
+            for key, (kind, required) in parameters.items()
+        },
+    }

@@ -1,0 +1,93 @@
+"""An agent, a turn and what goes with them, for tests that need some, whichever."""
+
+from dataclasses import replace
+from io import BytesIO
+from typing import Any
+
+from botocore.eventstream import EventStreamBuffer
+from turnwright.agents import Agent, parse
+from turnwright.documents import Documents
+from turnwright.turns import Turn
+
+MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+BANK_FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:bank"
+
+DEFINITION: dict[str, Any] = {
+    "agentId": "BANKASSIST",
+    "agentName": "banking-assistant",
+    "instruction": "You help a bank's customers.",
+    "foundationModels": [MODEL, "us.amazon.nova-pro-v1:0"],
+    "inferenceConfiguration": {"temperature": 0, "topP": 0.5, "maximumLength": 2048, "stopSequences": ["END"]},
+    "actionGroups": [
+        {
+            "actionGroupName": "BankingTools",
+            "actionGroupExecutor": {"lambda": BANK_FUNCTION},
+            "functionSchema": {
+                "functions": [
+                    {
+                        "name": "get_account_balance",
+                        "description": "Returns a balance.",
+                        "parameters": {"account_id": {"type": "string", "required": True}},
+                    },
+                    {
+                        "name": "search",
+                        "parameters": {
+                            "limit": {"type": "integer", "description": "How many."},
+                            "least": {"type": "number"},
+                            "open": {"type": "boolean"},
+                            "kinds": {"type": "array"},
+                        },
+                    },
+                ]
+            },
+        }
+    ],
+}
+
+
+def agent(**fields: Any) -> Agent:
+    """The agent of DEFINITION, with other top-level fields."""
+    return parse({**DEFINITION, **fields}, "3")
+
+
+def turn(**fields: Any) -> Turn:
+    return replace(
+        Turn(
+            turnId="0123456789abcdef0123456789abcdef",
+            agentId="BANKASSIST",
+            agentAliasId="live",
+            agentVersion="3",
+            memoryStore="BANKASSIST",
+            actor="user_1",
+            sessionId="session-1",
+            sessionVersion=4,
+            historyFrom="",
+            historyTo="",
+            trace=True,
+        ),
+        **fields,
+    )
+
+
+class FakeBucket:
+    """The two calls of S3 that documents make."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, ContentType: str) -> None:  # noqa: N803
+        self.objects[Key] = Body
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
+        return {"Body": BytesIO(self.objects[Key])}
+
+
+def documents() -> Documents:
+    return Documents(FakeBucket(), "bucket")
+
+
+def messages_of(stream: bytes) -> list[tuple[dict[str, Any], bytes]]:
+    """The (headers, payload) of each message of an event stream, read by botocore."""
+    buffer = EventStreamBuffer()
+    buffer.add_data(stream)
+    return [(message.headers, message.payload) for message in buffer]

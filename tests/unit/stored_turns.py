@@ -1,0 +1,235 @@
+"""A table and a bucket in moto with an agent in them, and shorthand for what the states of a turn do to them."""
+
+import copy
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from turnwright import keys
+from turnwright.agent_versions import load, publish, resolve
+from turnwright.agents import Agent, Definition
+from turnwright.beginning import begin
+from turnwright.commit import commit
+from turnwright.documents import STATE_BYTES, Documents
+from turnwright.history import History, Window
+from turnwright.journal import Journal, Step
+from turnwright.keys import SessionId
+from turnwright.requests import TurnRequest
+from turnwright.table import Item, Table
+from turnwright.turns import Header, Turn, Turns
+
+START = 1_790_000_000_000
+"""The moment, in milliseconds, at which the tests' clock stands at first."""
+
+AGENT: Mapping[str, Any] = {
+    "agentId": "BANK",
+    "agentName": "bank",
+    "instruction": "Answer questions about bank accounts in a friendly way.",
+    "foundationModels": ["model-1", "model-2"],
+    "actionGroups": [
+        {
+            "actionGroupName": "Banking",
+            "actionGroupExecutor": {"lambda": "arn:aws:lambda:us-east-1:123456789012:function:bank"},
+            "functionSchema": {"functions": [{"name": "balance", "description": "The balance of an account."}]},
+        }
+    ],
+    "memoryConfiguration": {"storageDays": 7, "history": {"maxTurns": 3, "maxCharacters": 2_000}},
+}
+
+A, B, C = "a" * 32, "b" * 32, "c" * 32
+"""Turn ids."""
+
+SESSION = SessionId("BANK", "user-1", "s-1")
+
+WRITES = ("put_item", "update_item", "delete_item", "transact_write_items")
+
+
+class Interrupted(BaseException):
+    """The process dies here: like a kill, nothing of the runtime catches it."""
+
+
+@dataclass(slots=True)
+class StandingClock:
+    """Stands for the module `time` in `turnwright.clock`."""
+
+    ms: int = START
+
+    def time_ns(self) -> int:
+        return self.ms * 1_000_000
+
+
+@dataclass(slots=True)
+class Requests:
+    """An AWS client that keeps what it was asked, answers one request at a time (as DynamoDB does for one item), and
+    can be told to do something `before` or `after` the request of a number that counts from 0."""
+
+    client: Any
+    made: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+    before: dict[int, Callable[[], object]] = field(default_factory=dict)
+    after: dict[int, Callable[[], object]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        def request(**arguments: Any) -> Any:
+            number = len(self.made)
+            self.made.append((operation, copy.deepcopy({k: v for k, v in arguments.items() if k != "Body"})))
+            self.before.pop(number, lambda: None)()
+            with self._lock:
+                answer = getattr(self.client, operation)(**arguments)
+            self.answers.append(answer)
+            self.after.pop(number, lambda: None)()
+            return answer
+
+        return request
+
+    def forget(self) -> None:
+        self.made.clear()
+        self.answers.clear()
+        self.before.clear()
+        self.after.clear()
+
+    @property
+    def operations(self) -> list[str]:
+        return [operation for operation, _ in self.made]
+
+    @property
+    def written(self) -> int:
+        """Item writes: each entry of a transaction counts one."""
+        return sum(
+            len(arguments["TransactItems"]) if operation == "transact_write_items" else operation in WRITES
+            for operation, arguments in self.made
+        )
+
+    @property
+    def read(self) -> int:
+        """Items that came back."""
+        return sum(
+            len(answer.get("Items", ())) + ("Item" in answer)
+            for (operation, _), answer in zip(self.made, self.answers, strict=True)
+            if operation in ("query", "get_item")
+        )
+
+
+def text(words: str) -> dict[str, Any]:
+    """A model's message that is its answer."""
+    return {"role": "assistant", "content": [{"text": words}]}
+
+
+def tool_use(identifier: str = "use-1", name: str = "balance", **arguments: Any) -> dict[str, Any]:
+    """A model's message that asks for a tool."""
+    return {
+        "role": "assistant",
+        "content": [{"toolUse": {"toolUseId": identifier, "name": name, "input": arguments}}],
+    }
+
+
+def tool_result(identifier: str = "use-1", words: str = "5 USD", **changed: Any) -> dict[str, Any]:
+    """A tool's result as it travels in state."""
+    return {"toolUseId": identifier, "status": "success", "result": {"inline": {"text": words, **changed}}}
+
+
+def step(number: int, message: Mapping[str, Any], *results: Mapping[str, Any], **fields: Any) -> Step:
+    return Step(
+        **{
+            "number": number,
+            "tool_results": list(results),
+            "message": message,
+            "stop_reason": "end_turn",
+            "model": "model-1",
+            "usage": {"inputTokens": 10, "outputTokens": 2, "totalTokens": 12},
+            "latency_ms": 5,
+            **fields,
+        }
+    )
+
+
+@dataclass(slots=True)
+class StoredTurns:
+    """The storage, and what one does with it. `dynamodb` and `s3` count and can interrupt."""
+
+    table: Table
+    documents: Documents
+    dynamodb: Requests
+    s3: Requests
+    clock: StandingClock
+    bucket: str
+
+    def publish(self, **changes: Any) -> Agent:
+        publish(self.table, [Definition.of({**AGENT, **changes})])
+        return self.agent()
+
+    def agent(self) -> Agent:
+        return load(self.table, "BANK", resolve(self.table, "BANK", "live"))
+
+    def request(
+        self, turn_id: str, *, words: str = "Hello", session: str = "s-1", trace: bool = False, **body: Any
+    ) -> TurnRequest:
+        """The execution's input as the front door makes it."""
+        return TurnRequest(
+            turn_id=turn_id,
+            agent_id="BANK",
+            agent_alias_id="live",
+            session_id=session,
+            memory_id="user-1",
+            caller="arn:aws:iam::123456789012:user/alice",
+            trace=trace,
+            body=self.documents.stow(
+                {"inputText": words, **body}, lambda digest: keys.turn_object(turn_id, digest), STATE_BYTES
+            ),
+        )
+
+    def begin(self, turn_id: str, *, redriven: bool = False, **request: Any) -> Turn:
+        execution = f"arn:aws:states:us-east-1:123456789012:execution:turns:{turn_id}"
+        turn_request = self.request(turn_id, **request)
+        return begin(self.table, self.documents, self.agent(), turn_request, execution, redriven=redriven)
+
+    def journal(self, turn: Turn, *steps: Step) -> None:
+        for each in steps:
+            Journal(self.table, self.documents, turn.turnId).record(each)
+
+    def commit(self, turn: Turn) -> Header:
+        return commit(self.table, self.documents, turn, self.agent())
+
+    def run(self, turn_id: str, *steps: Step, answer: str = "Hi", **request: Any) -> Header:
+        """A whole turn, which by default only answers."""
+        turn = self.begin(turn_id, **request)
+        self.journal(turn, *(steps or (step(1, text(answer)),)))
+        return self.commit(turn)
+
+    def header(self, turn_id: str) -> Header:
+        header = Turns(self.table).read(turn_id)
+        assert header is not None, f"no header of {turn_id}"
+        return header
+
+    def session(self, session_id: SessionId = SESSION) -> Item:
+        item = self.table.get(keys.session(session_id))
+        assert item is not None, f"no item of {session_id}"
+        return item
+
+    def seen(self, turn: Turn) -> list[str]:
+        """The texts of the history that a turn's model is shown."""
+        messages = History(self.table, self.documents).messages(turn.session, Window(turn.historyFrom, turn.historyTo))
+        return [block["text"] for message in messages for block in message["content"] if "text" in block]
+
+    def items(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Every item of the table, as DynamoDB holds it."""
+        pages: Iterable[Any] = self.dynamodb.client.get_paginator("scan").paginate(TableName=self.table.name)
+        return {(item["PK"]["S"], item["SK"]["S"]): item for page in pages for item in page["Items"]}
+
+    def memory(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The items of sessions, without who holds them and until when: what later turns can see."""
+        hidden = ("leaseOwner", "leaseExpiresAt")
+        return {
+            key: {name: value for name, value in item.items() if name not in hidden}
+            for key, item in self.items().items()
+            if key[0].startswith("SESSION#")
+        }
+
+    def objects(self) -> dict[str, Any]:
+        """The name and content of every object of the bucket."""
+        listed = self.s3.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        read = self.s3.client.get_object
+        return {o["Key"]: json.loads(read(Bucket=self.bucket, Key=o["Key"])["Body"].read()) for o in listed}

@@ -1,0 +1,120 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.stored_turns import A, B, StoredTurns, step, text, tool_result, tool_use
+from turnwright.agents import HistoryWindow
+from turnwright.converse import characters
+from turnwright.history import History, Window, fit
+
+LENGTHS = st.lists(st.integers(0, 50), max_size=12)
+BOUNDS = st.builds(HistoryWindow, st.integers(1, 6), st.integers(0, 120))
+
+
+def events(lengths: list[int]) -> list[tuple[str, int]]:
+    """Newest first, as the table answers them."""
+    return [(f"{1_000 - age:016d}", length) for age, length in enumerate(lengths)]
+
+
+@given(LENGTHS, BOUNDS)
+def test_the_window_is_the_longest_run_of_newest_turns_within_both_bounds(
+    lengths: list[int], bounds: HistoryWindow
+) -> None:
+    window = fit(events(lengths), bounds)
+
+    shown = [
+        (event, length) for event, length in events(lengths) if window.last and window.first <= event <= window.last
+    ]
+    assert shown == events(lengths)[: len(shown)]
+    assert len(shown) <= bounds.max_turns
+    assert sum(length for _, length in shown) <= bounds.max_characters
+    if len(shown) < min(len(lengths), bounds.max_turns):
+        assert sum(lengths[: len(shown) + 1]) > bounds.max_characters
+
+
+@given(LENGTHS, BOUNDS, st.lists(st.integers(0, 50), max_size=12))
+def test_the_window_does_not_depend_on_what_lies_before_it(
+    lengths: list[int], bounds: HistoryWindow, older: list[int]
+) -> None:
+    full = [*lengths, 1_000]
+
+    assert fit(events(full), bounds) == fit(events([*full, *older]), bounds)
+
+
+def test_a_session_without_a_turn_has_an_empty_window(stored: StoredTurns) -> None:
+    assert fit([], HistoryWindow()) == Window("", "")
+    assert stored.seen(stored.begin(A)) == []
+
+
+def test_a_newest_turn_that_is_too_long_empties_the_window_and_leaves_no_gap() -> None:
+    assert fit(events([11, 1, 1]), HistoryWindow(max_turns=3, max_characters=10)) == Window()
+
+
+def test_the_model_is_shown_the_latest_turns_whole_and_in_order(stored: StoredTurns) -> None:
+    for number in range(5):
+        stored.run(f"{number:032x}", words=f"in {number}", answer=f"out {number}")
+
+    assert stored.seen(stored.begin(A)) == ["in 2", "out 2", "in 3", "out 3", "in 4", "out 4"]
+
+
+def test_the_characters_bound_ends_the_window_at_the_first_turn_that_does_not_fit(stored: StoredTurns) -> None:
+    for number, length in enumerate([1, 1_500, 600]):
+        stored.run(f"{number:032x}", words=f"in {number}", answer=f"out {number} {'x' * length}")
+
+    assert [words[:5] for words in stored.seen(stored.begin(A))] == ["in 2", "out 2"]
+
+
+def test_a_turn_is_never_split_so_that_each_tool_use_has_its_result(stored: StoredTurns) -> None:
+    header = stored.run(A, step(1, tool_use()), step(2, text("5 USD"), tool_result()), words="Balance?")
+    turn = stored.begin(B)
+
+    assert header.event_id == turn.historyFrom == turn.historyTo
+    assert History(stored.table, stored.documents).messages(turn.session, Window(turn.historyFrom, turn.historyTo)) == [
+        {"role": "user", "content": [{"text": "Balance?"}]},
+        tool_use(),
+        {
+            "role": "user",
+            "content": [
+                {"toolResult": {"toolUseId": "use-1", "status": "success", "content": [{"text": "5 USD"}]}},
+            ],
+        },
+        text("5 USD"),
+    ]
+
+
+def test_the_stored_length_of_a_turn_is_that_of_its_messages(stored: StoredTurns) -> None:
+    header = stored.run(A, words="ä" * 10, answer="b" * 20)
+
+    event = stored.items()["SESSION#BANK#user-1#s-1", f"EVENT#{header.event_id}"]
+    messages = [{"role": "user", "content": [{"text": "ä" * 10}]}, text("b" * 20)]
+    assert int(event["characters"]["N"]) == characters(messages) == 2 * len('[{"text": ""}]') + 30
+
+
+def test_a_turn_longer_than_an_item_may_be_is_remembered_whole(stored: StoredTurns) -> None:
+    stored.publish(memoryConfiguration={"history": {"maxTurns": 3, "maxCharacters": 10_000_000}})
+    stored.run(A, words="w" * 1_048_576, answer="a" * 500_000)
+
+    assert stored.seen(stored.begin(B)) == ["w" * 1_048_576, "a" * 500_000]
+
+
+def test_a_turn_that_is_committed_later_does_not_change_a_pinned_window(stored: StoredTurns) -> None:
+    stored.run(A, words="first")
+    turn = stored.begin(B)
+    stored.journal(turn, step(1, text("Hi")))
+    stored.commit(turn)
+
+    assert stored.seen(turn) == ["first", "Hi"]
+
+
+def test_turn_200_reads_what_turn_40_reads(stored: StoredTurns) -> None:
+    """Items that come back, and requests, of the whole turn."""
+    counts = {}
+    for number in range(1, 201):
+        stored.dynamodb.forget()
+        stored.seen(stored.begin(f"{number:032x}", words=f"in {number:03d}"))
+        turn = stored.header(f"{number:032x}").turn
+        stored.journal(turn, step(1, text(f"out {number:03d}")))
+        stored.commit(turn)
+        counts[number] = (stored.dynamodb.read, stored.dynamodb.operations, stored.dynamodb.written)
+
+    assert counts[200] == counts[40]
+    assert counts[40][0] < 15
