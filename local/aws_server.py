@@ -67,6 +67,7 @@ class AwsServer:
         self.extra_environment: dict[str, str] = {}
         self._workers = workers
         self._async_retry_seconds = tuple(async_retry_seconds)
+        self._on_execution_status = on_execution_status
         self._stopping = threading.Event()
         moto_patches.apply()
         self._server = _listen(port)
@@ -78,7 +79,7 @@ class AwsServer:
                     endpoint_url=self.url,
                     invoke_function=self._invoke,
                     invoke_later=self._invoke_later,
-                    on_execution_status=on_execution_status or (lambda change: None),
+                    on_execution_status=self._tell,
                 )
             )
         except RuntimeError:
@@ -92,9 +93,7 @@ class AwsServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Aborts running executions and stops listening. The workers are not closed: they are whoever made
-        them.
-        """
+        """Aborts running executions, without telling anyone, and stops listening. The workers are left to their owner."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -135,6 +134,10 @@ class AwsServer:
             log_group=code.log_group or f"/aws/lambda/{name}",
             layers=tuple(layer.resolve() for layer in code.layers),
         )
+
+    def _tell(self, change: ExecutionChange) -> None:
+        if self._on_execution_status is not None and not self._stopping.is_set():
+            self._on_execution_status(change)
 
     def _invoke(self, call: FunctionCall) -> FunctionAnswer:
         result = self._run(self._spec(call.function), call)

@@ -398,7 +398,12 @@ class _Deployer:
                 raise self._fault(message, "Resources", logical_id)
             arns = self._resolver.resolve(properties.get("Layers") or [])
             by_arn = {layer.arn(): layer.folder for layer in self._layers.values()}
-            folders = [by_arn.get(arn) for arn in arns]
+            unknown = [arn for arn in arns if arn not in by_arn]
+            if unknown:
+                raise self._fault(
+                    f"{logical_id}: the layer {unknown[0]} is not in the template", "Resources", logical_id
+                )
+            folders = [by_arn[arn] for arn in arns]
             logging = self._resolver.resolve(properties.get("LoggingConfig") or {})
             name = str(self._attributes[logical_id])
             function = DeployedFunction(

@@ -65,17 +65,25 @@ def _agent(agent_id: str, max_steps: int) -> dict[str, Any]:
             {
                 "actionGroupName": "Strict",
                 "actionGroupExecutor": {"lambda": "${MisbehavingToolFunctionArn}"},
-                "functionSchema": {"functions": [_function("remember_or_fail", how=("string", True))]},
+                "functionSchema": {"functions": [_function("strict", how=("string", True))]},
                 "actionGroupExecutionConfig": {
                     "retryPolicy": {"maxAttempts": 1},
                     "timeoutConfig": {"timeoutSeconds": 1, "onTimeoutBehavior": "FAIL_TURN"},
                 },
             },
+            {
+                "actionGroupName": "Patient",
+                "actionGroupExecutor": {"lambda": "${MisbehavingToolFunctionArn}"},
+                "functionSchema": {
+                    "functions": [_function("slow_to_recover", how=("string", True), times=("integer", False))]
+                },
+                "actionGroupExecutionConfig": {"retryPolicy": {"maxAttempts": 2, "initialDelayMs": 1050}},
+            },
         ],
     }
 
 
-def _function(name: str, **parameters: tuple[str, bool]) -> dict[str, Any]:
+def _function(name: str, /, **parameters: tuple[str, bool]) -> dict[str, Any]:
     return {
         "name": name,
         "description": f"Test tool {name}",

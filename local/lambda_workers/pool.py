@@ -37,8 +37,8 @@ INIT_SECONDS = 30.0
 """How long a worker may take to start. Lambda allows 10; a laptop that starts eight at once may need more."""
 DRAIN_SECONDS = 1.0
 GROWTH_SECONDS = 0.1
-"""How long an invocation waits for a busy worker of its function before another one is started: the first import of boto3
-alone takes longer than most invocations, and a burst would otherwise start as many processes as it has requests.
+"""How long an invocation waits for a busy worker of its function before another one is started. Importing boto3 alone
+takes longer than most invocations, so a burst had better not start a process for each of its requests.
 """
 
 OnLog = Callable[[FunctionSpec, str], None]

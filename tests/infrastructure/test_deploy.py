@@ -309,6 +309,11 @@ class TestRefusals:
         message = self.refused(deployer, project)
         assert message.endswith(f":{self.line_of(project, 'CodeUri')}: Work: CodeUri nowhere is not there")
 
+    def test_a_layer_of_somebody_else(self, deployer: Deployer, project: Project) -> None:
+        arn = "arn:aws:lambda:us-east-1:210987654321:layer:theirs:1"
+        project.resources["Work"]["Properties"]["Layers"] = [arn]
+        assert f"Work: the layer {arn} is not in the template" in self.refused(deployer, project)
+
     def test_a_handler_that_is_not_there(self, deployer: Deployer, project: Project) -> None:
         project.resources["Work"]["Properties"]["Handler"] = "rest.handler"
         assert "the handler rest.handler is not in " in self.refused(deployer, project)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,8 @@ from local.lambda_workers import LambdaWorkers
 from local.moto_patches import ExecutionChange, UnsupportedMoto
 from local.moto_patches.capacity import item_size
 
+REPOSITORY = Path(__file__).parents[2]
+
 HANDLERS = """
 import os, pathlib, time
 
@@ -47,6 +50,27 @@ def handler(event, context):
     print("logged", event)
     return {"echo": event, "trace": os.environ["_X_AMZN_TRACE_ID"], "extra": os.environ["EXTRA"],
             "own": os.environ["OWN"], "layer": pathlib.Path("/opt").exists()}
+"""
+
+TWO_SERVERS = """
+import json
+import boto3
+from local.aws_server import AwsServer
+from local.lambda_workers import LambdaWorkers
+
+workers = LambdaWorkers(lambda spec, line: None)
+definition = {"StartAt": "S", "States": {"S": {"Type": "Wait", "Seconds": 600, "End": True}}}
+for number in range(2):
+    server = AwsServer(workers, on_execution_status=lambda change: print(change.status))
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    client = boto3.client("stepfunctions", endpoint_url=server.url, **keys)
+    if number == 0:
+        role = "arn:aws:iam::123456789012:role/role"
+        created = client.create_state_machine(name="m", definition=json.dumps(definition), roleArn=role)
+        client.start_execution(stateMachineArn=created["stateMachineArn"])
+    print(len(client.list_state_machines()["stateMachines"]))
+    server.stop()
+workers.close()
 """
 
 TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": "*"}]}
@@ -208,6 +232,13 @@ def test_a_taken_port_is_named(aws: Aws) -> None:
 def test_a_second_server_at_the_same_time_is_refused(aws: Aws) -> None:
     with pytest.raises(RuntimeError, match="Another offline AWS runs in this process"):
         AwsServer(aws.workers)
+
+
+def test_a_later_server_starts_empty_and_hears_nothing_of_the_one_before() -> None:
+    first = subprocess.run(
+        [sys.executable, "-c", TWO_SERVERS], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+    assert first.stdout.split() == ["RUNNING", "1", "0"], first.stderr
 
 
 # JSONata

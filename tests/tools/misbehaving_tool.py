@@ -28,7 +28,7 @@ def handler(event: dict[str, Any], context: object) -> Any:
         case "remember":
             attributes = event["sessionAttributes"] | {arguments["name"]: arguments["value"]}
             return _answer(event, json.dumps(event["sessionAttributes"])) | {"sessionAttributes": attributes}
-        case "misbehave":
+        case "misbehave" | "strict" | "slow_to_recover":
             return _misbehave(event, arguments["how"], attempt, int(arguments.get("times", "1000")))
     raise OutOfOrder(f"there is no function {event['function']}")
 

@@ -1,4 +1,6 @@
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 from uuid import uuid4
 
 import boto3
@@ -11,13 +13,20 @@ from turnwright.settings import settings
 from turnwright.table import Table
 
 
+@cache
+def mocked_client(service: str) -> Any:
+    """A client that moto answers while `mock_aws` is active. Making one takes longer than most tests."""
+    session = boto3.Session("access-key", "secret-key", region_name="us-east-1")
+    return session.client(service)
+
+
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     """An empty table in moto, with a name of its own, since processes cache what a table of a name holds."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     name = f"table-{uuid4()}"
     with mock_aws():
-        client = boto3.client("dynamodb")
+        client = mocked_client("dynamodb")
         client.create_table(
             TableName=name,
             BillingMode="PAY_PER_REQUEST",
@@ -45,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
 def stored(table: Table, clock: StandingClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredTurns]:
     """A table and a bucket with an agent in them; the handlers find them too."""
     bucket = "bucket"
-    dynamodb, s3 = Requests(boto3.client("dynamodb")), Requests(boto3.client("s3"))
+    dynamodb, s3 = Requests(mocked_client("dynamodb")), Requests(mocked_client("s3"))
     s3.client.create_bucket(Bucket=bucket)
     monkeypatch.setattr("turnwright.clients.dynamodb", lambda: dynamodb)
     monkeypatch.setattr("turnwright.clients.s3", lambda: s3)

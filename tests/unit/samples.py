@@ -2,9 +2,13 @@
 
 from dataclasses import replace
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
-from botocore.eventstream import EventStreamBuffer
+from botocore.eventstream import EventStream, EventStreamBuffer
+from botocore.exceptions import EventStreamError
+from botocore.parsers import EventStreamJSONParser
+from botocore.session import get_session
 from turnwright.agents import Agent, parse
 from turnwright.documents import Documents
 from turnwright.turns import Turn
@@ -91,3 +95,20 @@ def messages_of(stream: bytes) -> list[tuple[dict[str, Any], bytes]]:
     buffer = EventStreamBuffer()
     buffer.add_data(stream)
     return [(message.headers, message.payload) for message in buffer]
+
+
+def boto3_stream(stream: bytes) -> EventStream:
+    """What boto3 makes of the bytes of InvokeAgent's stream."""
+    shape = get_session().get_service_model("bedrock-agent-runtime").shape_for("ResponseStream")
+    return EventStream(SimpleNamespace(stream=lambda: [stream]), shape, EventStreamJSONParser(), "InvokeAgent")
+
+
+def ended_with(stream: bytes) -> tuple[list[dict[str, Any]], str, str]:
+    """The events of a stream before its exception, and the exception's name and message."""
+    events: list[dict[str, Any]] = []
+    try:
+        for event in boto3_stream(stream):
+            events.append(event)  # noqa: PERF402 - those before the exception are wanted
+    except EventStreamError as error:
+        return events, error.response["Error"]["Code"], error.response["Error"]["Message"]
+    raise AssertionError(f"the stream ended without an exception, after {events}")

@@ -235,9 +235,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                "response functionResponse responseBody TEXT body responseState sessionAttributes".split()
-            ),
+            st.sampled_from("response functionResponse responseBody TEXT body responseState sessionAttributes".split()),
             inner,
             max_size=4,
         )

@@ -502,7 +502,7 @@ def test_a_tool_cannot_make_the_session_s_attributes_longer_than_a_session_keeps
 
     assert turn.failure() == {
         "errorCode": "INVALID_RESPONSE",
-        "errorMessage": "the response of get_account_balance makes the sessionAttributes 32755 bytes of JSON longer; "
+        "errorMessage": "the response of get_account_balance makes the sessionAttributes 32757 bytes of JSON longer; "
         "there is room for 89",
     }
     assert turn.attempt()["result"] == {"inline": {"text": "x", "sessionAttributes": replaced}}
@@ -513,7 +513,7 @@ def test_tools_that_run_side_by_side_share_the_room(table: Table, fake_lambda: F
     fake_lambda.answers = [answered("x", sessionAttributes=long_attributes("k"))]
 
     assert turn.failure()["errorMessage"] == (
-        "the response of get_account_balance makes the sessionAttributes 32753 bytes of JSON longer; "
+        "the response of get_account_balance makes the sessionAttributes 32754 bytes of JSON longer; "
         "there is room for 21844"
     )
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.stored_turns import A, B, StoredTurns, step, text, tool_result, tool_use
+from tests.unit.stored_turns import START, A, B, StoredTurns, step, text, tool_result, tool_use
 from turnwright.agents import HistoryWindow
 from turnwright.converse import characters
 from turnwright.history import History, Window, fit
@@ -107,14 +107,32 @@ def test_a_turn_that_is_committed_later_does_not_change_a_pinned_window(stored: 
 
 def test_turn_200_reads_what_turn_40_reads(stored: StoredTurns) -> None:
     """Items that come back, and requests, of the whole turn."""
-    counts = {}
-    for number in range(1, 201):
-        stored.dynamodb.forget()
-        stored.seen(stored.begin(f"{number:032x}", words=f"in {number:03d}"))
-        turn = stored.header(f"{number:032x}").turn
-        stored.journal(turn, step(1, text(f"out {number:03d}")))
-        stored.commit(turn)
-        counts[number] = (stored.dynamodb.read, stored.dynamodb.operations, stored.dynamodb.written)
+    stored.run(A)
+    (event,) = (item for (_, sort_key), item in stored.items().items() if sort_key.startswith("EVENT#"))
 
-    assert counts[200] == counts[40]
-    assert counts[40][0] < 15
+    def count(number: int) -> tuple[int, list[str], int]:
+        turn_id = f"{number:032x}"
+        stored.dynamodb.forget()
+        turn = stored.begin(turn_id)
+        assert stored.seen(turn) == ["Hello", "Hi"] * 3
+        stored.journal(turn, step(1, text("Hi")))
+        stored.commit(turn)
+        return stored.dynamodb.read, stored.dynamodb.operations, stored.dynamodb.written
+
+    def add_events(numbers: range) -> None:
+        """Committed turns, as they lie in the table, of earlier milliseconds."""
+        ids = [f"{START - 1_000 + number:016d}#00000000" for number in numbers]
+        items = [event | {"SK": {"S": f"EVENT#{name}"}, "eventId": {"S": name}} for name in ids]
+        for start in range(0, len(items), 25):
+            batch = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
+            stored.dynamodb.client.batch_write_item(RequestItems={stored.table.name: batch})
+
+    add_events(range(1, 39))
+    turn_40 = count(40)
+    add_events(range(40, 199))
+    turn_200 = count(200)
+
+    assert turn_200 == turn_40
+    assert sum(key[1].startswith("EVENT#") for key in stored.items()) == 200
+    window, shown, alias_twice, header, journal = 3, 3, 2, 1, 1
+    assert turn_40[0] == window + shown + alias_twice + header + journal

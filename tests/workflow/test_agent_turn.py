@@ -1,0 +1,302 @@
+"""The real state machine with the real handlers and a scripted model: every state, every Retry and every Catch."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.bedrock.scripted_model import ScriptedModel
+from local.stack import LocalStack
+from tests.project import LAST_STEP_AGENT
+from tests.workflow.turns import ask, calls, execution_of, fails, new_session, says
+
+NO_TOOLS = ["Load Memory", "Invoke Model", "Tools Requested?", "Write Memory"]
+ONE_CALL = ["Which Handler?", "Invoke Tool"]
+
+
+def with_tools(*inner: str) -> list[str]:
+    return [
+        *("Load Memory", "Invoke Model", "Tools Requested?", "Run Tools"),
+        *inner,
+        *("Invoke Model", "Tools Requested?", "Write Memory"),
+    ]
+
+
+def last_user_content(model: ScriptedModel) -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = model.requests[-1].body["messages"][-1]["content"]
+    return content
+
+
+def tool_results(model: ScriptedModel) -> list[tuple[str, str]]:
+    """(status, text) of the results that the model was shown last."""
+    return [
+        (block["toolResult"]["status"], block["toolResult"]["content"][0]["text"]) for block in last_user_content(model)
+    ]
+
+
+def noted_calls(folder: Path, turn_id: str) -> list[str]:
+    """The idempotency keys of the turn's tool calls, one for each time the function ran."""
+    lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]
+    return sorted(line for line in lines if line.startswith(turn_id))
+
+
+def test_a_turn_without_tools_enters_four_states(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:
+    model.replace([says("Hello.")])
+    told = ask(agent_client, "hi")
+    assert told.answer == "Hello."
+    assert execution_of(stack, told).states == NO_TOOLS
+
+
+def test_a_turn_with_one_tool_call_enters_nine_states(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([calls(("echo", {"text": "ping"}), step=1), says("It said ping.")])
+    told = ask(agent_client, "echo")
+    assert told.answer == "It said ping."
+    assert execution_of(stack, told).states == with_tools(*ONE_CALL)
+    assert tool_results(model) == [("success", "ping")]
+
+
+def test_three_parallel_calls_enter_thirteen_states_and_answer_in_the_order_asked(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([calls(*(("echo", {"text": text}) for text in "abc"), step=1), says("done")])
+    told = ask(agent_client, "echo")
+    states = execution_of(stack, told).states
+    assert sorted(states) == sorted(with_tools(*ONE_CALL * 3))
+    assert len(states) == 13
+    assert tool_results(model) == [("success", "a"), ("success", "b"), ("success", "c")]
+
+
+def test_a_throttled_tool_is_retried_in_the_same_step(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    model.replace([calls(("misbehave", {"how": "throttle", "times": 2}), step=1), says("recovered")])
+    told = ask(agent_client, "go")
+    assert told.answer == "recovered"
+    retried = ["Invoke Tool", "Retry Tool?"] * 2
+    assert execution_of(stack, told).states == with_tools("Which Handler?", *retried, "Invoke Tool")
+    assert tool_results(model) == [("success", "went well in attempt 3")]
+    assert len(set(noted_calls(tool_calls, told.turn_id))) == 1
+    assert len(noted_calls(tool_calls, told.turn_id)) == 3
+    attempts = [body["actionGroupInvocationOutput"]["text"] for body in told.of("observation")[:-1]]
+    assert [json.loads(text)["errorCode"] for text in attempts[:2]] == ["THROTTLING", "THROTTLING"]
+    assert [json.loads(text)["retryInMs"] for text in attempts[:2]] == [20, 40]
+
+
+def test_a_delay_of_seconds_goes_through_back_off(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:
+    model.replace([calls(("slow_to_recover", {"how": "throttle", "times": 1}), step=1), says("recovered")])
+    told = ask(agent_client, "go")
+    assert told.answer == "recovered"
+    visited = execution_of(stack, told)
+    assert visited.states == with_tools("Which Handler?", "Invoke Tool", "Retry Tool?", "Back Off", "Invoke Tool")
+
+
+def test_a_tool_that_is_given_up_is_told_to_the_model(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    model.replace([calls(("misbehave", {"how": "throttle"}), step=1), says("sorry")])
+    told = ask(agent_client, "go")
+    assert told.answer == "sorry"
+    tries = ["Invoke Tool", "Retry Tool?"] * 3
+    assert execution_of(stack, told).states == with_tools("Which Handler?", *tries, "Return Error To Agent")
+    [(status, text)] = tool_results(model)
+    assert (status, json.loads(text)["errorCode"]) == ("error", "THROTTLING")
+    assert len(noted_calls(tool_calls, told.turn_id)) == 3
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("raise", "TOOL_ERROR"), ("exit", "TOOL_ERROR"), ("garbage", "INVALID_RESPONSE"), ("fail", "TOOL_ERROR")],
+)
+def test_a_failure_that_is_not_retryable_is_one_attempt_and_one_result(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path, how: str, code: str
+) -> None:
+    model.replace([calls(("misbehave", {"how": how}), step=1), says("sorry")])
+    told = ask(agent_client, "go")
+    assert told.answer == "sorry"
+    assert execution_of(stack, told).states == with_tools(*ONE_CALL, "Retry Tool?", "Return Error To Agent")
+    [(status, text)] = tool_results(model)
+    assert (status, json.loads(text)["errorCode"]) == ("error", code)
+    assert len(noted_calls(tool_calls, told.turn_id)) == 1
+
+
+def test_a_tool_that_hangs_times_out_and_the_turn_goes_on(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([calls(("misbehave", {"how": "hang"}), step=1), says("sorry")])
+    told = ask(agent_client, "go")
+    assert told.answer == "sorry"
+    assert json.loads(tool_results(model)[0][1])["errorCode"] == "TIMEOUT"
+
+
+def test_a_time_out_whose_policy_says_so_fails_the_turn_at_its_state(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([calls(("strict", {"how": "hang"}), step=1)])
+    told = ask(agent_client, "go")
+    assert told.error == "dependencyFailedException"
+    assert "ToolFailedTurn" in told.message
+    execution = execution_of(stack, told)
+    assert (execution.status, execution.error) == ("FAILED", "ToolFailedTurn")
+    assert execution.states == ["Load Memory", "Invoke Model", "Tools Requested?", "Run Tools", *ONE_CALL]
+
+
+def test_an_unknown_tool_is_answered_without_invoking_anything(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([calls(("no_such_tool", {}), step=1), says("sorry")])
+    told = ask(agent_client, "go")
+    assert told.answer == "sorry"
+    assert execution_of(stack, told).states == with_tools("Which Handler?", "Return Error To Agent")
+    [(status, text)] = tool_results(model)
+    assert status == "error"
+    assert json.loads(text)["errorCode"] == "UNKNOWN_TOOL"
+
+
+def test_arguments_that_break_the_schema_never_reach_the_function(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    model.replace([calls(("misbehave", {"how": 5, "extra": True}), step=1), says("sorry")])
+    told = ask(agent_client, "go")
+    [(status, text)] = tool_results(model)
+    assert (status, json.loads(text)["errorCode"]) == ("error", "INVALID_ARGUMENTS")
+    assert "how: 5 is not of type 'string'" in json.loads(text)["errorMessage"]
+    assert noted_calls(tool_calls, told.turn_id) == []
+
+
+def test_a_long_result_travels_by_reference_and_reaches_the_model(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    long = ("misbehave", {"how": "long"})
+    model.replace([calls(long, long, long, long, step=1), says("read")])
+    told = ask(agent_client, "go")
+    assert told.answer == "read"
+    assert all(status == "success" and len(text) > 60_000 for status, text in tool_results(model))
+
+
+def test_the_last_step_is_offered_no_tools_and_answers(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([calls(("echo", {"text": "again"}), step=1), says("enough")])
+    told = ask(agent_client, "go", agentId=LAST_STEP_AGENT)
+    assert told.answer == "enough"
+    last = model.requests[-1].body
+    assert "toolConfig" not in last
+    assert "again" in json.dumps(last["messages"])
+    assert not any("toolUse" in block for message in last["messages"] for block in message["content"])
+
+
+def test_a_throttled_model_is_retried_in_place(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:
+    model.replace([fails("ThrottlingException", 429, times=2), says("at last")])
+    told = ask(agent_client, "go")
+    assert told.answer == "at last"
+    execution = execution_of(stack, told)
+    assert execution.states == NO_TOOLS
+    assert [attempt.error for attempt in execution.visits[1].tries] == ["ModelThrottled", "ModelThrottled", None]
+    assert {request.model_id for request in model.requests} == {"first-model"}
+
+
+def test_the_next_model_answers_when_the_first_is_unavailable(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([fails("ServiceUnavailableException", 503, when={"model": "first-model"}), says("second here")])
+    told = ask(agent_client, "go")
+    assert told.answer == "second here"
+    execution = execution_of(stack, told)
+    assert execution.states == ["Load Memory", "Invoke Model", "Use Next Model", *NO_TOOLS[1:]]
+    assert len(execution.visits[1].tries) == 3
+
+
+def test_a_model_that_rejects_the_request_is_passed_over_at_once(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([fails("AccessDeniedException", 403, when={"model": "first-model"}), says("second here")])
+    told = ask(agent_client, "go")
+    assert told.answer == "second here"
+    assert [request.model_id for request in model.requests] == ["first-model", "second-model"]
+
+
+def test_a_stream_that_breaks_off_is_no_answer(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:
+    model.replace([{"times": 1, "breakAfter": 3, "reply": {"text": "half of an answ"}}, says("the whole answer")])
+    told = ask(agent_client, "go")
+    assert told.answer == "the whole answer"
+
+
+def test_models_that_are_all_refused_fail_the_turn_after_one_more_try_of_the_first(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([fails("AccessDeniedException", 403)])
+    told = ask(agent_client, "go")
+    assert told.error == "dependencyFailedException"
+    execution = execution_of(stack, told)
+    assert (execution.status, execution.error) == ("FAILED", "ModelsExhausted")
+    assert [request.model_id for request in model.requests] == ["first-model", "second-model", "first-model"]
+
+
+def test_every_state_of_the_machine_is_visited_by_some_test_of_this_file(stack: LocalStack) -> None:
+    """Relies on the tests above having run in this session."""
+    stepfunctions = stack.client("stepfunctions")
+    machine = stack.outputs["StateMachineArn"]
+    definition = json.loads(stepfunctions.describe_state_machine(stateMachineArn=machine)["definition"])
+    inner = definition["States"]["Run Tools"]["ItemProcessor"]["States"]
+    visited: set[str] = set()
+    for page in stepfunctions.get_paginator("list_executions").paginate(stateMachineArn=machine):
+        for execution in page["executions"]:
+            history = stepfunctions.get_paginator("get_execution_history")
+            for events in history.paginate(executionArn=execution["executionArn"]):
+                for event in events["events"]:
+                    if "stateEnteredEventDetails" in event:
+                        visited.add(event["stateEnteredEventDetails"]["name"])
+    assert visited >= {*definition["States"], *inner}
+
+
+@pytest.mark.parametrize("function", ["InvokeModelFunction", "LoadMemoryFunction", "WriteMemoryFunction"])
+def test_a_handler_that_is_killed_in_the_middle_of_a_turn_is_run_again(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, function: str
+) -> None:
+    session = new_session()
+    model.replace([says("one", text="^one$"), calls(("echo", {"text": "x"}), text="two", step=1), says("two")])
+    ask(agent_client, "one", session)
+    with Killing(stack, function):
+        told = ask(agent_client, "two", session)
+    assert told.answer == "two"
+    execution = execution_of(stack, told)
+    assert any(attempt.error == "Runtime.ExitError" for visit in execution.visits for attempt in visit.tries)
+    model.replace([says("three")])
+    ask(agent_client, "three", session)
+    texts = [
+        block["text"]
+        for message in model.requests[-1].body["messages"]
+        for block in message["content"]
+        if "text" in block
+    ]
+    assert texts == ["one", "one", "two", "two", "three"]
+
+
+class Killing:
+    """Kills the next process of a function that is busy, once."""
+
+    def __init__(self, stack: LocalStack, function: str) -> None:
+        self._stack = stack
+        self._name = stack.function_name(function)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.0005):
+            for process in self._stack.workers.processes():
+                if process.name == self._name and process.busy:
+                    os.kill(process.pid, signal.SIGKILL)
+                    return
