@@ -93,7 +93,7 @@ class AwsServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Aborts running executions, without telling anyone, and stops listening. The workers are left to their owner."""
+        """Aborts running executions, telling nobody, and stops listening. The workers are left to their owner."""
         if self._stopping.is_set():
             return
         self._stopping.set()

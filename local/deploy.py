@@ -151,10 +151,10 @@ class Deployment:
     api: Api = field(default_factory=lambda: Api(()))
     rules: tuple[Rule, ...] = ()
     asynchronous: dict[str, Delivery] = field(default_factory=dict)
-    refresh: Callable[[], list[str]] = field(default=list)
+    refresh: Callable[[], list[CustomResource]] = field(default=list)
     """Looks at the layers' folders again and updates the custom resources that depend on a changed one.
 
-    Returns the logical ids of what was updated. Raises CustomResourceFailed; what was in force then stays in
+    Returns what was updated. Raises CustomResourceFailed; what was in force then stays in
     force.
     """
     close: Callable[[], None] = field(default=lambda: None)
@@ -541,7 +541,7 @@ class _Deployer:
         except CustomResourceFailed as error:
             raise DeploymentError(_one_line(error)) from error
 
-    def _refresh(self, requests: CustomResources) -> list[str]:
+    def _refresh(self, requests: CustomResources) -> list[CustomResource]:
         changed = [logical_id for logical_id, layer in self._layers.items() if layer.has_changed()]
         for logical_id in changed:
             self._attributes[logical_id] = self._layers[logical_id].arn()
@@ -550,8 +550,8 @@ class _Deployer:
             declared = self._resources[logical_id]["Properties"]
             if not set(references(declared)) & set(changed):
                 continue
-            self._note_custom(requests.update(current, self._custom_properties(declared)))
-            updated.append(logical_id)
+            updated.append(requests.update(current, self._custom_properties(declared)))
+            self._note_custom(updated[-1])
         return updated
 
     def _custom_properties(self, declared: Mapping[str, Any]) -> dict[str, Any]:

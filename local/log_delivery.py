@@ -98,6 +98,8 @@ class LogDelivery:
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[_Line | None] = queue.SimpleQueue()
         self._known: set[tuple[str, str]] = set()
+        self.hidden: set[str] = set()
+        """Names of functions whose lines are not shown; CloudWatch Logs gets them."""
         self.problems: deque[str] = deque(maxlen=_KEPT_PROBLEMS)
         self._thread = threading.Thread(target=self._deliver, name="logs", daemon=True)
         self._thread.start()
@@ -109,7 +111,8 @@ class LogDelivery:
         now = time.time()
         date = datetime.fromtimestamp(now, UTC).strftime("%Y/%m/%d")
         self._queue.put(_Line(function.log_group, f"{date}/{function.name}[$LATEST]", int(now * 1000), text))
-        self._show(readable(text, short_name(function.name, self._prefix), now))
+        if function.name not in self.hidden:
+            self._show(readable(text, short_name(function.name, self._prefix), now))
 
     def problem(self, text: str) -> None:
         """Something that the offline stack itself has to say, in one line."""

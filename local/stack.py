@@ -28,7 +28,7 @@ from local.aws_server import AwsServer, FunctionCode, PortTaken
 from local.bedrock.endpoint import BedrockEndpoint
 from local.bedrock.model_backend import ModelBackend
 from local.bedrock.select import ModelOptionError, select_model
-from local.custom_resources import CustomResourceFailed
+from local.custom_resources import CustomResource, CustomResourceFailed
 from local.deploy import DeployedFunction, Deployment, DeploymentError, deploy
 from local.event_delivery import EventDelivery, execution_event
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, StreamingInvocation
@@ -67,6 +67,7 @@ class LocalStack:
     def __init__(self, options: LocalStackOptions | None = None) -> None:
         self.options = options or LocalStackOptions()
         self._resources = ExitStack()
+        self._session = boto3.Session(region_name=REGION, **CREDENTIALS)
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()
         self._deployment: Deployment
@@ -138,12 +139,13 @@ class LocalStack:
         """A boto3 client of the offline AWS; one for each service, whichever thread asks."""
         with self._clients_lock:
             if service not in self._clients:
-                self._clients[service] = _client(service, self.aws_url)
+                self._clients[service] = self._new_client(service, self.aws_url)
             return self._clients[service]
 
     def caller(self) -> Any:
         """A new boto3 client of the API, as an outside caller has it."""
-        return _client("bedrock-agent-runtime", self.url)
+        with self._clients_lock:
+            return self._new_client("bedrock-agent-runtime", self.url)
 
     def execution_arn(self, turn_id: str) -> str:
         """The ARN of a turn's execution."""
@@ -152,10 +154,6 @@ class LocalStack:
 
     def function_name(self, logical_id: str) -> str:
         return self._deployment.functions[logical_id].name
-
-    def refresh(self) -> list[str]:
-        """Publishes changed agent files now; the stack does so by itself within a second. See Deployment.refresh."""
-        return self._deployment.refresh()
 
     def _start(self) -> None:
         options = self.options
@@ -182,7 +180,7 @@ class LocalStack:
         self._deployment = deploy(
             options.template,
             client=self.client,
-            functions=functions,
+            functions=_ProvisioningFunctions(self._aws, self._workers, self._logs),
             register=self._register,
             parameters=options.parameters,
             stack_name=STACK_NAME,
@@ -209,6 +207,10 @@ class LocalStack:
     def _publish(self, change: ExecutionChange) -> None:
         self._events.publish(execution_event(change))
 
+    def _new_client(self, service: str, url: str) -> Any:
+        config = Config(inject_host_prefix=False, max_pool_connections=32, read_timeout=120)
+        return self._session.client(service, endpoint_url=url, config=config)
+
     def _send_message(self, queue_arn: str, text: str) -> None:
         sqs = self.client("sqs")
         url = sqs.get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
@@ -232,10 +234,22 @@ class _DeployedFunctions:
         return self._aws.function_spec(function)
 
 
+class _ProvisioningFunctions(_DeployedFunctions):
+    """Runs the functions of custom resources. What they log is not shown: the one line that counts is their Reason."""
+
+    def __init__(self, aws: AwsServer, workers: LambdaWorkers, logs: LogDelivery) -> None:
+        super().__init__(aws, workers)
+        self._logs = logs
+
+    def invoke(self, function: str, payload: bytes, trace_header: str | None = None) -> InvokeResult:
+        self._logs.hidden.add(function)
+        return super().invoke(function, payload, trace_header)
+
+
 class _AgentFileWatch:
     """Publishes agent files when they are saved. A broken one is told once; what was published stays in force."""
 
-    def __init__(self, refresh: Callable[[], list[str]], logs: LogDelivery) -> None:
+    def __init__(self, refresh: Callable[[], list[CustomResource]], logs: LogDelivery) -> None:
         self._refresh = refresh
         self._logs = logs
         self._stop = threading.Event()
@@ -249,8 +263,9 @@ class _AgentFileWatch:
     def _watch(self) -> None:
         while not self._stop.wait(_WATCH_SECONDS):
             try:
-                for logical_id in self._refresh():
-                    self._logs.note(f"{logical_id} was updated")
+                for resource in self._refresh():
+                    values = ", ".join(str(value) for value in resource.data.values())
+                    self._logs.note(f"{resource.logical_id} was updated: {values}")
             except CustomResourceFailed as error:
                 self._logs.problem(f"{' '.join(str(error).split())} The version before stays in force.")
             except OSError as error:
@@ -268,9 +283,3 @@ def _require_free(port: int, option: str) -> None:
                 f"port {port} cannot be used ({error.strerror}): choose another with {option} PORT, "
                 f"or make up {name}=PORT"
             ) from error
-
-
-def _client(service: str, url: str) -> Any:
-    session = boto3.Session(region_name=REGION, **CREDENTIALS)
-    config = Config(inject_host_prefix=False, max_pool_connections=32, read_timeout=120)
-    return session.client(service, endpoint_url=url, config=config)

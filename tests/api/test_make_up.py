@@ -138,13 +138,25 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def refused(*arguments: str) -> str:
-    """Runs `up`, which must fail at once: the one line on stderr."""
-    command = [sys.executable, "-m", "local", "up", "--port", "0", "--aws-port", "0", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
-    lines = ended.stderr.splitlines()
-    assert (ended.returncode, ended.stdout, len(lines)) == (1, "", 1), ended.stderr
-    return lines[0]
+def stop_and_leave_nothing(up: Up, number: signal.Signals) -> None:
+    processes = descendants(up.process.pid)
+    assert len(processes) > 3
+    assert up.stop(number) == 0
+    wait_until(lambda: not any(is_alive(pid) for pid in processes), "the end of every process")
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Calls `up`, which must fail: the one line that it writes to stderr."""
+
+    def call(*arguments: str) -> str:
+        status = main(["up", "--port", "0", "--aws-port", "0", *arguments])
+        printed = capsys.readouterr()
+        assert (status, printed.out) == (1, "")
+        [line] = printed.err.splitlines()
+        return line
+
+    return call
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -154,10 +166,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_no_process(start: Callable[...
     assert re.fullmatch(r"aws http://127\.0\.0\.1:\d+", up.printed[1])
     assert re.fullmatch(r"ready http://127\.0\.0\.1:\d+", up.printed[2])
     assert "48,392.50" in answer(up.client("bedrock-agent-runtime"), "What is the balance of account 12345?")
-    processes = descendants(up.process.pid)
-    assert len(processes) > 3
-    assert up.stop(number) == 0
-    wait_until(lambda: not any(is_alive(pid) for pid in processes), "the end of every process")
+    stop_and_leave_nothing(up, signal.SIGINT)
     for url in (up.url, up.aws_url):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), WAIT_SECONDS)
@@ -189,23 +198,37 @@ def test_a_saved_agent_file_is_published_and_a_broken_one_is_told_and_changes_no
 
     file.write_text(json.dumps(definition))
     wait_until(lambda: version() == "3", "version 3")
+    assert "BANKASSIST:1" in up.error_line("PublishedAgents was updated")
+    stop_and_leave_nothing(up, signal.SIGTERM)
 
 
-def test_a_taken_port_is_one_line() -> None:
+def test_a_taken_port_ends_the_process_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"port {port} " in refused("--port", port)
+        command = [sys.executable, "-m", "local", "up", "--port", port]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    [line] = ended.stderr.splitlines()
+    assert f"port {port} " in line
+    assert "make up PORT=" in line
+
+
+def test_a_taken_port_of_aws_is_one_line(refused: Callable[..., str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
         assert f"port {port} " in refused("--aws-port", port)
 
 
-def test_a_missing_template_and_a_model_that_is_not_there_are_one_line(tmp_path: Path) -> None:
+def test_a_missing_template_and_a_model_that_is_not_there_are_one_line(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
     assert f"{tmp_path}/none.yaml" in refused("--template", str(tmp_path / "none.yaml"))
     assert f"{tmp_path}/none.json" in refused("--model", f"script:{tmp_path}/none.json")
     assert "MODEL=gpt" in refused("--model", "gpt")
     assert "NoSuchParameter" in refused("--parameter", "NoSuchParameter=1")
 
 
-def test_a_broken_template_is_named_with_its_line(project: Path) -> None:
+def test_a_broken_template_is_named_with_its_line(refused: Callable[..., str], project: Path) -> None:
     template = project / "template.yaml"
     text = template.read_text()
     template.write_text(text.replace('"CodeUri": "tools"', '"CodeUri": "no-tools"'))
@@ -216,7 +239,7 @@ def test_a_broken_template_is_named_with_its_line(project: Path) -> None:
     assert re.search(r"template\.yaml:\d+: ", refused("--template", str(template)))
 
 
-def test_a_broken_definition_is_named_with_its_line(project: Path) -> None:
+def test_a_broken_definition_is_named_with_its_line(refused: Callable[..., str], project: Path) -> None:
     file = project / "statemachines" / "agent_turn.asl.json"
     lines = file.read_text().splitlines()
     target = next(number for number, line in enumerate(lines, start=1) if '"Next": "Invoke Model"' in line)
@@ -230,7 +253,7 @@ def test_a_broken_definition_is_named_with_its_line(project: Path) -> None:
     assert f"agent_turn.asl.json:{target}:" in refused("--template", str(project / "template.yaml"))
 
 
-def test_a_broken_agent_file_is_named_with_its_place(project: Path) -> None:
+def test_a_broken_agent_file_is_named_with_its_place(refused: Callable[..., str], project: Path) -> None:
     file = project / "agents" / f"{TEST_AGENT.lower()}.json"
     definition = json.loads(file.read_text())
     file.write_text(json.dumps({**definition, "limits": {"maxSteps": 0}}))

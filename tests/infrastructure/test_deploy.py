@@ -245,7 +245,7 @@ class TestCustomResources:
         [created] = deployer.functions.forget()
         assert deployment.refresh() == []
         (project.folder / "files" / "a.json").write_text('{"a": 1}')
-        assert deployment.refresh() == ["Published"]
+        assert [resource.logical_id for resource in deployment.refresh()] == ["Published"]
         [updated] = deployer.functions.forget()
         assert updated["RequestType"] == "Update"
         assert updated["PhysicalResourceId"] == "one"
@@ -264,7 +264,7 @@ class TestCustomResources:
         assert deployment.refresh() == []
         deployer.functions.reply = good
         (project.folder / "files" / "b.json").write_text("{}")
-        assert deployment.refresh() == ["Published"]
+        assert [resource.logical_id for resource in deployment.refresh()] == ["Published"]
         assert deployer.functions.requests[-1]["OldResourceProperties"] == created["ResourceProperties"]
 
     def test_a_new_physical_id_deletes_the_old_one(self, deployer: Deployer, project: Project) -> None:

@@ -50,6 +50,10 @@ class Interrupted(BaseException):
     """The process dies here: like a kill, nothing of the runtime catches it."""
 
 
+def die() -> None:
+    raise Interrupted
+
+
 @dataclass(slots=True)
 class StandingClock:
     """Stands for the module `time` in `turnwright.clock`."""

@@ -1,14 +1,14 @@
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from threading import Barrier
 
 import pytest
 
-from tests.unit.stored_turns import SESSION, A, B, C, StoredTurns, step, text
+from tests.unit.stored_turns import SESSION, A, B, C, Interrupted, StoredTurns, die, step, text
 from turnwright import keys
 from turnwright.attributes import SESSION_BYTES
 from turnwright.errors import InvalidRequest, LeaseLost, SessionBusy, TurnAlreadyEnded
 from turnwright.sessions import Sessions, lease_expiry
+from turnwright.table import Delete
 from turnwright.turns import Status, Turn, Turns
 
 
@@ -220,21 +220,16 @@ def test_a_beginning_that_dies_anywhere_is_completed_by_its_repeat(
     stored.run(C, sessionAttributes={"name": "Ann"})
     expected = stored.begin(A, words="x" * text_bytes)
     undisturbed = stored.items()
-    for key in (keys.turn_header(A),):
-        stored.dynamodb.client.delete_item(TableName=stored.table.name, Key={"PK": {"S": key.pk}, "SK": {"S": key.sk}})
+    stored.table.delete(Delete(keys.turn_header(A)))
     Sessions(stored.table).release(SESSION, A)
     stored.dynamodb.forget()
     getattr(stored.dynamodb, when)[request_number] = die
 
-    with suppress(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         stored.begin(A, words="x" * text_bytes)
 
     assert stored.begin(A, words="x" * text_bytes) == expected
     assert stored.items() == undisturbed
-
-
-def die() -> None:
-    raise KeyboardInterrupt
 
 
 def test_attributes_that_do_not_fit_the_session_refuse_the_turn_and_leave_the_session_as_it_was(

@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from threading import Barrier
 from typing import Any
 
@@ -12,6 +11,7 @@ from tests.unit.stored_turns import (
     B,
     Interrupted,
     StoredTurns,
+    die,
     step,
     text,
     tool_result,
@@ -29,10 +29,6 @@ def one_tool_turn(stored: StoredTurns, turn_id: str = A, **request: Any) -> Turn
     turn = stored.begin(turn_id, words="Balance?", **request)
     stored.journal(turn, step(1, tool_use()), step(2, text("5 USD"), tool_result(sessionAttributes={"last": "1"})))
     return turn
-
-
-def die() -> None:
-    raise Interrupted
 
 
 def test_a_commit_writes_the_event_the_session_and_the_header(stored: StoredTurns) -> None:
@@ -134,9 +130,8 @@ def test_a_commit_that_dies_anywhere_is_all_or_nothing_and_completed_by_its_repe
     stored.journal(turn, step(1, text(answer)))
     memory = stored.memory()
     stored.dynamodb.forget()
-    stored.agent()
-    getattr(stored.dynamodb, when)[request_number + 1] = die
-    with suppress(Interrupted):
+    getattr(stored.dynamodb, when)[request_number] = die
+    with pytest.raises(Interrupted):
         stored.commit(turn)
     half = stored.memory()
     committed = stored.header(A).status is Status.COMMITTED
@@ -182,11 +177,12 @@ def test_a_turn_that_is_declared_failed_while_it_commits_writes_nothing(stored: 
 def before_transaction(stored: StoredTurns, do: Callable[[], None]) -> None:
     """Requests of a commit: the alias (this test's own), the header, the journal, then the transaction."""
     stored.dynamodb.forget()
-    stored.dynamodb.before[3] = lambda: (assert_transaction(stored), do())
 
+    def act() -> None:
+        assert stored.dynamodb.operations[-1] == "transact_write_items"
+        do()
 
-def assert_transaction(stored: StoredTurns) -> None:
-    assert stored.dynamodb.operations[-1] == "transact_write_items"
+    stored.dynamodb.before[3] = act
 
 
 def test_a_failed_turn_leaves_the_session_exactly_as_it_was(stored: StoredTurns) -> None:

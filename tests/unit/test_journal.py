@@ -64,7 +64,7 @@ def test_a_long_message_goes_to_the_bucket_in_the_turns_folder_and_comes_back_wh
 
     assert journal(stored).step(1) == recorded
     assert [name.rpartition("/")[0] for name in stored.objects()] == [f"turns/{A}"]
-    item = stored.items()[tuple(keys.journal_step(A, 1))]
+    item = stored.items()[keys.journal_step(A, 1)]
     assert sum(len(str(value)) for value in item.values()) < 1_000
 
 

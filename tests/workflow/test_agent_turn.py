@@ -182,7 +182,7 @@ def test_a_long_result_travels_by_reference_and_reaches_the_model(
 def test_the_last_step_is_offered_no_tools_and_answers(
     stack: LocalStack, model: ScriptedModel, agent_client: Any
 ) -> None:
-    model.replace([calls(("echo", {"text": "again"}), step=1), says("enough")])
+    model.replace([{**calls(("echo", {"text": "again"})), "times": 1}, says("enough")])
     told = ask(agent_client, "go", agentId=LAST_STEP_AGENT)
     assert told.answer == "enough"
     last = model.requests[-1].body

@@ -1,0 +1,67 @@
+"""A turn in a table as its states leave it, for tests of those who look at it from outside."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+from turnwright import keys
+from turnwright.documents import Documents
+from turnwright.table import Put, Table
+from turnwright.traces import Traces
+
+from tests.unit import samples
+
+STATE_MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:AgentTurn"
+
+
+def client_error(code: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "because"}}, operation)
+
+
+@dataclass
+class FakeStepFunctions:
+    """Keeps what it is asked to start. `refusal` is raised by either call; executions are described by `execution`."""
+
+    execution: dict[str, Any] | None = None
+    refusal: Exception | None = None
+    started: list[dict[str, Any]] = field(default_factory=list)
+    described: list[str] = field(default_factory=list)
+
+    def start_execution(self, **arguments: Any) -> dict[str, Any]:
+        self.started.append(arguments)
+        if self.refusal:
+            raise self.refusal
+        return {"executionArn": f"arn:aws:states:us-east-1:123456789012:execution:AgentTurn:{arguments['name']}"}
+
+    def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803
+        self.described.append(executionArn)
+        if self.refusal:
+            raise self.refusal
+        if self.execution is None:
+            raise client_error("ExecutionDoesNotExist", "DescribeExecution")
+        return {"input": "{}", "name": executionArn.rpartition(":")[2], **self.execution}
+
+
+class StoredTurn:
+    """One turn's header and trace events, written as its states do."""
+
+    def __init__(self, table: Table, documents: Documents, turn_id: str) -> None:
+        self.turn = samples.turn(turnId=turn_id)
+        self._table = table
+        self._documents = documents
+        self.traces = Traces(table, documents, self.turn)
+
+    def _header(self, status: str, **fields: Any) -> None:
+        key = keys.turn_header(self.turn.turnId)
+        self._table.put(Put(key, {**self.turn.encode(), "status": status, **fields}))
+
+    def run(self) -> None:
+        self._header("RUNNING")
+
+    def commit(self, answer: str) -> None:
+        key = keys.turn_object(self.turn.turnId, "answer")
+        self._header("COMMITTED", answer=json.dumps(self._documents.stow(answer, lambda digest: key, 1_000)))
+
+    def fail(self, error: str, cause: str = "", state: str = "Invoke Model") -> None:
+        self._header("FAILED", failure=json.dumps({"error": error, "cause": cause, "state": state}))

@@ -1,0 +1,301 @@
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+import record_failure
+from tests.unit.stored_turns import A, B, Interrupted, StoredTurns, die
+from turnwright import keys
+from turnwright.errors import LeaseLost, SessionBusy
+from turnwright.failures import ExecutionFailure, read_failure, record
+from turnwright.turns import Status, Turns
+
+ARN = f"arn:aws:states:us-east-1:123456789012:execution:turns:{A}"
+
+
+@dataclass(slots=True)
+class Queue:
+    """The dead-letter queue. `lost` makes as many sends fail."""
+
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    lost: int = 0
+
+    def send_message(self, *, QueueUrl: str, MessageBody: str) -> None:  # noqa: N803 (SQS's names)
+        assert QueueUrl == "https://queue"
+        if self.lost:
+            self.lost -= 1
+            raise Interrupted
+        self.letters.append(json.loads(MessageBody))
+
+
+@dataclass(slots=True)
+class Executions:
+    """Step Functions with one execution."""
+
+    execution: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803 (Step Functions' name)
+        assert executionArn == ARN
+        return self.execution
+
+    def get_execution_history(self, *, reverseOrder: bool, **_arguments: Any) -> dict[str, Any]:  # noqa: N803
+        assert reverseOrder
+        return {"events": self.history[::-1]}
+
+
+def failure(stored: StoredTurns, turn_id: str = A, error: str = "ModelsExhausted", **fields: Any) -> ExecutionFailure:
+    return ExecutionFailure(
+        **{
+            "execution_arn": ARN,
+            "turn_id": turn_id,
+            "request": stored.request(turn_id).encode(),
+            "status": "FAILED",
+            "error": error,
+            "cause": "c",
+            "state": "Invoke Model",
+            **fields,
+        }
+    )
+
+
+def letter(failed: ExecutionFailure) -> dict[str, Any]:
+    return {"turnId": failed.turn_id, "executionArn": ARN, "failure": failed.summary, "input": failed.request}
+
+
+def test_a_failed_turn_is_recorded_its_session_freed_and_the_turn_dead_lettered(stored: StoredTurns) -> None:
+    stored.begin(A)
+    queue, failed = Queue(), failure(stored)
+
+    assert record(stored.table, queue, "https://queue", failed) is True
+
+    assert queue.letters == [letter(failed)]
+    header = stored.header(A)
+    assert (header.status, header.failure) == (
+        Status.FAILED,
+        {"error": "ModelsExhausted", "cause": "c", "executionStatus": "FAILED", "state": "Invoke Model"},
+    )
+    assert "leaseOwner" not in stored.session()
+
+
+def test_a_failure_recorded_twice_leaves_what_it_left_the_first_time(stored: StoredTurns) -> None:
+    stored.begin(A)
+    failed = failure(stored)
+    record(stored.table, Queue(), "https://queue", failed)
+    before = stored.items()
+
+    record(stored.table, Queue(), "https://queue", failed)
+
+    assert stored.items() == before
+
+
+def test_a_failure_recorded_again_while_the_next_turn_runs_does_not_touch_it(stored: StoredTurns) -> None:
+    stored.begin(A)
+    failed = failure(stored)
+    record(stored.table, Queue(), "https://queue", failed)
+    stored.begin(B)
+    before = stored.items()
+
+    record(stored.table, Queue(), "https://queue", failed)
+
+    assert stored.items() == before
+
+
+def test_a_committed_turn_stays_committed_and_is_not_dead_lettered(stored: StoredTurns) -> None:
+    """Its execution failed after the commit: the response of Write Memory was lost each time."""
+    stored.run(A)
+    before, queue = stored.items(), Queue()
+
+    assert record(stored.table, queue, "https://queue", failure(stored)) is False
+
+    assert (stored.items(), queue.letters) == (before, [])
+
+
+def test_a_refused_turn_is_not_dead_lettered_and_the_running_one_keeps_its_session(stored: StoredTurns) -> None:
+    stored.begin(A)
+    with pytest.raises(SessionBusy):
+        stored.begin(B)
+    session, running, queue = stored.session(), stored.header(A), Queue()
+
+    assert record(stored.table, queue, "https://queue", failure(stored, B, "SessionBusy", state="Load Memory")) is False
+
+    assert queue.letters == []
+    assert (stored.session(), stored.header(A)) == (session, running)
+    assert stored.header(B).failure["error"] == "SessionBusy"
+
+
+def test_a_redriven_turn_that_finds_its_session_busy_is_dead_lettered_again(stored: StoredTurns) -> None:
+    """It had begun: nobody but the dead-letter queue keeps it."""
+    turn = stored.begin(A)
+    record(stored.table, Queue(), "https://queue", failure(stored))
+    stored.begin(B)
+    with pytest.raises(SessionBusy):
+        Turns(stored.table).resume(turn)
+    session, queue, failed = stored.session(), Queue(), failure(stored, error="SessionBusy")
+
+    assert record(stored.table, queue, "https://queue", failed) is True
+
+    assert queue.letters == [letter(failed)]
+    assert stored.session() == session
+
+
+def test_a_redriven_turn_whose_session_went_on_fails_and_stays_without_a_trace_in_it(stored: StoredTurns) -> None:
+    turn = stored.begin(A)
+    record(stored.table, Queue(), "https://queue", failure(stored))
+    stored.run(B, words="Meanwhile")
+    memory = stored.memory()
+
+    with pytest.raises(LeaseLost):
+        Turns(stored.table).resume(turn)
+    record(stored.table, Queue(), "https://queue", failure(stored, error="LeaseLost"))
+
+    assert stored.memory() == memory
+    assert stored.header(A).failure["error"] == "LeaseLost"
+
+
+def test_a_turn_that_died_between_its_claim_and_its_header_gives_the_session_back(stored: StoredTurns) -> None:
+    stored.dynamodb.forget()
+    stored.dynamodb.before[3] = die
+    with pytest.raises(Interrupted):
+        stored.begin(A)
+    assert (stored.session()["leaseOwner"], stored.table.get(keys.turn_header(A))) == (A, None)
+    queue, failed = Queue(), failure(stored, error="States.Timeout")
+
+    record(stored.table, queue, "https://queue", failed)
+
+    assert "leaseOwner" not in stored.session()
+    assert stored.header(A).status is Status.FAILED
+    assert queue.letters == [letter(failed)]
+
+
+def test_a_turn_of_an_agent_that_is_gone_is_recorded_and_dead_lettered(stored: StoredTurns) -> None:
+    queue = Queue()
+    request = {**stored.request(A).encode(), "agentId": "NOBODY"}
+
+    assert record(stored.table, queue, "https://queue", failure(stored, request=request, error="AgentNotFound")) is True
+
+    assert stored.header(A).status is Status.FAILED
+    assert [each["turnId"] for each in queue.letters] == [A]
+    assert stored.memory() == {}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("request_number", range(3))
+def test_a_record_that_dies_anywhere_is_completed_by_its_repeat(
+    stored: StoredTurns, when: str, request_number: int
+) -> None:
+    stored.begin(A)
+    queue, failed = Queue(), failure(stored)
+    stored.dynamodb.forget()
+    getattr(stored.dynamodb, when)[request_number] = die
+    with pytest.raises(Interrupted):
+        record(stored.table, queue, "https://queue", failed)
+    assert queue.letters == []
+
+    record(stored.table, queue, "https://queue", failed)
+
+    assert queue.letters == [letter(failed)]
+    assert stored.header(A).failure == failed.summary
+    assert "leaseOwner" not in stored.session()
+
+
+def test_a_letter_that_could_not_be_sent_is_sent_by_the_repeat(stored: StoredTurns) -> None:
+    stored.begin(A)
+    queue, failed = Queue(lost=1), failure(stored)
+    with pytest.raises(Interrupted):
+        record(stored.table, queue, "https://queue", failed)
+
+    record(stored.table, queue, "https://queue", failed)
+
+    assert queue.letters == [letter(failed)]
+
+
+def test_a_letter_of_the_longest_input_fits_the_queue(stored: StoredTurns) -> None:
+    queue = Queue()
+    request = stored.request(A, words="€" * 349_525).encode()
+
+    record(stored.table, queue, "https://queue", failure(stored, request=request, cause="€" * 4_000))
+
+    assert len(json.dumps(queue.letters[0], ensure_ascii=False).encode()) < 32_000
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
+def test_an_execution_that_runs_again_or_has_succeeded_is_no_failure(status: str) -> None:
+    assert read_failure(Executions({"status": status}), ARN, find_state=True) is None
+
+
+@pytest.mark.parametrize(
+    ("described", "error", "cause"),
+    [
+        ({"error": "LeaseLost", "cause": '{"errorMessage": "gone", "errorType": "LeaseLost"}'}, "LeaseLost", "gone"),
+        ({"error": "States.Runtime", "cause": "not JSON {"}, "States.Runtime", "not JSON {"),
+        ({"error": "E", "cause": '["a list"]'}, "E", '["a list"]'),
+        ({"error": "E", "cause": "x" * 32_000}, "E", "x" * 4_000),
+        ({}, "FAILED", ""),
+    ],
+)
+def test_a_failure_is_read_as_step_functions_describes_it(described: dict[str, str], error: str, cause: str) -> None:
+    client = Executions(
+        {"status": "FAILED", "name": A, "input": '{"turnId": 1}', **described},
+        [
+            {"type": "TaskStateEntered", "stateEnteredEventDetails": {"name": "Load Memory"}},
+            {"type": "TaskStateExited"},
+            {"type": "TaskStateEntered", "stateEnteredEventDetails": {"name": "Invoke Model"}},
+            {"type": "ExecutionFailed"},
+        ],
+    )
+
+    expected = ExecutionFailure(ARN, A, {"turnId": 1}, "FAILED", error, cause, "Invoke Model")
+    assert read_failure(client, ARN, find_state=True) == expected
+    summary = {"error": error, "cause": cause, "executionStatus": "FAILED"}
+    assert expected.summary == {**summary, "state": "Invoke Model"}
+    unsought = read_failure(client, ARN, find_state=False)
+    assert unsought
+    assert unsought.summary == summary
+
+
+def handle(monkeypatch: pytest.MonkeyPatch, stored: StoredTurns, **execution: Any) -> Queue:
+    """One delivery of the event to the handler."""
+    queue = Queue()
+    described = {"name": A, "input": json.dumps(stored.request(A).encode()), **execution}
+    monkeypatch.setattr("turnwright.clients.stepfunctions", lambda: Executions(described))
+    monkeypatch.setattr("turnwright.clients.sqs", lambda: queue)
+    record_failure.handler({"detail": {"executionArn": ARN, "status": "FAILED"}}, None)
+    return queue
+
+
+def test_an_event_of_a_stopped_execution_frees_the_session(
+    stored: StoredTurns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored.begin(A)
+
+    queue = handle(monkeypatch, stored, status="ABORTED")
+
+    assert [each["failure"] for each in queue.letters] == [
+        {"error": "ABORTED", "cause": "", "executionStatus": "ABORTED"}
+    ]
+    assert stored.begin(B)
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
+def test_an_event_that_comes_after_the_redrive_changes_nothing(
+    stored: StoredTurns, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    stored.begin(A)
+    before = stored.items()
+
+    queue = handle(monkeypatch, stored, status=status)
+
+    assert (stored.items(), queue.letters) == (before, [])
+
+
+def test_an_event_that_comes_after_the_commit_changes_nothing(
+    stored: StoredTurns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored.run(A)
+    before = stored.items()
+
+    queue = handle(monkeypatch, stored, status="FAILED", error="States.Timeout")
+
+    assert (stored.items(), queue.letters) == (before, [])

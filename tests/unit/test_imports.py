@@ -1,0 +1,97 @@
+"""What importing costs and needs, in a fresh interpreter with an empty environment."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIME = ROOT / "functions" / "runtime"
+HANDLERS = sorted(path.stem for path in RUNTIME.glob("*.py"))
+
+RULES = [
+    "action_groups",
+    "agents",
+    "attributes",
+    "clock",
+    "converse",
+    "errors",
+    "event_stream",
+    "keys",
+    "policy",
+    "requests",
+    "surrogates",
+    "tool_failures",
+    "wire_errors",
+]
+"""The modules of `turnwright` that know no AWS."""
+
+IMPORT = """
+import json, os, socket, sys
+
+class NoEnvironment(dict):
+    def _refuse(self, *_):
+        raise AssertionError("the project reads the environment when it is imported")
+    __getitem__ = get = __contains__ = __iter__ = keys = items = copy = _refuse
+
+def no_network(*_):
+    raise AssertionError("an import opens a socket")
+
+socket.socket.connect = no_network
+sys.path.insert(0, sys.argv[1])
+before = set(sys.modules)
+__import__(sys.argv[2])
+print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - before)))
+"""
+
+
+def imported_by(module: str) -> set[str]:
+    """The top-level packages that importing `module` brings in. Nothing may need the environment or the network."""
+    ran = subprocess.run(
+        [sys.executable, "-c", IMPORT, RUNTIME, module], env={}, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    return set(json.loads(ran.stdout))
+
+
+def test_there_is_a_handler_module_for_each_function() -> None:
+    assert HANDLERS == [
+        "invoke_agent",
+        "invoke_model",
+        "invoke_tool",
+        "load_memory",
+        "publish_agents",
+        "record_failure",
+        "write_memory",
+    ]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_handler_is_imported_without_environment_or_network_and_without_what_it_may_not_need(handler: str) -> None:
+    assert imported_by(handler) & {"jsonschema", "pydantic", "aws_xray_sdk", "moto"} == set()
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_handler_is_short(handler: str) -> None:
+    assert len((RUNTIME / f"{handler}.py").read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("module", RULES)
+def test_a_module_of_rules_knows_no_aws_and_no_log(module: str) -> None:
+    assert imported_by(f"turnwright.{module}") & {"boto3", "botocore", "aws_lambda_powertools", "jsonschema"} == set()
+
+
+def test_the_streaming_loop_starts_with_the_standard_library_alone() -> None:
+    assert imported_by("turnwright.streaming_runtime") & {"boto3", "botocore", "aws_lambda_powertools"} == set()
+
+
+def test_only_settings_reads_the_environment_and_only_clients_makes_clients() -> None:
+    sources = {path.relative_to(RUNTIME).as_posix(): path.read_text() for path in RUNTIME.rglob("*.py")}
+
+    assert [name for name, source in sorted(sources.items()) if "os.environ" in source] == [
+        "turnwright/settings.py",
+        "turnwright/streaming_runtime.py",
+    ], "the runtime loop is what the Lambda service starts, before any settings"
+    assert [name for name, source in sorted(sources.items()) if "boto3.client" in source] == ["turnwright/clients.py"]
