@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-from local.api_gateway import Functions
+from local.invocations import Functions
 
 RequestType = Literal["Create", "Update", "Delete"]
 

@@ -64,7 +64,9 @@ def run(model: str, events: Path) -> int:
             told = _converse(caller, request)
             execution = read_execution(stack.client("stepfunctions"), stack.execution_arn(told.turn_id))
             _show(told, execution, paint)
-    print(f"\n{paint('Next', 'bold')}: make up serves the same on 127.0.0.1:3000 for your own client; README.md shows one.")
+    print(
+        f"\n{paint('Next', 'bold')}: make up serves the same on 127.0.0.1:3000 for your own client; README.md shows one."
+    )
     return 0
 
 

@@ -15,14 +15,16 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from botocore.exceptions import ClientError
 
-from local.api_gateway import ACCOUNT_ID, Api, Functions, Route
 from local.custom_resources import CustomResource, CustomResourceFailed, CustomResources
 from local.definitions import Definition, DefinitionError, check_definition
 from local.intrinsics import CannotResolve, Resolver, references
+from local.invocations import Functions
+from local.proxy_integration import ACCOUNT_ID
+from local.routes import Api, UnsupportedApi, read_api
 from local.sam_yaml import LOCAL_BUCKET, REGION, Template, load_template, transform
 
 CARRIED_BY_MOTO = frozenset(
@@ -43,7 +45,7 @@ CARRIED_BY_MOTO = frozenset(
 )
 
 HANDLED_HERE: Mapping[str, str] = {
-    "AWS::ApiGateway::RestApi": "moto has no Lambda proxy; the paths become routes of local.api_gateway",
+    "AWS::ApiGateway::RestApi": "moto has no Lambda proxy; local.routes reads it, local.api_gateway serves it",
     "AWS::ApiGateway::Deployment": "part of the API above",
     "AWS::ApiGateway::Stage": "part of the API above; gives the stage its name",
     "AWS::ApiGateway::Account": "says which role API Gateway logs with; offline the functions alone log",
@@ -67,7 +69,6 @@ SET_AFTERWARDS: Mapping[tuple[str, str], str] = {
 }
 
 _CREATION_FAULTS = (ClientError, OSError)
-_INTEGRATION = re.compile(r"/functions/arn:[^/]*:function:([^/:]+)(?::[^/]+)?/(?:response-streaming-)?invocations$")
 _LAYER_DIGEST_LENGTH = 10
 _TARGET_PROPERTIES = frozenset({"Id", "Arn", "RetryPolicy", "DeadLetterConfig"})
 _UNPUBLISHED = re.compile(r"(^|/)(\.[^/]*|__pycache__|[^/]*~|[^/]*\.py[co])(/|$)")
@@ -440,7 +441,12 @@ class _Deployer:
         for logical_id, properties in self._of_type("AWS::ApiGateway::RestApi"):
             stages = [stage["StageName"] for _, stage in self._of_type("AWS::ApiGateway::Stage")]
             resolved = self._resolver.resolve(properties)
-            self._deployment.api = self._api(logical_id, resolved, str(stages[0]) if stages else "local")
+            try:
+                self._deployment.api = read_api(
+                    resolved, str(self._attributes[logical_id]), str(stages[0]) if stages else "local"
+                )
+            except UnsupportedApi as error:
+                raise self._fault(f"{logical_id}: {error}", "Resources", logical_id) from error
         self._deployment.rules = tuple(
             self._rule(logical_id, self._resolver.resolve(properties))
             for logical_id, properties in self._of_type("AWS::Events::Rule")
@@ -453,60 +459,6 @@ class _Deployer:
                 float(resolved.get("MaximumEventAgeInSeconds", 21600)),
                 on_failure.get("Destination"),
             )
-
-    def _api(self, logical_id: str, properties: Mapping[str, Any], stage: str) -> Api:
-        body = properties.get("Body")
-        if not isinstance(body, Mapping):
-            raise self._fault(f"{logical_id}: the API's definition must stand in the template", "Resources", logical_id)
-        binary = [
-            *(properties.get("BinaryMediaTypes") or ()),
-            *(body.get("x-amazon-apigateway-binary-media-types") or ()),
-        ]
-        routes = [
-            self._route(logical_id, body, method, path, operation)
-            for path, operations in body["paths"].items()
-            for method, operation in operations.items()
-            if method != "parameters"
-        ]
-        return Api(
-            tuple(routes),
-            frozenset(str(media_type).replace("~1", "/").lower() for media_type in binary),
-            str(self._attributes[logical_id]),
-            stage,
-        )
-
-    def _route(
-        self, logical_id: str, body: Mapping[str, Any], method: str, path: str, operation: Mapping[str, Any]
-    ) -> Route:
-        integration = operation.get("x-amazon-apigateway-integration") or {}
-        function = _INTEGRATION.search(str(integration.get("uri")))
-        if integration.get("type") != "aws_proxy" or function is None:
-            raise self._fault(
-                f"{method.upper()} {path}: the offline stack knows Lambda proxy integrations only",
-                "Resources",
-                logical_id,
-            )
-        authorization: Literal["NONE", "AWS_IAM"] = "NONE"
-        schemes = {
-            **(body.get("securityDefinitions") or {}),
-            **((body.get("components") or {}).get("securitySchemes") or {}),
-        }
-        for name in [name for requirement in operation.get("security") or () for name in requirement]:
-            if name == "NONE":
-                continue
-            if (schemes.get(name) or {}).get("x-amazon-apigateway-authtype") != "awsSigv4":
-                raise self._fault(
-                    f"{path}: the offline stack does not know the authorizer {name}", "Resources", logical_id
-                )
-            authorization = "AWS_IAM"
-        return Route(
-            "ANY" if method == "x-amazon-apigateway-any-method" else method.upper(),
-            path,
-            function[1],
-            integration.get("responseTransferMode") == "STREAM",
-            authorization,
-            int(integration.get("timeoutInMillis", 29000)) / 1000,
-        )
 
     def _rule(self, logical_id: str, properties: Mapping[str, Any]) -> Rule:
         targets = []

@@ -19,9 +19,10 @@ from typing import Any
 
 from moto.events.models import EventPattern
 
-from local.api_gateway import ACCOUNT_ID, Functions, Invocation
 from local.deploy import Delivery, Rule, Target
+from local.invocations import Functions, Invocation
 from local.moto_patches.hooks import ExecutionChange
+from local.proxy_integration import ACCOUNT_ID
 from local.sam_yaml import REGION
 
 LARGEST_EVENT_DATA = 248 * 1024

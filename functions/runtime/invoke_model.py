@@ -26,5 +26,6 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         stopReason=step.stop_reason,
         usage=step.usage,
         latencyMs=step.latency_ms,
+        **store.consumed.fields(),
     )
     return {"toolCalls": tool_calls(step, agent)}

@@ -30,7 +30,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     try:
         result = gateway.attempt(event["step"], call, event["attempt"])
     except ToolAttemptFailed as failure:
-        log.warning("tool attempt failed", failure=str(failure))
+        log.warning("tool attempt failed", failure=str(failure), **store.consumed.fields())
         raise
-    log.info("tool invoked", status=result["status"])
+    log.info("tool invoked", status=result["status"], **store.consumed.fields())
     return result

@@ -18,7 +18,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         Turns(store).resume(turn)
     agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
     header = commit(store, documents(), turn, agent)
-    turn_logger(turn, step=event["step"]).info("turn committed", usage=header.usage)
+    turn_logger(turn, step=event["step"]).info("turn committed", usage=header.usage, **store.consumed.fields())
     return {
         "turnId": turn.turnId,
         "status": header.status,

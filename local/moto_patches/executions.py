@@ -44,7 +44,7 @@ _ENDS = (
     HistoryEventType.ExecutionTimedOut,
 )
 
-_starting = threading.RLock()
+starting = threading.RLock()
 
 
 def start_by_name_once() -> None:
@@ -63,7 +63,7 @@ def start_by_name_once() -> None:
         ) -> Any:
             name = name or str(uuid.uuid4())
             backend._validate_name(name)
-            with _starting:
+            with starting:
                 return original(backend, state_machine_arn, name, execution_input or "{}", trace_header)
 
         return start_execution

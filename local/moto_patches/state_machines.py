@@ -9,7 +9,7 @@ from moto.stepfunctions.models import StateMachineVersion
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
 from moto.stepfunctions.responses import StepFunctionResponse
 
-from local.moto_patches.executions import _starting
+from local.moto_patches.executions import starting
 from local.moto_patches.replacing import replace, replace_class_method
 
 
@@ -125,7 +125,7 @@ def start_versions_and_aliases() -> None:
                 return original(backend, state_machine_arn, *args, **kwargs)
             started_as["stateMachineVersionArn"] = machine.arn
             source = backend.describe_state_machine(head)
-            with _starting:  # executions belong to the machine; it is snapshot with the version's definition
+            with starting:  # executions belong to the machine; it is snapshot with the version's definition
                 newest, source.definition = source.definition, machine.definition
                 try:
                     execution = original(backend, source.arn, *args, **kwargs)

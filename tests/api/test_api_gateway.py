@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from local.api_gateway import LARGEST_BODY, METADATA_END, Api, ApiGateway, Route
+from local.api_gateway import LARGEST_BODY, ApiGateway
+from local.proxy_integration import METADATA_END
+from local.routes import Api, Route
 
 CREDENTIAL = "AKIDEXAMPLE/20260101/us-east-1/bedrock/aws4_request"
 SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={CREDENTIAL}, Signature=0"}

@@ -12,9 +12,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.api_gateway import Route
 from local.custom_resources import CustomResourceFailed
 from local.deploy import CARRIED_BY_MOTO, HANDLED_HERE, Delivery, DeployedFunction, Deployment, DeploymentError, deploy
+from local.routes import Route
 from local.sam_yaml import TemplateError
 from tests.project import ROOT
 

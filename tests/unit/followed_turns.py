@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
+
+from tests.unit import samples
 from turnwright import keys
 from turnwright.documents import Documents
 from turnwright.table import Put, Table
 from turnwright.traces import Traces
-
-from tests.unit import samples
 
 STATE_MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:AgentTurn"
 
@@ -62,6 +62,11 @@ class StoredTurn:
     def commit(self, answer: str) -> None:
         key = keys.turn_object(self.turn.turnId, "answer")
         self._header("COMMITTED", answer=json.dumps(self._documents.stow(answer, lambda digest: key, 1_000)))
+
+    def answer(self, text: str) -> None:
+        """Commits with the last trace event that a commit writes."""
+        self.traces.final_response(3, text)
+        self.commit(text)
 
     def fail(self, error: str, cause: str = "", state: str = "Invoke Model") -> None:
         self._header("FAILED", failure=json.dumps({"error": error, "cause": cause, "state": state}))

@@ -9,6 +9,7 @@ from botocore.eventstream import EventStream, EventStreamBuffer
 from botocore.exceptions import EventStreamError
 from botocore.parsers import EventStreamJSONParser
 from botocore.session import get_session
+
 from turnwright.agents import Agent, parse
 from turnwright.documents import Documents
 from turnwright.turns import Turn
@@ -108,7 +109,7 @@ def ended_with(stream: bytes) -> tuple[list[dict[str, Any]], str, str]:
     events: list[dict[str, Any]] = []
     try:
         for event in boto3_stream(stream):
-            events.append(event)  # noqa: PERF402 - those before the exception are wanted
+            events.append(event)
     except EventStreamError as error:
         return events, error.response["Error"]["Code"], error.response["Error"]["Message"]
     raise AssertionError(f"the stream ended without an exception, after {events}")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ class Requests:
     def __getattr__(self, operation: str) -> Callable[..., Any]:
         def request(**arguments: Any) -> Any:
             number = len(self.made)
+            _check_expressions(arguments)
             self.made.append((operation, copy.deepcopy({k: v for k, v in arguments.items() if k != "Body"})))
             self.before.pop(number, lambda: None)()
             with self._lock:
@@ -115,6 +117,18 @@ class Requests:
             for (operation, _), answer in zip(self.made, self.answers, strict=True)
             if operation in ("query", "get_item")
         )
+
+
+def _check_expressions(arguments: Mapping[str, Any]) -> None:
+    """DynamoDB refuses names and values that no expression uses, and two writes of one item in a transaction; moto does
+    not always."""
+    entries = [write for entry in arguments.get("TransactItems", ()) for write in entry.values()]
+    keys_written = [json.dumps([w.get("Key") or [w["Item"]["PK"], w["Item"]["SK"]]], sort_keys=True) for w in entries]
+    assert len(set(keys_written)) == len(keys_written)
+    for request in (arguments, *entries):
+        expressions = " ".join(text for name, text in request.items() if name.endswith("Expression"))
+        for name, form in (("ExpressionAttributeValues", r":\w+"), ("ExpressionAttributeNames", r"#\w+")):
+            assert set(request.get(name, ())) == set(re.findall(form, expressions))
 
 
 def text(words: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from turnwright.attributes import SESSION_BYTES, check_session, growth_allowed, size
 from turnwright.errors import InvalidRequest
 

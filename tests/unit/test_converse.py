@@ -1,6 +1,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import botocore.session
@@ -8,11 +9,11 @@ import pytest
 from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.unit.samples import MODEL, agent
 from turnwright import converse
 from turnwright.converse import EMPTY_ANSWER, EMPTY_RESULT, Reply, ReplyReader
 from turnwright.errors import ModelUnavailable
-
-from tests.unit.samples import MODEL, agent
 
 CONVERSE_STREAM = (
     botocore.session.get_session().get_service_model("bedrock-runtime").operation_model("ConverseStream").input_shape
@@ -209,7 +210,7 @@ def test_neighbours_of_one_role_are_joined() -> None:
 def test_joined_messages_take_turns_and_lose_nothing(said: list[tuple[str, str]]) -> None:
     joined = converse.alternate({"role": role, "content": [{"text": text}]} for role, text in said)
 
-    assert all(one["role"] != next_one["role"] for one, next_one in zip(joined, joined[1:], strict=False))
+    assert all(one["role"] != next_one["role"] for one, next_one in pairwise(joined))
     assert [(message["role"], block["text"]) for message in joined for block in message["content"]] == said
 
 

@@ -2,11 +2,12 @@ import json
 from typing import Any
 
 import pytest
+from botocore.eventstream import ParserError
 from hypothesis import given
 from hypothesis import strategies as st
-from turnwright import event_stream
 
 from tests.unit.samples import messages_of
+from turnwright import event_stream
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -62,6 +63,9 @@ def test_a_frame_in_which_a_byte_changed_is_not_taken(changed: int) -> None:
     frame = bytearray(event_stream.event("chunk", {"bytes": "aGVsbG8="}))
     frame[changed] ^= 1
 
-    with pytest.raises(Exception, match=r"(Checksum|length)"):
-        if not messages_of(bytes(frame)):
-            raise ValueError("the length says that more is to come")
+    try:
+        read = messages_of(bytes(frame))
+    except ParserError:
+        read = []  # nothing is read either when the length says that more is to come
+
+    assert read == []

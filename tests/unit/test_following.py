@@ -3,13 +3,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from tests.unit import samples
+from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn, client_error
 from turnwright import following
 from turnwright.documents import Documents
 from turnwright.requests import Invocation
 from turnwright.table import Table
-
-from tests.unit import samples
-from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn, client_error
 
 INVOCATION = Invocation(
     agent_id="BANKASSIST",
@@ -103,7 +103,7 @@ def test_traces_come_as_they_are_written_each_once_and_the_answer_last(followed:
         nothing,
         tool(followed, 1, 0, "1.0"),
         tool(followed, 2, 0, "2.0"),
-        lambda: (turn.traces.final_response(3, "Hi!"), turn.commit("Hi!")),
+        lambda: turn.answer("Hi!"),
     ) == ["tool 1.1", "tool 1.0", "tool 2.0", "final Hi!", "chunk Hi!"]
     assert followed.stepfunctions.described == []
 
@@ -134,9 +134,7 @@ def test_a_caller_without_trace_gets_the_answer_alone(followed: Followed) -> Non
     followed.untraced()
     followed.turn.run()
 
-    stream = followed.stream(
-        lambda: (followed.turn.traces.final_response(1, "Hi!"), followed.turn.commit("Hi!")), trace=False
-    )
+    stream = followed.stream(lambda: followed.turn.answer("Hi!"), trace=False)
 
     assert [short(event) for event in samples.boto3_stream(stream)] == ["chunk Hi!"]
 
@@ -187,8 +185,10 @@ def test_a_response_that_cannot_stay_open_says_how_to_go_on(followed: Followed) 
     assert samples.ended_with(followed.stream(nothing, nothing)) == (
         [],
         "internalServerException",
-        f"turn {INVOCATION.turn_id} still runs, and this response cannot stay open longer; "
-        "repeat the request to join it",
+        (
+            f"turn {INVOCATION.turn_id} still runs, and this response cannot stay open longer; "
+            "repeat the request to join it"
+        ),
     )
 
 

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from tests.unit import samples
+from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn, client_error
 from turnwright import following, keys
 from turnwright.agent_versions import publish
 from turnwright.agents import Definition
@@ -16,9 +19,6 @@ from turnwright.requests import Invocation, TurnRequest
 from turnwright.sessions import Sessions
 from turnwright.settings import Settings
 from turnwright.table import Put, Table
-
-from tests.unit import samples
-from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn, client_error
 
 CALLER = "arn:aws:iam::123456789012:user/alice"
 SESSION = SessionId("BANKASSIST", "user_1", "session-1")
@@ -262,8 +262,10 @@ def test_attributes_that_are_too_long_with_the_session_s_are_refused_before_anyt
     assert refusal(door.ask(request(more))) == (
         400,
         "ValidationException",
-        "sessionState.sessionAttributes: make 65657 bytes of JSON with those that the session has; "
-        "it keeps at most 65536",
+        (
+            "sessionState.sessionAttributes: make 65657 bytes of JSON with those that the session has; "
+            "it keeps at most 65536"
+        ),
     )
     assert door.stepfunctions.started == []
 

@@ -14,6 +14,8 @@ from botocore.exceptions import (
 )
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
+
+from tests.unit import samples
 from turnwright import clients, gateway, keys
 from turnwright.agents import Agent, Tool
 from turnwright.attributes import ATTRIBUTES_BYTES, SESSION_BYTES
@@ -26,8 +28,6 @@ from turnwright.table import Table
 from turnwright.tool_failures import ToolFailure
 from turnwright.traces import Traces
 from turnwright.turns import Header
-
-from tests.unit import samples
 
 BALANCE = {"name": "get_account_balance", "input": {"account_id": "12345"}}
 URL = "https://lambda.us-east-1.amazonaws.com"
@@ -474,7 +474,7 @@ def test_a_tool_sees_what_the_tools_of_earlier_steps_made_of_the_attributes(
 
 
 def test_attributes_merge_in_the_order_in_which_the_model_asked() -> None:
-    results: list[dict[str, Any]] = [
+    results: list[Mapping[str, Any]] = [
         {"text": "", "sessionAttributes": {"a": "first", "b": "first"}},
         {"text": ""},
         {"text": "", "sessionAttributes": {"a": "last"}, "promptSessionAttributes": {"p": "1"}},

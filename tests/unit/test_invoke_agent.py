@@ -3,15 +3,16 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-import invoke_agent
 import pytest
+
+import invoke_agent
+from tests.unit import samples
+from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn
+from turnwright import clients
 from turnwright.agent_versions import publish
 from turnwright.agents import Definition
 from turnwright.settings import Settings
 from turnwright.table import Table
-
-from tests.unit import samples
-from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn
 
 CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
 
@@ -33,7 +34,7 @@ def event(table: Table, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(invoke_agent, "table", lambda: table)
     monkeypatch.setattr(invoke_agent, "documents", lambda: documents)
     monkeypatch.setattr(invoke_agent, "settings", lambda: Settings({"STATE_MACHINE_ARN": STATE_MACHINE}))
-    monkeypatch.setattr(invoke_agent.clients, "stepfunctions", lambda: stepfunctions)
+    monkeypatch.setattr(clients, "stepfunctions", lambda: stepfunctions)
     return {
         "pathParameters": {"agentId": "BANKASSIST", "agentAliasId": "live", "sessionId": "session-1"},
         "headers": {"amz-sdk-invocation-id": "i-1"},

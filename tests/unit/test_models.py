@@ -10,12 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from tests.unit.samples import MODEL, agent
 from turnwright import clients, converse, models
 from turnwright.converse import Reply
 from turnwright.errors import ModelError, ModelRejected, ModelThrottled, ModelUnavailable
 from turnwright.event_stream import CONTENT_TYPE, event, exception, frame
-
-from tests.unit.samples import MODEL, agent
 
 
 @dataclass
@@ -54,7 +54,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
             else:
                 self.close_connection = True
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from turnwright import streaming_runtime
 from turnwright.streaming_runtime import RuntimeApi, StreamContext, serve_one
 
@@ -47,7 +48,7 @@ class FakeRuntimeApi:
         self.hang_up = False
         self.hung_up = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:{}".format(self._listener.getsockname()[1])
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 

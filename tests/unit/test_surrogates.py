@@ -2,6 +2,7 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from turnwright.surrogates import mended, mended_json
 
 

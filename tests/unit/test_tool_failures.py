@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from turnwright.tool_failures import CODES, code_of_exception, code_of_lambda_error
 
 

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from botocore.session import get_session
 from botocore.validate import ParamValidator
+
+from tests.unit import samples
 from turnwright import clock, converse, event_stream, keys, traces
 from turnwright.documents import STATE_BYTES, Documents
 from turnwright.journal import Step
 from turnwright.table import Table
 from turnwright.traces import Traces, failure_trace, trace_part
-
-from tests.unit import samples
 
 TRACE_PART = get_session().get_service_model("bedrock-agent-runtime").shape_for("TracePart")
 AT = 1_763_806_805_123

@@ -3,6 +3,7 @@ from typing import Any
 
 import botocore.session
 import pytest
+
 from turnwright import errors
 from turnwright.errors import AgentNotFound, AliasNotFound, InvalidRequest, SessionBusy
 from turnwright.wire_errors import WireError, failure_reason, frame_of_failure, of_exception

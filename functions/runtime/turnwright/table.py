@@ -5,7 +5,7 @@ text in one attribute (`documents.py`), so that a float comes back as it went in
 carries `schemaVersion`; an item of another version raises, since guessing at a stored item's meaning loses data.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -77,15 +77,37 @@ class Delete:
 Write = Put | Update | Delete
 
 
+@dataclass(slots=True)
+class Consumed:
+    """What DynamoDB reported of the requests that succeeded, in its units, and how many items were written."""
+
+    requests: int = 0
+    read_units: float = 0.0
+    write_units: float = 0.0
+    item_writes: int = 0
+
+    def fields(self) -> dict[str, Any]:
+        """For the log: an invocation's receipt."""
+        return {
+            "tableRequests": self.requests,
+            "readUnits": self.read_units,
+            "writeUnits": self.write_units,
+            "itemWrites": self.item_writes,
+        }
+
+
 class Table:
     """Reads and writes of the table `name`, through a low-level client. Reads are strongly consistent unless said."""
 
     def __init__(self, client: Any, name: str) -> None:
         self._client = client
         self.name = name
+        self.consumed = Consumed()
 
     def get(self, key: Key, *, consistent: bool = True) -> Item | None:
-        response = self._client.get_item(TableName=self.name, Key=_encode_key(key), ConsistentRead=consistent)
+        response = self._read(
+            self._client.get_item, TableName=self.name, Key=_encode_key(key), ConsistentRead=consistent
+        )
         return _decode(response["Item"]) if "Item" in response else None
 
     def get_many(self, keys: Sequence[Key], *, consistent: bool = True) -> list[Item | None]:
@@ -95,7 +117,7 @@ class Table:
         }
         found: dict[Key, Item] = {}
         while pending:
-            response = self._client.batch_get_item(RequestItems=pending)
+            response = self._read(self._client.batch_get_item, RequestItems=pending)
             for item in map(_decode, response["Responses"].get(self.name, ())):
                 found[Key(item["PK"], item["SK"])] = item
             pending = response.get("UnprocessedKeys") or {}
@@ -123,7 +145,7 @@ class Table:
         while remaining is None or remaining > 0:
             if remaining is not None:
                 arguments["Limit"] = remaining
-            page = self._client.query(**arguments)
+            page = self._read(self._client.query, **arguments)
             yield from map(_decode, page["Items"])
             if "LastEvaluatedKey" not in page:
                 return
@@ -135,12 +157,13 @@ class Table:
         """Raises ConditionFailed, with the item that is there, if it may not be replaced."""
         arguments = self._put_arguments(write)
         with _Conditional():
-            self._client.put_item(**arguments, ReturnValuesOnConditionCheckFailure="ALL_OLD")
+            self._write(self._client.put_item, **arguments, ReturnValuesOnConditionCheckFailure="ALL_OLD")
 
     def update(self, write: Update) -> Item:
         """Applies the update and returns the whole new item. Raises ConditionFailed with the item as it is."""
         with _Conditional():
-            response = self._client.update_item(
+            response = self._write(
+                self._client.update_item,
                 **self._update_arguments(write),
                 ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -148,14 +171,14 @@ class Table:
         return _decode(response["Attributes"])
 
     def delete(self, write: Delete) -> None:
-        self._client.delete_item(**self._delete_arguments(write))
+        self._write(self._client.delete_item, **self._delete_arguments(write))
 
     def transact(self, writes: Sequence[Write]) -> None:
         """All writes or none. Raises TransactionRefused when a condition did not hold, CommitConflict when another
         transaction was at one of the items at that moment (try again)."""
         entries = [self._transaction_entry(write) for write in writes]
         try:
-            self._client.transact_write_items(TransactItems=entries)
+            self._write(self._client.transact_write_items, items=len(entries), TransactItems=entries)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == "TransactionInProgressException":
@@ -168,6 +191,19 @@ class Table:
             if _PASSING.isdisjoint(reasons):
                 raise
             raise CommitConflict(f"the transaction was cancelled: {', '.join(reasons)}") from error
+
+    def _read(self, request: Callable[..., Any], **arguments: Any) -> Any:
+        response = request(**arguments, ReturnConsumedCapacity="TOTAL")
+        self.consumed.requests += 1
+        self.consumed.read_units += _units(response)
+        return response
+
+    def _write(self, request: Callable[..., Any], *, items: int = 1, **arguments: Any) -> Any:
+        response = request(**arguments, ReturnConsumedCapacity="TOTAL")
+        self.consumed.requests += 1
+        self.consumed.write_units += _units(response)
+        self.consumed.item_writes += items
+        return response
 
     def _transaction_entry(self, write: Write) -> dict[str, Any]:
         match write:
@@ -221,6 +257,12 @@ class _Conditional:
             raise ConditionFailed(_decode(item) if item else None) from error
         if code == "TransactionConflictException":
             raise CommitConflict("a transaction is writing this item") from error
+
+
+def _units(response: Mapping[str, Any]) -> float:
+    """One request reports a document, or a list of one for each table; a request of nothing reports nothing."""
+    reported = response.get("ConsumedCapacity") or []
+    return sum(entry["CapacityUnits"] for entry in ([reported] if isinstance(reported, dict) else reported))
 
 
 _serializer = TypeSerializer()

@@ -1,0 +1,131 @@
+"""The routes of the API: what the template's OpenAPI definition says, and which route a request takes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote
+
+Authorization = Literal["NONE", "AWS_IAM"]
+
+_INTEGRATION = re.compile(r"/functions/arn:[^/]*:function:([^/:]+)(?::[^/]+)?/(?:response-streaming-)?invocations$")
+_ANY_METHOD = "x-amazon-apigateway-any-method"
+_DEFAULT_TIMEOUT_MS = 29_000
+
+
+class UnsupportedApi(Exception):
+    """The definition has something that the offline front cannot do. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path template (`/agents/{agentId}/text`, `/files/{path+}`) and the function behind
+    it.
+    """
+
+    method: str
+    path: str
+    function: str
+    streaming: bool = False
+    authorization: Authorization = "NONE"
+    timeout_seconds: float = 29
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What the template says about the API. A method `ANY` in a route stands for every method."""
+
+    routes: Sequence[Route]
+    binary_media_types: frozenset[str] = frozenset()
+    api_id: str = "local"
+    stage: str = "local"
+
+    def match(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """The most specific route for a raw (percent-encoded) path, with its decoded path parameters."""
+        found = [
+            (_specificity(route), route, parameters)
+            for route in self.routes
+            if route.method in (method, "ANY") and (parameters := _path_parameters(route.path, path)) is not None
+        ]
+        if not found:
+            return None
+        _, route, parameters = max(found, key=lambda candidate: candidate[0])
+        return route, parameters
+
+
+def read_api(properties: Mapping[str, Any], api_id: str, stage: str) -> Api:
+    """The API of an AWS::ApiGateway::RestApi whose intrinsic functions are resolved. Raises UnsupportedApi."""
+    body = properties.get("Body")
+    if not isinstance(body, Mapping):
+        raise UnsupportedApi("the API's definition must stand in the template")
+    binary = [
+        *(properties.get("BinaryMediaTypes") or ()),
+        *(body.get("x-amazon-apigateway-binary-media-types") or ()),
+    ]
+    routes = [
+        _route(body, method, path, operation)
+        for path, operations in body["paths"].items()
+        for method, operation in operations.items()
+        if method != "parameters"
+    ]
+    media_types = frozenset(str(media_type).replace("~1", "/").lower() for media_type in binary)
+    return Api(tuple(routes), media_types, api_id, stage)
+
+
+def _route(body: Mapping[str, Any], method: str, path: str, operation: Mapping[str, Any]) -> Route:
+    integration = operation.get("x-amazon-apigateway-integration") or {}
+    function = _INTEGRATION.search(str(integration.get("uri")))
+    if integration.get("type") != "aws_proxy" or function is None:
+        raise UnsupportedApi(f"{method.upper()} {path}: the offline stack knows Lambda proxy integrations only")
+    return Route(
+        "ANY" if method == _ANY_METHOD else method.upper(),
+        path,
+        function[1],
+        integration.get("responseTransferMode") == "STREAM",
+        _authorization(body, path, operation),
+        int(integration.get("timeoutInMillis", _DEFAULT_TIMEOUT_MS)) / 1000,
+    )
+
+
+def _authorization(body: Mapping[str, Any], path: str, operation: Mapping[str, Any]) -> Authorization:
+    schemes = {
+        **(body.get("securityDefinitions") or {}),
+        **((body.get("components") or {}).get("securitySchemes") or {}),
+    }
+    names = {name for requirement in operation.get("security") or () for name in requirement} - {"NONE"}
+    for name in names:
+        if (schemes.get(name) or {}).get("x-amazon-apigateway-authtype") != "awsSigv4":
+            raise UnsupportedApi(f"{path}: the offline stack does not know the authorizer {name}")
+    return "AWS_IAM" if names else "NONE"
+
+
+def _segments(path: str) -> list[str]:
+    stripped = path[1:-1] if len(path) > 1 and path.endswith("/") else path[1:]
+    return stripped.split("/")
+
+
+def _path_parameters(template: str, path: str) -> dict[str, str] | None:
+    """The decoded parameters of `path` if it fits `template`, else None. A trailing slash does not matter."""
+    wanted, given = _segments(template), _segments(path)
+    parameters: dict[str, str] = {}
+    for index, segment in enumerate(wanted):
+        if segment.endswith("+}"):
+            rest = "/".join(given[index:])
+            return {**parameters, segment[1:-2]: unquote(rest)} if rest else None
+        if index >= len(given):
+            return None
+        if segment.startswith("{"):
+            if not given[index]:
+                return None
+            parameters[segment[1:-1]] = unquote(given[index])
+        elif segment != unquote(given[index]):
+            return None
+    return parameters if len(wanted) == len(given) else None
+
+
+def _specificity(route: Route) -> tuple[list[int], bool]:
+    """Literal segments win over parameters, these over greedy ones, segment by segment; a method wins over
+    ANY.
+    """
+    kinds = [0 if part.endswith("+}") else 1 if part.startswith("{") else 2 for part in _segments(route.path)]
+    return kinds, route.method != "ANY"

@@ -1,0 +1,128 @@
+"""Log lines on their way to a person and to CloudWatch Logs."""
+
+import io
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from local.log_delivery import LogDelivery, readable
+
+NOON = time.mktime((2026, 1, 2, 12, 0, 1, 0, 0, -1)) + 0.25
+POWERTOOLS = {
+    "level": "WARNING",
+    "location": "handler:12",
+    "message": "tool throttled",
+    "timestamp": "2026-01-02 12:00:01,250+0000",
+    "service": "turnwright",
+    "function_request_id": "r1",
+    "turnId": "t1",
+    "attempt": 2,
+    "reason": "slow down",
+    "usage": {"inputTokens": 3},
+}
+
+
+@dataclass(frozen=True)
+class Function:
+    name: str
+    log_group: str = "group"
+
+
+class FakeLogs:
+    """CloudWatch Logs with one group that is there already; `put_log_events` may be told to fail."""
+
+    def __init__(self) -> None:
+        self.streams: dict[tuple[str, str], list[str]] = {}
+        self.batches: list[int] = []
+        self.fails = False
+
+    def create_log_group(self, logGroupName: str) -> None:  # noqa: N803  boto3's spelling
+        raise ClientError({"Error": {"Code": "ResourceAlreadyExistsException"}}, "CreateLogGroup")
+
+    def create_log_stream(self, logGroupName: str, logStreamName: str) -> None:  # noqa: N803
+        self.streams[logGroupName, logStreamName] = []
+
+    def put_log_events(self, logGroupName: str, logStreamName: str, logEvents: list[dict[str, Any]]) -> None:  # noqa: N803
+        if self.fails:
+            raise ClientError({"Error": {"Code": "ServiceUnavailable"}}, "PutLogEvents")
+        self.streams[logGroupName, logStreamName] += [event["message"] for event in logEvents]
+        self.batches.append(sum(len(event["message"]) for event in logEvents))
+
+
+def test_a_powertools_line_is_shown_with_its_keys() -> None:
+    clock, level, name, text, below = readable(json.dumps(POWERTOOLS), "InvokeTool", NOON)
+    assert (clock, level, name, below) == ("12:00:01.250", "WARNING", "InvokeTool", [])
+    assert text == 'tool throttled turnId=t1 attempt=2 reason="slow down" usage={"inputTokens":3}'
+
+
+def test_a_traceback_stands_below_its_line() -> None:
+    entry = {"level": "ERROR", "message": "broken", "exception": "Traceback\n  File x", "exception_name": "KeyError"}
+    assert readable(json.dumps(entry), "InvokeTool", NOON)[3:] == ("broken", ["Traceback", "  File x"])
+
+
+@pytest.mark.parametrize("line", ["plain text", "{not json", '{"neither": "level nor message"}'])
+def test_any_other_line_is_shown_as_it_is(line: str) -> None:
+    assert readable(line, "InvokeTool", NOON)[1:] == ("", "InvokeTool", line, ())
+
+
+def test_lines_reach_the_stream_under_a_short_name_unless_they_are_hidden() -> None:
+    shown = io.StringIO()
+    delivery = LogDelivery(shown, FakeLogs, prefix="turnwright")
+    delivery.hidden.add("turnwright-PublishAgentsFunction")
+    delivery.line(Function("turnwright-InvokeToolFunction"), json.dumps(POWERTOOLS))
+    delivery.line(Function("turnwright-PublishAgentsFunction"), json.dumps(POWERTOOLS))
+    delivery.problem("something broke")
+    delivery.close()
+    first, second = shown.getvalue().splitlines()
+    assert first.split()[1:4] == ["WARNING", "InvokeTool", "tool"]
+    assert second.split()[1:] == ["ERROR", "stack", "something", "broke"]
+    assert list(delivery.problems) == ["something broke"]
+
+
+def test_lines_reach_cloudwatch_untouched_in_the_functions_group_and_a_stream_of_its_own() -> None:
+    logs = FakeLogs()
+    delivery = LogDelivery(None, lambda: logs)
+    threads = [
+        threading.Thread(target=lambda name=name: [delivery.line(Function(name), f"{name} {i}") for i in range(50)])
+        for name in ("one", "two")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    delivery.close()
+    assert {stream.rpartition("/")[2]: lines for (_, stream), lines in logs.streams.items()} == {
+        f"{name}[$LATEST]": [f"{name} {i}" for i in range(50)] for name in ("one", "two")
+    }
+    assert len(logs.batches) < 20
+
+
+def test_a_batch_is_no_larger_than_cloudwatch_allows() -> None:
+    logs = FakeLogs()
+    delivery = LogDelivery(None, lambda: logs)
+    for _ in range(6):
+        delivery.line(Function("one"), "x" * 250_000)
+    delivery.close()
+    assert sum(logs.batches) == 1_500_000
+    assert max(logs.batches) < 1_048_576
+
+
+def test_lines_that_cloudwatch_refuses_are_a_problem_and_not_the_end() -> None:
+    logs = FakeLogs()
+    logs.fails = True
+    delivery = LogDelivery(None, lambda: logs)
+    delivery.line(Function("one"), "lost")
+    deadline = time.monotonic() + 10
+    while not delivery.problems and time.monotonic() < deadline:
+        time.sleep(0.01)
+    logs.fails = False
+    delivery.line(Function("one"), "kept")
+    delivery.close()
+    assert list(logs.streams.values()) == [["kept"]]
+    [problem] = delivery.problems
+    assert problem.startswith("1 log lines did not reach the log group group")
