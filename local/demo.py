@@ -1,7 +1,7 @@
 """`make demo`: a short conversation with the banking agent, held as any caller would hold it.
 
-The requests are the files in `events/`, in the order of their names. They go over HTTP through an unmodified boto3 client;
-what is shown of a turn comes from its trace events and from Step Functions' history of its execution.
+The requests are the files in `events/`, in the order of their names. They go over HTTP through an unmodified boto3
+client; what is shown of a turn comes from its trace events and from Step Functions' history of its execution.
 """
 
 import json
@@ -64,9 +64,7 @@ def run(model: str, events: Path) -> int:
             told = _converse(caller, request)
             execution = read_execution(stack.client("stepfunctions"), stack.execution_arn(told.turn_id))
             _show(told, execution, paint)
-    print(
-        f"\n{paint('Next', 'bold')}: make up serves the same on 127.0.0.1:3000 for your own client; README.md shows one."
-    )
+    print(f"\n{paint('Next', 'bold')}: make up serves the same on 127.0.0.1:3000 for your own client (README.md).")
     return 0
 
 

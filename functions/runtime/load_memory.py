@@ -19,7 +19,9 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     turn = begin(store, documents(), agent, request, event["execution"], redriven=event["redriveCount"] > 0)
     if turn.agentVersion != agent.version:
         agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
-    turn_logger(turn).info("turn begun", historyFrom=turn.historyFrom, historyTo=turn.historyTo, **store.consumed.fields())
+    turn_logger(turn).info(
+        "turn begun", historyFrom=turn.historyFrom, historyTo=turn.historyTo, **store.consumed.fields()
+    )
     return {
         "turn": turn.encode(),
         "limits": {

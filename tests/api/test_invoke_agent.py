@@ -53,6 +53,18 @@ def history_shown(model: ScriptedModel) -> list[tuple[str, str]]:
     ]
 
 
+def letter_of(stack: LocalStack, turn_id: str) -> dict[str, Any]:
+    """The dead letter of a turn; it comes by way of EventBridge, a moment after the caller was told."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def arrived() -> bool:
+        found.update(letters(stack))
+        return turn_id in found
+
+    eventually(arrived, "the turn is dead-lettered")
+    return found[turn_id]
+
+
 def letters(stack: LocalStack) -> dict[str, dict[str, Any]]:
     """The dead letters by turn id, taken out of the queue."""
     sqs, url, found = stack.client("sqs"), stack.outputs["DeadLetterQueueUrl"], {}
@@ -306,7 +318,7 @@ def test_models_throttled_beyond_their_retries_are_a_throttling_frame_and_free_t
     assert told.traces[-1][0] == "failureTrace"
     eventually(lambda: session_lease(stack, session) is None, "the session is free")
     assert execution_of(stack, told).error == "ModelsThrottled"
-    letter = letters(stack)[told.turn_id]
+    letter = letter_of(stack, told.turn_id)
     assert letter["failure"]["error"] == "ModelsThrottled"
     assert letter["failure"]["state"] == "Invoke Model"
     assert letter["input"]["request"]["inline"]["inputText"] == "two"
@@ -333,7 +345,7 @@ def test_a_stopped_execution_is_an_exception_frame_with_the_turn_and_the_reason(
     assert told.error == "internalServerException"
     assert f"turn {turn_id} failed" in told.message
     assert "Operator: stopped by hand" in told.message
-    assert letters(stack)[str(turn_id)]["failure"]["executionStatus"] == "ABORTED"
+    assert letter_of(stack, str(turn_id))["failure"]["executionStatus"] == "ABORTED"
     eventually(lambda: session_lease(stack, session) is None, "the session is free")
     model.replace([says("again")])
     assert ask(agent_client, "again", session).answer == "again"

@@ -87,10 +87,12 @@ def test_lines_reach_the_stream_under_a_short_name_unless_they_are_hidden() -> N
 def test_lines_reach_cloudwatch_untouched_in_the_functions_group_and_a_stream_of_its_own() -> None:
     logs = FakeLogs()
     delivery = LogDelivery(None, lambda: logs)
-    threads = [
-        threading.Thread(target=lambda name=name: [delivery.line(Function(name), f"{name} {i}") for i in range(50)])
-        for name in ("one", "two")
-    ]
+
+    def write(name: str) -> None:
+        for number in range(50):
+            delivery.line(Function(name), f"{name} {number}")
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in ("one", "two")]
     for thread in threads:
         thread.start()
     for thread in threads:

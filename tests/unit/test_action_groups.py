@@ -74,6 +74,7 @@ def test_the_event_has_bedrock_s_form() -> None:
         ("limit", 5, ("integer", "5")),
         ("limit", 5.0, ("integer", "5")),
         ("limit", 1e300, ("integer", str(int(1e300)))),
+        ("limit", 5.5, ("integer", "5.5")),
         ("least", 250.75, ("number", "250.75")),
         ("least", 5.0, ("number", "5.0")),
         ("open", True, ("boolean", "true")),

@@ -256,6 +256,17 @@ def test_a_claim_does_not_change_when_a_session_expires_that_lives_long_enough(s
     assert stored.session()["expiresAt"] == before
 
 
+def test_an_expired_turn_is_not_remembered_in_a_session_that_lives_on(stored: StoredTurns) -> None:
+    stored.run(A, words="Old", sessionAttributes={"name": "Ann"})
+    stored.clock.ms += 4 * DAY_MS
+    stored.run(B, words="Newer")
+    stored.clock.ms += 3 * DAY_MS + 1_000
+
+    turn = stored.begin(C)
+
+    assert (stored.seen(turn), stored.header(C).session_attributes) == (["Newer", "Hi"], {"name": "Ann"})
+
+
 def test_what_has_expired_is_not_remembered_though_dynamodb_has_not_deleted_it_yet(stored: StoredTurns) -> None:
     """TTL deletes within days, not at once."""
     stored.run(A, words="Old", sessionAttributes={"name": "Ann"})

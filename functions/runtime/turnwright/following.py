@@ -25,7 +25,7 @@ from turnwright.wire_errors import failure_reason, frame_of_failure
 
 _FIRST_WAIT_SECONDS = 0.02
 _LONGEST_WAIT_SECONDS = 0.4
-_WAIT_GROWTH = 1.3
+_WAIT_GROWTH = 1.2
 
 _QUIET_SECONDS = 5.0
 """After so long without any change, Step Functions is asked whether the execution still runs."""

@@ -262,7 +262,8 @@ class _Conditional:
 def _units(response: Mapping[str, Any]) -> float:
     """One request reports a document, or a list of one for each table; a request of nothing reports nothing."""
     reported = response.get("ConsumedCapacity") or []
-    return sum(entry["CapacityUnits"] for entry in ([reported] if isinstance(reported, dict) else reported))
+    entries = [reported] if isinstance(reported, dict) else reported
+    return sum((float(entry["CapacityUnits"]) for entry in entries), 0.0)
 
 
 _serializer = TypeSerializer()
