@@ -3,6 +3,7 @@ PYTHON ?= python3
 PORT ?= 3000
 AWS_PORT ?= 3001
 MODEL ?= rule
+FAULTS ?=
 
 VENV := .venv
 SAM := .venv-sam/bin/sam
@@ -14,19 +15,19 @@ export PYTHONPATH := functions/runtime:functions/banking_tools
 .PHONY: demo up test check format build deploy bench clean
 
 demo: $(VENV)/.offline  ## a conversation with the banking agent, offline
-	@$(IN)/python -m local demo --model '$(MODEL)'
+	@$(IN)/python -m local demo --model '$(MODEL)' $(if $(FAULTS),--faults '$(FAULTS)')
 
-up: $(VENV)/.offline  ## serve on 127.0.0.1 until Ctrl-C (PORT, AWS_PORT, MODEL=rule|script:FILE|openai:URL#model|bedrock)
-	@exec $(IN)/python -m local up --port $(PORT) --aws-port $(AWS_PORT) --model '$(MODEL)'
+up: $(VENV)/.offline  ## serve on 127.0.0.1 until Ctrl-C (PORT, AWS_PORT, MODEL=rule|script:FILE|openai:URL#model|bedrock, FAULTS=FILE)
+	@exec $(IN)/python -m local up --port $(PORT) --aws-port $(AWS_PORT) --model '$(MODEL)' $(if $(FAULTS),--faults '$(FAULTS)')
 
 test: $(VENV)/.development  ## all tests, offline
 	$(IN)/python -m pytest
 
 check: $(VENV)/.development $(SAM)  ## format, lint, types, template, definitions, agent files
+	$(IN)/python -m local.check
 	$(IN)/ruff format --check $(SOURCES)
 	$(IN)/ruff check $(SOURCES)
 	$(IN)/mypy $(SOURCES)
-	$(IN)/python -m local.check
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint
 
 format: $(VENV)/.development

@@ -17,6 +17,7 @@ from local.colours import Paint, paint_for
 AWS_URL = "http://127.0.0.1:3001"
 
 _FOLLOW_SECONDS = 0.5
+_LONGEST_FUNCTION_SECONDS = 910
 _CREDENTIALS = {"aws_access_key_id": "offline", "aws_secret_access_key": "offline"}
 
 
@@ -50,13 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="serve template.yaml on 127.0.0.1 until Ctrl-C")
-    up.add_argument("--port", type=int, default=3000, help="of the API; 0 takes a free one (default %(default)s)")
-    up.add_argument("--aws-port", type=int, default=3001, help="of AWS itself (default %(default)s)")
+    up.add_argument("--port", type=_port, default=3000, help="of the API; 0 takes a free one (default %(default)s)")
+    up.add_argument("--aws-port", type=_port, default=3001, help="of AWS itself (default %(default)s)")
     _add_model(up)
     up.add_argument("--template", type=Path, help="another template than template.yaml")
     up.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a template parameter; repeatable"
     )
+    _add_faults(up)
     up.add_argument("--quiet", action="store_true", help="do not show the functions' logs")
     up.set_defaults(command=_up)
 
@@ -77,8 +79,23 @@ def _parser() -> argparse.ArgumentParser:
     _add_aws_url(history)
     history.set_defaults(command=_history)
 
+    dead_letters = commands.add_parser(
+        "dead-letters", help="show failed turns and tool calls that were given up, or send one again"
+    )
+    dead_letters.add_argument("--queue", choices=["turns", "tools"], help="only this queue (default both)")
+    dead_letters.add_argument(
+        "--send-again",
+        metavar="TURN_OR_KEY",
+        help="a tool call (its idempotency key) with the same event, or the request of a turn (its id) as a new turn; "
+        "a unique beginning is enough",
+    )
+    dead_letters.add_argument("--json", action="store_true", help="show everything that the letters hold")
+    _add_aws_url(dead_letters)
+    dead_letters.set_defaults(command=_dead_letters)
+
     demo = commands.add_parser("demo", help="hold a short conversation with the banking agent")
     _add_model(demo)
+    _add_faults(demo)
     demo.set_defaults(command=_demo)
 
     bench = commands.add_parser("bench", help="count transitions, requests, units, bytes and milliseconds")
@@ -91,6 +108,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="rule",
         help="rule (not an LLM), script:FILE, openai:URL#MODEL or bedrock[:PROFILE] (default %(default)s)",
+    )
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--faults", type=Path, metavar="FILE", help="make functions fail as the file says (events/faults has some)"
     )
 
 
@@ -107,9 +130,10 @@ def _up(options: argparse.Namespace) -> int:
         model=options.model,
         template=options.template or TEMPLATE,
         parameters=_parameters(options.parameter),
+        faults=options.faults,
         quiet=options.quiet,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
+    _heed_signals()
     try:
         with LocalStack(stack_options) as stack:
             print(_about_model(options.model, stack.model.name))
@@ -131,9 +155,9 @@ def _demo(options: argparse.Namespace) -> int:
     from local import demo
     from local.stack import StackError
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    _heed_signals()
     try:
-        return demo.run(options.model, Path(__file__).resolve().parent.parent / "events")
+        return demo.run(options.model, Path(__file__).resolve().parent.parent / "events", options.faults)
     except (StackError, demo.DemoFailed) as error:
         raise UsageError(str(error)) from error
 
@@ -141,7 +165,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _bench(_: argparse.Namespace) -> int:
     from local import bench
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    _heed_signals()
     status: int = bench.run()
     return status
 
@@ -225,7 +249,48 @@ def _execution(options: argparse.Namespace) -> Any:
             raise UsageError(str(error)) from error
 
 
-def _client(options: argparse.Namespace, service: str) -> Any:
+def _dead_letters(options: argparse.Namespace) -> int:
+    from local import dead_letters
+    from local.stack import STACK_NAME
+    from turnwright.documents import Documents
+    from turnwright.table import Table
+
+    cloudformation, sqs = _client(options, "cloudformation"), _client(options, "sqs")
+
+    def physical_id(logical_id: str) -> str:
+        answer = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
+        return str(answer["StackResourceDetail"]["PhysicalResourceId"])
+
+    queues = [options.queue] if options.queue else dead_letters.QUEUES
+    with _RunningStack():
+        urls = {queue: physical_id(dead_letters.LOGICAL_IDS[queue]) for queue in queues}
+        with dead_letters.held(sqs, urls) as letters:
+            if options.send_again is None:
+                print(
+                    dead_letters.as_json(letters)
+                    if options.json
+                    else dead_letters.render(letters, paint_for(sys.stdout))
+                )
+                return 0
+            try:
+                copies = dead_letters.choose(letters, options.send_again)
+                sender = dead_letters.Sender(
+                    sqs,
+                    _client(options, "lambda", read_timeout=_LONGEST_FUNCTION_SECONDS),
+                    _client(options, "stepfunctions"),
+                    Table(_client(options, "dynamodb"), physical_id("Table")),
+                    Documents(_client(options, "s3"), physical_id("Bucket")),
+                )
+                sent = sender.send_again(copies, urls[copies[0].queue])
+            except dead_letters.NotSentAgain as error:
+                raise UsageError(str(error)) from error
+    if sent.answer is not None:
+        print(sent.answer)
+    print(sent.summary)
+    return 0
+
+
+def _client(options: argparse.Namespace, service: str, read_timeout: int = 10) -> Any:
     import boto3
     from botocore.config import Config
 
@@ -234,7 +299,7 @@ def _client(options: argparse.Namespace, service: str) -> Any:
         endpoint_url=options.aws_url,
         region_name="us-east-1",
         **_CREDENTIALS,
-        config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}),
+        config=Config(connect_timeout=2, read_timeout=read_timeout, retries={"total_max_attempts": 1}),
     )
 
 
@@ -263,9 +328,16 @@ def _parameters(given: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _interrupt(*_: object) -> None:
-    """SIGTERM ends it as Ctrl-C does."""
-    raise KeyboardInterrupt
+def _heed_signals() -> None:
+    """SIGTERM ends it as Ctrl-C does; and Ctrl-C does so where a shell has started it with SIGINT ignored."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 0 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

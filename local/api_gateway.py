@@ -8,6 +8,7 @@ part of the path.
 """
 
 import json
+import re
 import socket
 import sys
 import threading
@@ -24,6 +25,7 @@ from local.invocations import Functions, Invocation
 from local.proxy_integration import Answer, Refused, Request, proxy_answer, proxy_event, streamed_answer, trace_header
 from local.routes import Api, Route
 
+_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 LARGEST_BODY = 10 * 1024 * 1024
 LARGEST_BUFFERED_ANSWER = 6 * 1024 * 1024
 
@@ -173,16 +175,16 @@ class _Connection(BaseHTTPRequestHandler):
         if int(length) > LARGEST_BODY:
             self._discard(int(length))
             raise _too_large()
-        return self.rfile.read(int(length))
+        return self._read_exactly(int(length))
 
     def _read_chunked_body(self) -> bytes:
         body = bytearray()
         while True:
-            try:
-                size = int(self.rfile.readline(256).split(b";")[0], 16)
-            except ValueError:
+            head = self.rfile.readline(256).split(b";")[0].strip()
+            if not _CHUNK_SIZE.fullmatch(head):
                 self.close_connection = True
-                raise Refused(400, "BadRequestException", "Bad chunk") from None
+                raise Refused(400, "BadRequestException", "Bad chunk")
+            size = int(head, 16)
             if size == 0:
                 while self.rfile.readline(1024).strip():
                     pass
@@ -190,8 +192,16 @@ class _Connection(BaseHTTPRequestHandler):
             if len(body) + size > LARGEST_BODY:
                 self.close_connection = True
                 raise _too_large()
-            body += self.rfile.read(size)
+            body += self._read_exactly(size)
             self.rfile.readline(2)
+
+    def _read_exactly(self, length: int) -> bytes:
+        """A caller that goes away before the end of its request has not made one."""
+        body = self.rfile.read(length)
+        if len(body) < length:
+            self.close_connection = True
+            raise ConnectionResetError(f"the request ended after {len(body)} of {length} bytes")
+        return body
 
     def _discard(self, length: int) -> None:
         """Reads what the caller is about to send anyway, so that it gets to read the refusal."""

@@ -7,17 +7,20 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moto.core.base_backend import BackendDict
 from moto.core.config import default_user_config
+from moto.core.exceptions import JsonRESTError
 from moto.core.model_instances import reset_model_data
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from local import moto_patches
+from local.faults import Faults, InvocationRefused
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
 from local.moto_patches import ExecutionChange, FunctionAnswer, FunctionCall, Hooks
 
@@ -44,6 +47,14 @@ class FunctionCode:
     log_group: str | None = None
 
 
+class _RefusedByLambda(JsonRESTError):  # type: ignore[misc]
+    """What moto answers for a refused Invoke."""
+
+    def __init__(self, refused: InvocationRefused) -> None:
+        super().__init__(refused.name, refused.message)
+        self.code = refused.status
+
+
 class AwsServer:
     """Runs from its construction to `stop()`. One at a time in a process: moto's state is global, and is
     reset here.
@@ -59,13 +70,16 @@ class AwsServer:
         port: int = 0,
         on_execution_status: Callable[[ExecutionChange], None] | None = None,
         async_retry_seconds: Sequence[float] = (1.0, 2.0),
+        faults: Faults | None = None,
     ) -> None:
         """`port` 0 takes a free one. An asynchronous invocation that fails is tried again after each of
-        `async_retry_seconds` (AWS: a minute, two minutes). Raises PortTaken and moto_patches.UnsupportedMoto.
+        `async_retry_seconds` (AWS: a minute, two minutes). Invocations have `faults`. Raises PortTaken and
+        moto_patches.UnsupportedMoto.
         """
         self.functions: dict[str, FunctionCode] = {}
         self.extra_environment: dict[str, str] = {}
         self._workers = workers
+        self._faults = faults
         self._async_retry_seconds = tuple(async_retry_seconds)
         self._on_execution_status = on_execution_status
         self._stopping = threading.Event()
@@ -140,13 +154,21 @@ class AwsServer:
             self._on_execution_status(change)
 
     def _invoke(self, call: FunctionCall) -> FunctionAnswer:
-        result = self._run(self._spec(call.function), call)
+        try:
+            result = self._run(self._spec(call.function), call)
+        except InvocationRefused as refused:
+            raise _RefusedByLambda(refused) from refused
         return FunctionAnswer(result.payload, result.function_error, result.log_tail)
 
     def _run(self, spec: FunctionSpec, call: FunctionCall) -> InvokeResult:
-        return self._workers.invoke(
-            spec, call.payload, client_context=call.client_context, trace_header=call.trace_header
-        )
+        """Raises InvocationRefused."""
+
+        def really() -> InvokeResult:
+            return self._workers.invoke(
+                spec, call.payload, client_context=call.client_context, trace_header=call.trace_header
+            )
+
+        return really() if self._faults is None else self._faults.run(spec, call.payload, really)
 
     def _invoke_later(self, call: FunctionCall) -> None:
         spec = self._spec(call.function)
@@ -154,9 +176,9 @@ class AwsServer:
 
     def _try_repeatedly(self, spec: FunctionSpec, call: FunctionCall) -> None:
         for wait_seconds in (*self._async_retry_seconds, None):
-            result = self._run(spec, call)
-            if result.function_error is None:
-                return
+            with suppress(InvocationRefused):
+                if self._run(spec, call).function_error is None:
+                    return
             if wait_seconds is not None and self._stopping.wait(wait_seconds):
                 return
         tries = len(self._async_retry_seconds) + 1
@@ -170,6 +192,12 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         pass
+
+
+class _RequestHandler(MotoRequestHandler):  # type: ignore[misc]
+    """Answers in one piece: unbuffered, head and body are two packets, and the client wakes up twice."""
+
+    wbufsize = -1
 
 
 def _listen(port: int) -> BaseWSGIServer:

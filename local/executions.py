@@ -42,7 +42,7 @@ class StateVisit:
 
     `duration_ms` is None while it is there. `iteration` is the index in the enclosing Map (None outside of
     one), `depth` how many Maps or Parallels enclose it. `caught` means that its last try failed and a Catch
-    went on from there.
+    went on from there. `output` is the document that it left behind, None while it is there.
     """
 
     name: str
@@ -53,6 +53,7 @@ class StateVisit:
     tries: tuple[Try, ...]
     iteration: int | None = None
     depth: int = 0
+    output: Any = None
 
     @property
     def attempts(self) -> int:
@@ -356,6 +357,7 @@ def _finished(visit: _OpenVisit, end: Mapping[str, Any] | None) -> StateVisit:
         tries=tuple(tries),
         iteration=visit.iteration,
         depth=visit.depth,
+        output=None if visit.exited is None else _document(visit.exited["stateExitedEventDetails"].get("output")),
     )
 
 

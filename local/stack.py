@@ -31,6 +31,7 @@ from local.bedrock.select import ModelOptionError, select_model
 from local.custom_resources import CustomResource, CustomResourceFailed
 from local.deploy import DeployedFunction, Deployment, DeploymentError, deploy
 from local.event_delivery import EventDelivery, execution_event
+from local.faults import Faults, FaultsError
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, StreamingInvocation
 from local.log_delivery import LogDelivery
 from local.moto_patches import ExecutionChange, UnsupportedMoto
@@ -50,14 +51,16 @@ class StackError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LocalStackOptions:
-    """Ports 0 take free ones. `model` is a MODEL option or the backend itself. `quiet` keeps the functions' logs from
-    stderr; CloudWatch Logs has them all the same."""
+    """Ports 0 take free ones. `model` is a MODEL option or the backend itself. `faults` is a file of faults
+    on purpose (`faults.py`). `quiet` keeps the functions' logs from stderr; CloudWatch Logs has them all the same.
+    """
 
     port: int = 3000
     aws_port: int = 3001
     model: str | ModelBackend = "rule"
     template: Path = TEMPLATE
     parameters: Mapping[str, str] = field(default_factory=dict)
+    faults: Path | None = None
     quiet: bool = False
 
 
@@ -76,12 +79,13 @@ class LocalStack:
         self._aws: AwsServer
         self._logs: LogDelivery
         self._events: EventDelivery
+        self._faults: Faults
         self._workers: LambdaWorkers
 
     def __enter__(self) -> Self:
         try:
             self._start()
-        except (TemplateError, DeploymentError, ModelOptionError, PortTaken, UnsupportedMoto) as error:
+        except (TemplateError, DeploymentError, ModelOptionError, FaultsError, PortTaken, UnsupportedMoto) as error:
             self.close()
             raise StackError(str(error)) from error
         except BaseException:
@@ -128,6 +132,11 @@ class LocalStack:
         return list(self._logs.problems)
 
     @property
+    def faults(self) -> Faults:
+        """The functions' faults on purpose: `stack.faults.replace([...])` gives it others."""
+        return self._faults
+
+    @property
     def workers(self) -> LambdaWorkers:
         return self._workers
 
@@ -160,6 +169,8 @@ class LocalStack:
         for chatty in ("werkzeug", "samtranslator"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
         self._model = select_model(options.model) if isinstance(options.model, str) else options.model
+        if options.port == options.aws_port != 0:
+            raise StackError(f"port {options.port} is given to both the API and AWS: choose another AWS_PORT")
         for port, option in ((options.port, "--port"), (options.aws_port, "--aws-port")):
             _require_free(port, option)
         bedrock = BedrockEndpoint(self._model)
@@ -167,8 +178,12 @@ class LocalStack:
         self._logs = LogDelivery(None if options.quiet else sys.stderr, lambda: self.client("logs"), prefix=STACK_NAME)
         self._workers = LambdaWorkers(self._logs.line)
         self._resources.callback(self._workers.close)
-        self._aws = AwsServer(self._workers, port=options.aws_port, on_execution_status=self._publish)
+        self._faults = Faults(self._logs.note)
+        self._aws = AwsServer(
+            self._workers, port=options.aws_port, on_execution_status=self._publish, faults=self._faults
+        )
         self._resources.callback(self._aws.stop)
+        self._resources.callback(self._faults.stop)
         self._aws.extra_environment.update(
             {
                 "AWS_ENDPOINT_URL": self._aws.url,
@@ -186,6 +201,9 @@ class LocalStack:
             stack_name=STACK_NAME,
         )
         self._resources.callback(self._deployment.close)
+        self._faults.know({function.name: logical_id for logical_id, function in self._deployment.functions.items()})
+        if options.faults is not None:
+            self._faults.load(options.faults)
         self._events = EventDelivery(
             self._deployment.rules,
             self._deployment.asynchronous,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from local.sam_yaml import load_template
+from tests.tools import claims_api
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,6 +32,14 @@ def copy_project(folder: Path, calls: Path) -> Path:
             "Environment": {"Variables": {"CALLS_DIRECTORY": str(calls)}},
         },
     }
+    for name, module in (("ClaimsApi", "claims_api"), ("FunctionDetails", "function_details")):
+        resources[f"{name}Function"] = {
+            "Type": "AWS::Serverless::Function",
+            "Properties": {"CodeUri": "tools", "Handler": f"{module}.handler"},
+        }
+        resources["PublishedAgents"]["Properties"]["Substitutions"][f"{name}FunctionArn"] = {
+            "Fn::GetAtt": [f"{name}Function", "Arn"]
+        }
     resources["PublishedAgents"]["Properties"]["Substitutions"]["MisbehavingToolFunctionArn"] = {
         "Fn::GetAtt": ["MisbehavingToolFunction", "Arn"]
     }
@@ -63,12 +72,33 @@ def _agent(agent_id: str, max_steps: int) -> dict[str, Any]:
                 },
             },
             {
+                "actionGroupName": "Claims",
+                "actionGroupExecutor": {"lambda": "${ClaimsApiFunctionArn}"},
+                "apiSchema": {"payload": json.loads(claims_api.app.get_openapi_json_schema(title="c", version="1"))},
+            },
+            {
+                "actionGroupName": "FunctionDetails",
+                "actionGroupExecutor": {"lambda": "${FunctionDetailsFunctionArn}"},
+                "functionSchema": {"functions": [_function("look_up", word=("string", True))]},
+                "actionGroupExecutionConfig": {"retryPolicy": {"maxAttempts": 2, "initialDelayMs": 10}},
+            },
+            {
                 "actionGroupName": "Strict",
                 "actionGroupExecutor": {"lambda": "${MisbehavingToolFunctionArn}"},
                 "functionSchema": {"functions": [_function("strict", how=("string", True))]},
                 "actionGroupExecutionConfig": {
                     "retryPolicy": {"maxAttempts": 1},
                     "timeoutConfig": {"timeoutSeconds": 1, "onTimeoutBehavior": "FAIL_TURN"},
+                },
+            },
+            {
+                "actionGroupName": "Guarded",
+                "actionGroupExecutor": {"lambda": "${MisbehavingToolFunctionArn}"},
+                "functionSchema": {"functions": [_function("guarded", how=("string", True), times=("integer", False))]},
+                "actionGroupExecutionConfig": {
+                    "retryPolicy": {"maxAttempts": 1},
+                    "timeoutConfig": {"timeoutSeconds": 5},
+                    "circuitBreaker": {"failureThreshold": 3, "recoveryTimeSeconds": 2},
                 },
             },
             {

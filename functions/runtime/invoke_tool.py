@@ -1,36 +1,48 @@
-"""Invoke Tool: one attempt of one tool call, through the gateway."""
+"""Invoke Tool: one attempt of a tool call, through the gateway; and Look Up Tool Result, after a lost gateway."""
 
 import time
 from typing import Any
 
-from turnwright import agent_versions
+from botocore.exceptions import BotoCoreError, ClientError
+
+from turnwright import agent_versions, clients
 from turnwright.documents import documents
-from turnwright.errors import ToolAttemptFailed, TurnAlreadyEnded
+from turnwright.errors import GatewayFault, ToolAttemptFailed
 from turnwright.gateway import Call, Gateway
-from turnwright.journal import Journal
+from turnwright.journal import ToolResult
 from turnwright.log import turn_logger
+from turnwright.settings import settings
 from turnwright.table import table
-from turnwright.traces import Traces
 from turnwright.turns import Turn, Turns
 
 
-def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """`{"turn", "step", "call", "attempt", "sleepMs", "redriveCount"}` -> a tool result (`journal.ToolResult`)."""
+def handler(event: dict[str, Any], context: object) -> ToolResult:
+    """`{"turn", "step", "call", "attempt", "sleepMs", "lost", "redriveCount"}` -> a tool result (`journal.ToolResult`).
+
+    Raises GatewayFault when an AWS service that the gateway itself needs fails: the state machine then looks up whether
+    a result was recorded, and does not call the tool again.
+    """
     store, bucket = table(), documents()
     turn, call = Turn.decode(event["turn"]), Call.decode(event["call"])
-    log = turn_logger(turn, step=event["step"], toolUseId=call.toolUseId, attempt=event["attempt"])
-    if event["redriveCount"] > 0:
-        Turns(store).resume(turn)
+    log = turn_logger(
+        turn, step=event["step"], toolUseId=call.toolUseId, attempt=event["attempt"], sleptMs=event["sleepMs"]
+    )
     time.sleep(event["sleepMs"] / 1000)
-    header = Turns(store).read(turn.turnId)
-    if header is None:
-        raise TurnAlreadyEnded(f"turn {turn.turnId} has no header; its items are gone")
-    agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
-    gateway = Gateway(turn, header, agent, Journal(store, bucket, turn.turnId), bucket, Traces(store, bucket, turn))
+    started = time.monotonic()
     try:
-        result = gateway.attempt(event["step"], call, event["attempt"])
+        if event["redriveCount"] > 0:
+            Turns(store).resume(turn)
+        agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
+        gateway = Gateway(store, bucket, turn, agent, clients.sqs(), settings().tool_dead_letter_queue_url)
+        result = gateway.attempt(event["step"], call, event["attempt"], lost=event["lost"])
     except ToolAttemptFailed as failure:
-        log.warning("tool attempt failed", failure=str(failure), **store.consumed.fields())
+        log.warning("tool attempt failed", failure=str(failure), **_cost(started), **store.consumed.fields())
         raise
-    log.info("tool invoked", status=result["status"], **store.consumed.fields())
+    except (BotoCoreError, ClientError) as error:
+        raise GatewayFault(str(error)) from error
+    log.info("tool invoked", status=result["status"], **_cost(started), **store.consumed.fields())
     return result
+
+
+def _cost(started: float) -> dict[str, Any]:
+    return {"durationMs": round((time.monotonic() - started) * 1000)}

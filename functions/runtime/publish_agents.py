@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from turnwright import agent_files, agent_versions
+from turnwright import agent_files, agent_versions, api_schemas, clients
 from turnwright.custom_resource import Outcome, answer, send
 from turnwright.log import logger
 from turnwright.settings import settings
@@ -35,7 +35,8 @@ def _carry_out(event: dict[str, Any]) -> Outcome:
         # The table may outlive the stack, and its agents with it.
         return Outcome(succeeded=True, text="")
     directory = Path(settings().agent_files_directory)
-    definitions = agent_files.read(directory, event["ResourceProperties"].get("Substitutions", {}))
+    substitutions = event["ResourceProperties"].get("Substitutions", {})
+    definitions = agent_files.read(directory, substitutions, api_schemas.reader(clients.s3(), settings().bucket_name))
     publications = agent_versions.publish(table(), definitions)
     for agent in publications:
         logger().info(f"agent {agent.change}", agentId=agent.agent_id, version=agent.version)

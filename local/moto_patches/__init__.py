@@ -12,6 +12,8 @@ upgrade broke.
     functions.py       Lambda invocations, handed to whoever runs functions
     dynamodb.py        one request at a time, transactions, idempotency tokens
     capacity.py        consumed capacity units
+    s3.py              one request at a time
+    server.py          the time that each request takes
 """
 
 from functools import cache
@@ -25,6 +27,8 @@ from local.moto_patches import (
     functions,
     interpreter,
     jsonata,
+    s3,
+    server,
     state_machines,
     tasks,
 )
@@ -49,7 +53,7 @@ def apply() -> None:
 
 @cache
 def _apply_once() -> None:
-    for part in (jsonata, executions, interpreter, tasks, state_machines, functions, dynamodb, capacity):
+    for part in (jsonata, executions, interpreter, tasks, state_machines, functions, dynamodb, capacity, s3, server):
         part.apply()
 
 

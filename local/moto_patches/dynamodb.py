@@ -1,5 +1,6 @@
 """DynamoDB's promises about requests at the same time."""
 
+import base64
 import copy
 import json
 import threading
@@ -10,7 +11,7 @@ from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.table import Table
-from moto.dynamodb.responses import DynamoHandler
+from moto.dynamodb.responses import DynamoHandler, DynamoResult
 
 from local.moto_patches.replacing import replace
 
@@ -156,7 +157,33 @@ def index_name_of(args: Any, kwargs: Any) -> Any:
     return args[6] if len(args) > 6 else kwargs.get("index_name")
 
 
+def answer_items_as_they_are() -> None:
+    """Stock moto takes apart and puts together each value of an answer by the service model, a quarter of the time that
+    the whole stack needs for a turn. The answers about items are in wire form already, but for binary values.
+    """
+
+    def make(original: Any) -> Any:
+        def execute_result(result: Any, context: Any) -> Any:
+            fields = {name: value for name, value in result.result.items() if value is not None}
+            try:
+                body = json.dumps(fields, default=_base64)
+            except TypeError:  # a date, in the description of a table
+                return original(result, context)
+            return 200, {"Content-Type": "application/x-amz-json-1.0"}, body
+
+        return execute_result
+
+    replace(DynamoResult, "execute_result", make)
+
+
+def _base64(value: Any) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} has no wire form here")
+
+
 def apply() -> None:
+    answer_items_as_they_are()
     serve_one_request_at_a_time()
     undo_only_what_a_transaction_touched()
     remember_transaction_tokens()

@@ -160,7 +160,9 @@ def test_the_trace_tells_the_whole_turn_in_order(model: ScriptedModel, agent_cli
         *("modelInvocationInput", "modelInvocationOutput", "observation"),
     ]
     assert told.of("rationale")[0]["text"] == "I look."
-    assert told.of("invocationInput")[0]["actionGroupInvocationInput"] == {
+    called = told.of("invocationInput")[0]["actionGroupInvocationInput"]
+    invocation_id = called.pop("invocationId")
+    assert called == {
         "actionGroupName": "Misbehaving",
         "function": "echo",
         "executionType": "LAMBDA",
@@ -168,6 +170,7 @@ def test_the_trace_tells_the_whole_turn_in_order(model: ScriptedModel, agent_cli
     }
     tool, final = told.of("observation")
     assert (tool["type"], tool["actionGroupInvocationOutput"]["text"]) == ("ACTION_GROUP", "x")
+    assert tool["actionGroupInvocationOutput"]["metadata"]["clientRequestId"] == invocation_id
     assert (final["type"], final["finalResponse"]["text"]) == ("FINISH", "It is x.")
     assert told.of("modelInvocationOutput")[0]["metadata"]["usage"]["outputTokens"] > 0
 

@@ -705,6 +705,30 @@ def test_conditional_updates_of_sixteen_threads_lose_nothing(aws: Aws) -> None:
     assert successes >= 1
 
 
+def test_an_object_that_many_write_and_read_at_once_is_always_whole(aws: Aws) -> None:
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="busy")
+    bodies = {bytes([letter]) * 100_000 for letter in b"abcd"}
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def write_and_read(body: bytes) -> bytes:
+        s3.put_object(Bucket="busy", Key="object", Body=body)
+        read: bytes = s3.get_object(Bucket="busy", Key="object")["Body"].read()
+        return read
+
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            read = set(threads.map(write_and_read, [body for _ in range(8) for body in sorted(bodies)]))
+    finally:
+        sys.setswitchinterval(interval)
+    assert read <= bodies
+
+
+def test_moto_s_own_folder_is_not_listed_for_every_request(aws: Aws) -> None:
+    assert moto.backends.list_of_moto_modules() is moto.backends.list_of_moto_modules()
+
+
 def test_a_reader_sees_all_of_a_transaction_or_nothing(aws: Aws) -> None:
     dynamodb, table = aws.client("dynamodb"), aws.table()
     done = threading.Event()

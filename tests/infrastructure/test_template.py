@@ -248,6 +248,7 @@ GRANTED = {
     "InvokeToolFunction": {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
+        *on("ToolDeadLetterQueue", "sqs:SendMessage"),
         *on("BankingToolsFunction", "lambda:InvokeFunction"),
     },
     "WriteMemoryFunction": {
@@ -260,7 +261,10 @@ GRANTED = {
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
     },
-    "PublishAgentsFunction": {*on("Table", *READ, *WRITE, "dynamodb:DeleteItem")},
+    "PublishAgentsFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem"),
+        *on("Bucket/schemas/*", GET),
+    },
     "BankingToolsFunction": set(),
 }
 
@@ -425,6 +429,17 @@ def test_the_dead_letter_queue_is_encrypted_and_keeps_a_turn_as_long_as_it_can_b
     assert queue == {"MessageRetentionPeriod": 14 * 24 * 3600, "SqsManagedSseEnabled": True}
 
 
+def test_tool_calls_that_were_given_up_have_an_encrypted_queue_of_their_own_which_the_gateway_is_told() -> None:
+    queue = resources()["ToolDeadLetterQueue"]["Properties"]
+    assert queue == {"MessageRetentionPeriod": 14 * 24 * 3600, "SqsManagedSseEnabled": True}
+    told = {
+        name: function["Environment"]["Variables"]["TOOL_DEAD_LETTER_QUEUE_URL"]
+        for name, function in functions().items()
+        if "TOOL_DEAD_LETTER_QUEUE_URL" in function["Environment"]["Variables"]
+    }
+    assert told == {"InvokeToolFunction": {"Ref": "ToolDeadLetterQueue"}}
+
+
 # ---- Agents ----
 
 
@@ -443,7 +458,14 @@ def test_every_placeholder_in_an_agent_file_is_substituted_by_the_template() -> 
     files = [path for path in (ROOT / "agents").glob("*.json") if path.name != "agent.schema.json"]
     placeholders = {name for path in files for name in re.findall(r"\$\{(\w+)\}", path.read_text())}
     assert files
-    assert placeholders == substitutions.keys()
+    assert placeholders | {"BucketName"} == substitutions.keys(), "the bucket is for whoever keeps API schemas in it"
+    assert substitutions["BucketName"] == {"Ref": "Bucket"}
+
+
+def test_api_schemas_are_kept_in_the_bucket_for_ever() -> None:
+    rules = resources()["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    expiring = [rule["Prefix"] for rule in rules if "ExpirationInDays" in rule]
+    assert sorted(expiring) == ["sessions/", "turns/"]
 
 
 def test_the_agents_layer_holds_json_files_and_nothing_else() -> None:
@@ -527,6 +549,7 @@ def test_every_output_and_parameter_is_described() -> None:
         "TableName",
         "BucketName",
         "DeadLetterQueueUrl",
+        "ToolDeadLetterQueueUrl",
         "RuntimeLogGroup",
         "StateMachineLogGroup",
     }

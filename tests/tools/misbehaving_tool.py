@@ -28,7 +28,7 @@ def handler(event: dict[str, Any], context: object) -> Any:
         case "remember":
             attributes = event["sessionAttributes"] | {arguments["name"]: arguments["value"]}
             return _answer(event, json.dumps(event["sessionAttributes"])) | {"sessionAttributes": attributes}
-        case "misbehave" | "strict" | "slow_to_recover":
+        case "misbehave" | "strict" | "slow_to_recover" | "guarded":
             return _misbehave(event, arguments["how"], attempt, int(arguments.get("times", "1000")))
     raise OutOfOrder(f"there is no function {event['function']}")
 
@@ -47,11 +47,26 @@ def _misbehave(event: dict[str, Any], how: str, attempt: int, times: int) -> Any
             os._exit(1)
         case "garbage":
             return {"unexpected": True}
+        case "recursive":
+            return _nested(2_000)
+        case "bytes":
+            return _answer(event, "\ud800 half of a pair")
+        case "five_megabytes":
+            return _answer(event, json.dumps(["x" * 1_000] * 5_000))
+        case "seven_megabytes":
+            return _answer(event, "x" * 7_000_000)
         case "long":
             return _answer(event, "x" * 300_000)
         case "fail":
             return _answer(event, "no such customer", responseState="FAILURE")
     return _answer(event, how)
+
+
+def _nested(depth: int) -> Any:
+    nested: Any = "deep"
+    for _ in range(depth):
+        nested = [nested]
+    return nested
 
 
 def _answer(event: dict[str, Any], text: str, **state: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from moto import mock_aws
 
 from tests.unit.stored_turns import Requests, StandingClock, StoredTurns
+from tests.unit.tool_turns import FakeLambda
 from turnwright.documents import Documents
 from turnwright.settings import settings
 from turnwright.table import Table
@@ -20,26 +21,31 @@ def mocked_client(service: str) -> Any:
     return session.client(service)
 
 
+def empty_table() -> Table:
+    """A new table in moto, with a name of its own, since processes cache what a table of a name holds."""
+    name = f"table-{uuid4()}"
+    client = mocked_client("dynamodb")
+    client.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": "PK", "AttributeType": "S"},
+            {"AttributeName": "SK", "AttributeType": "S"},
+        ],
+        KeySchema=[
+            {"AttributeName": "PK", "KeyType": "HASH"},
+            {"AttributeName": "SK", "KeyType": "RANGE"},
+        ],
+    )
+    return Table(client, name)
+
+
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
-    """An empty table in moto, with a name of its own, since processes cache what a table of a name holds."""
+    """An empty table."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    name = f"table-{uuid4()}"
     with mock_aws():
-        client = mocked_client("dynamodb")
-        client.create_table(
-            TableName=name,
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[
-                {"AttributeName": "PK", "AttributeType": "S"},
-                {"AttributeName": "SK", "AttributeType": "S"},
-            ],
-            KeySchema=[
-                {"AttributeName": "PK", "KeyType": "HASH"},
-                {"AttributeName": "SK", "KeyType": "RANGE"},
-            ],
-        )
-        yield Table(client, name)
+        yield empty_table()
 
 
 @pytest.fixture
@@ -73,3 +79,11 @@ def stored(table: Table, clock: StandingClock, monkeypatch: pytest.MonkeyPatch) 
 def documents(stored: StoredTurns) -> Documents:
     """Documents in an empty bucket."""
     return stored.documents
+
+
+@pytest.fixture
+def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
+    """Lambda as the tools' callers see it; it has no answers yet."""
+    fake = FakeLambda()
+    monkeypatch.setattr("turnwright.clients.aws_lambda", fake.client)
+    return fake

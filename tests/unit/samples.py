@@ -49,6 +49,41 @@ DEFINITION: dict[str, Any] = {
     ],
 }
 
+CLAIM_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
+CLAIMS_API: dict[str, Any] = {
+    "actionGroupName": "Claims",
+    "actionGroupExecutor": {"lambda": "arn:aws:lambda:us-east-1:123456789012:function:claims"},
+    "apiSchema": {
+        "payload": {
+            "openapi": "3.0.3",
+            "paths": {
+                "/claims/{id}": {"get": {"operationId": "get_claim", "parameters": [CLAIM_ID]}},
+                "/claims/{id}/notes": {
+                    "post": {
+                        "operationId": "add_note",
+                        "parameters": [CLAIM_ID],
+                        "requestBody": {
+                            "required": True,
+                            "content": {
+                                "application/json": {
+                                    "schema": {
+                                        "type": "object",
+                                        "properties": {
+                                            "text": {"type": "string"},
+                                            "tags": {"type": "array", "items": {"type": "string"}},
+                                        },
+                                        "required": ["text"],
+                                    }
+                                }
+                            },
+                        },
+                    }
+                },
+            },
+        }
+    },
+}
+
 
 def agent(**fields: Any) -> Agent:
     """The agent of DEFINITION, with other top-level fields."""

@@ -71,13 +71,16 @@ class Requests:
     can be told to do something `before` or `after` the request of a number that counts from 0."""
 
     client: Any
-    made: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    answers: list[Any] = field(default_factory=list)
+    made: list[tuple[str, dict[str, Any]]] = field(default_factory=list, repr=False)
+    answers: list[Any] = field(default_factory=list, repr=False)
     before: dict[int, Callable[[], object]] = field(default_factory=dict)
     after: dict[int, Callable[[], object]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
+        if operation.startswith("_"):
+            raise AttributeError(operation)  # what printers and copiers ask for
+
         def request(**arguments: Any) -> Any:
             number = len(self.made)
             _check_expressions(arguments)
@@ -229,7 +232,9 @@ class StoredTurns:
 
     def seen(self, turn: Turn) -> list[str]:
         """The texts of the history that a turn's model is shown."""
-        messages = History(self.table, self.documents).messages(turn.session, Window(turn.historyFrom, turn.historyTo))
+        bounds = load(self.table, turn.agentId, turn.agentVersion).history
+        window = Window(turn.historyFrom, turn.historyTo)
+        messages = History(self.table, self.documents).messages(turn.session, window, bounds)
         return [block["text"] for message in messages for block in message["content"] if "text" in block]
 
     def items(self) -> dict[tuple[str, str], dict[str, Any]]:

@@ -10,13 +10,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from turnwright.agent_files import SCHEMA_FILE, AgentFilesBroken, Problem, check, read
+from turnwright.agent_files import (
+    LARGEST_DEFINITION,
+    SCHEMA_FILE,
+    AgentFilesBroken,
+    ObjectUnreadable,
+    Problem,
+    check,
+)
+from turnwright.agent_files import read as read_files
 from turnwright.agents import Definition, parse
 from turnwright.tool_failures import CODES
 
 AGENTS = Path(__file__).parents[2] / "agents"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:tools"
-SUBSTITUTIONS = {"ToolsFunctionArn": ARN}
+BUCKET = "turnwright-bucket"
+SUBSTITUTIONS = {"ToolsFunctionArn": ARN, "BucketName": BUCKET}
 
 AGENT: dict[str, Any] = {
     "$schema": "./agent.schema.json",
@@ -70,8 +79,20 @@ def problems(directory: Path) -> list[str]:
     return [str(problem) for problem in check(directory, SUBSTITUTIONS)]
 
 
+def read(directory: Path, substitutions: dict[str, str], **objects: bytes) -> list[Definition]:
+    """Reads the files, with objects in the bucket whose keys are `schemas/<name>.json`."""
+
+    def read_object(key: str) -> bytes:
+        name = key.removeprefix("schemas/").removesuffix(".json")
+        if name not in objects:
+            raise ObjectUnreadable("NoSuchKey")
+        return objects[name]
+
+    return read_files(directory, substitutions, read_object)
+
+
 def test_the_agents_of_the_repository_can_be_published() -> None:
-    known = {"BankingToolsFunctionArn": ARN}
+    known = {"BankingToolsFunctionArn": ARN, "BucketName": BUCKET}
 
     assert check(AGENTS, known) == []
     assert [definition.agent_id for definition in read(AGENTS, known)] == ["BANKASSIST", "SMALLTALK"]
@@ -109,7 +130,9 @@ def test_the_schema_offers_only_error_codes_that_a_tool_call_can_have() -> None:
     schema = json.loads((AGENTS / SCHEMA_FILE).read_text())
     retry_policy = schema["$defs"]["executionConfig"]["properties"]["retryPolicy"]["properties"]
 
-    assert set(retry_policy["retryableErrorCodes"]["items"]["enum"]) <= CODES
+    offered = set(retry_policy["retryableErrorCodes"]["items"]["enum"])
+    never_retried = {"INVALID_ARGUMENTS", "UNKNOWN_TOOL", "REPROMPT", "CIRCUIT_OPEN"}
+    assert offered == CODES - never_retried, "what a model has to correct, and an open circuit, no attempt would mend"
 
 
 def test_a_file_is_read_with_its_substitutions_made(directory: Path) -> None:
@@ -187,7 +210,20 @@ def second_group(**fields: object) -> dict[str, Any]:
         ("/memoryConfiguration/storageDays", 0, "/memoryConfiguration/storageDays: 0 is less than the minimum o"),
         ("/memoryConfiguration/history/maxTurns", 101, "/memoryConfiguration/history/maxTurns: 101 is greater t"),
         ("/memoryConfiguration/history/maxCharacters", 999, "/memoryConfiguration/history/maxCharacters: 999 is"),
-        (f"{CONFIG}/circuitBreaker", {}, f"{CONFIG}/circuitBreaker: is not a field that is supported here; the "),
+        (f"{CONFIG}/fallback", {}, f"{CONFIG}/fallback: is not a field that is supported here; the "),
+        (f"{CONFIG}/circuitBreaker/failureThreshold", 0, f"{CONFIG}/circuitBreaker/failureThreshold: 0 is less than"),
+        (
+            f"{CONFIG}/circuitBreaker/recoveryTimeSeconds",
+            3601,
+            f"{CONFIG}/circuitBreaker/recoveryTimeSeconds: 3601 is ",
+        ),
+        (
+            f"{CONFIG}/circuitBreaker/halfOpen",
+            1,
+            f"{CONFIG}/circuitBreaker/halfOpen: is not a field that is supported ",
+        ),
+        (f"{CONFIG}/resultConfig/maxCharacters", 99, f"{CONFIG}/resultConfig/maxCharacters: 99 is less than the mini"),
+        (f"{CONFIG}/retryPolicy/jitter", "HALF", f"{CONFIG}/retryPolicy/jitter: 'HALF' is not one of ['NONE', 'FULL']"),
         (f"{CONFIG}/retryPolicy/maxAttempts", 11, f"{CONFIG}/retryPolicy/maxAttempts: 11 is greater than the ma"),
         (f"{CONFIG}/retryPolicy/backoffStrategy", "LINEAR", f"{CONFIG}/retryPolicy/backoffStrategy: 'LINEAR' is"),
         (f"{CONFIG}/retryPolicy/initialDelayMs", -1, f"{CONFIG}/retryPolicy/initialDelayMs: -1 is less than"),
@@ -214,7 +250,7 @@ def second_group(**fields: object) -> dict[str, Any]:
             f"{CONFIG}/timeoutConfig/timeoutSeconds: 6 is given twice, here and as timeoutSeconds beside timeoutCo",
         ),
         (f"{CONFIG}/timeoutConfig/onTimeoutBehavior", "RETRY", f"{CONFIG}/timeoutConfig/onTimeoutBehavior: 'RETR"),
-        (f"{GROUP}/apiSchema", {}, f"{GROUP}/apiSchema: is not a field that is supported here; "),
+        (f"{GROUP}/apiSchemas", {}, f"{GROUP}/apiSchemas: is not a field that is supported here; did you mean apiS"),
         (f"{GROUP}/actionGroupState", "OFF", f"{GROUP}/actionGroupState: 'OFF' is not one of ['ENABLED', "),
         (f"{GROUP}/functionSchema/functions", [], f"{GROUP}/functionSchema/functions: has 0 entries, at least 1 "),
         (
@@ -260,7 +296,7 @@ def second_group(**fields: object) -> dict[str, Any]:
         (
             f"{GROUP}/actionGroupExecutor/lambda",
             "${ToolFunctionArn}",
-            f"{GROUP}/actionGroupExecutor/lambda: ${{ToolFunctionArn}} has no value; known are: ${{ToolsFunctionArn}}",
+            f"{GROUP}/actionGroupExecutor/lambda: ${{ToolFunctionArn}} has no value; known are: ${{BucketName}}, ",
         ),
         (
             f"{GROUP}/actionGroupExecutor/lambda",
@@ -421,6 +457,202 @@ def test_a_value_that_names_another_value_is_not_resolved_twice(directory: Path)
     (problem,) = check(directory, {"ToolsFunctionArn": "${Other}", "Other": ARN})
     assert problem.pointer == f"{GROUP}/actionGroupExecutor/lambda"
     assert problem.rule.startswith("${Other} has no value; ")
+
+
+API: dict[str, Any] = {
+    "openapi": "3.0.3",
+    "info": {"title": "Claims", "version": "1"},
+    "paths": {
+        "/claims/{id}": {
+            "get": {
+                "operationId": "get_claim",
+                "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+            }
+        }
+    },
+}
+SCHEMA = f"{GROUP}/apiSchema"
+IN_BUCKET = {"s3": {"s3BucketName": "${BucketName}", "s3ObjectKey": "schemas/claims.json"}}
+
+
+def with_api(schema: object) -> Callable[[dict[str, Any]], None]:
+    """A change of an agent: its group has an apiSchema instead of functions."""
+
+    def change(document: dict[str, Any]) -> None:
+        group = document["actionGroups"][0]
+        del group["functionSchema"]
+        group["apiSchema"] = schema
+
+    return change
+
+
+def broken_api(place: str, value: object) -> dict[str, Any]:
+    document = copy.deepcopy(API)
+    at(place, value)(document)
+    return document
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"payload": API}, {"payload": json.dumps(API, indent=2)}, IN_BUCKET],
+    ids=["object", "text", "object of the bucket"],
+)
+def test_an_api_schema_is_kept_as_an_object_wherever_it_stands(directory: Path, schema: dict[str, Any]) -> None:
+    write(directory, with_api(schema))
+    expected = copy.deepcopy(AGENT)
+    expected["actionGroups"][0] = {
+        "actionGroupName": "Weather",
+        "actionGroupExecutor": {"lambda": ARN},
+        "apiSchema": {"payload": API},
+    }
+
+    (definition,) = read(directory, SUBSTITUTIONS, claims=json.dumps(API).encode())
+
+    assert definition == Definition.of(expected)
+    assert [tool.name for tool in parse(json.loads(definition.text), "1").tools] == ["get_claim"]
+
+
+def test_substitutions_are_made_in_an_api_schema_of_the_file(directory: Path) -> None:
+    for payload in (broken_api("/info/title", "${BucketName}"), json.dumps(broken_api("/info/title", "${BucketName}"))):
+        write(directory, with_api({"payload": payload}))
+
+        (definition,) = read(directory, SUBSTITUTIONS)
+        assert f'"title":"{BUCKET}"' in definition.text
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({}, f"{SCHEMA}: {{}} has to have either payload or s3"),
+        ({"payload": API, **IN_BUCKET}, f"{SCHEMA}: {{"),
+        ({"payload": 1}, f"{SCHEMA}/payload: 1 is no OpenAPI document; give it as an object, or as the text of one"),
+        ({"payload": API, "url": "x"}, f"{SCHEMA}/url: is not a field that is supported here; "),
+        ({"payload": {"swagger": "2.0"}}, f"{SCHEMA}/payload/openapi: is swagger 2.0; OpenAPI 3.0 and 3.1 are read"),
+        (
+            {"payload": broken_api("/paths/claims", {})},
+            f"{SCHEMA}/payload/paths/claims: is no path; a path begins with '/'",
+        ),
+        (
+            {"payload": json.dumps({**API, "paths": {"/a~b/c": {"get": {}}}})},
+            f"{SCHEMA}/payload: #/paths/~1a~0b~1c/get: has no operationId, which is the tool's name",
+        ),
+        ({"payload": "{}"}, f"{SCHEMA}/payload: #/openapi: is null; OpenAPI 3.0 and 3.1 are read"),
+        (
+            {"payload": "openapi: 3.0.3\npaths:"},
+            f"{SCHEMA}/payload: line 1, column 1: is not JSON: Expecting value. A schema in YAML has to be made JSON",
+        ),
+        (
+            {"payload": '{"openapi": "3.0.3", "openapi": "3.1.0"}'},
+            f"{SCHEMA}/payload: #/openapi: appears more than once in its object; keep one",
+        ),
+        (
+            {"s3": {"s3BucketName": "another-bucket", "s3ObjectKey": "schemas/claims.json"}},
+            f"{SCHEMA}/s3/s3BucketName: 'another-bucket' is not the stack's bucket, the only one it reads: write ${{B",
+        ),
+        (
+            {"s3": {"s3BucketName": "${BucketName}", "s3ObjectKey": "turns/claims.json"}},
+            f"{SCHEMA}/s3/s3ObjectKey: 'turns/claims.json' does not match '^schemas/.{{1,1000}}$': use a key that ",
+        ),
+    ],
+    ids=range(12),
+)
+def test_a_broken_api_schema_is_named_with_its_place_and_the_rule(
+    directory: Path, schema: dict[str, Any], problem: str
+) -> None:
+    write(directory, with_api(schema))
+
+    (found,) = problems(directory)
+    assert found.startswith(f"agents/weather.json: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "'schemas/claims.json' cannot be read: NoSuchKey"),
+        (b"openapi: 3.0.3", "line 1, column 1: is not JSON: Expecting value. A schema in YAML has to be made JSON"),
+        (b"\xff", "line 1: is not UTF-8; save the file as UTF-8. A schema in YAML has to be made JSON"),
+        (b"[]", "is not an OpenAPI document: it is no object"),
+        (b'{"openapi": "3.0.3"}', "#/paths: is missing; it has the operations that become tools"),
+    ],
+    ids=["missing", "yaml", "binary", "list", "no paths"],
+)
+def test_an_object_that_is_no_api_schema_is_found_when_it_is_published(
+    directory: Path, content: bytes | None, problem: str
+) -> None:
+    write(directory, with_api(IN_BUCKET))
+
+    with pytest.raises(AgentFilesBroken) as caught:
+        read(directory, SUBSTITUTIONS, **({} if content is None else {"claims": content}))
+
+    assert str(caught.value) == f"agents/weather.json: {SCHEMA}/s3/s3ObjectKey: {problem}"
+    assert problems(directory) == [], "a check does not look into the bucket"
+
+
+def test_no_bucket_is_read_where_the_deployment_names_none(directory: Path) -> None:
+    write(directory, with_api({"s3": {"s3BucketName": "x", "s3ObjectKey": "schemas/a"}}))
+
+    (problem,) = check(directory, {"ToolsFunctionArn": ARN})
+    assert problem.pointer == f"{SCHEMA}/s3/s3BucketName"
+
+
+@pytest.mark.parametrize("has_both", [True, False])
+def test_a_group_has_either_functions_or_an_api(directory: Path, has_both: bool) -> None:
+    functions = copy.deepcopy(AGENT["actionGroups"][0]["functionSchema"])
+    if has_both:
+        write(directory, with_api({"payload": API}), at(f"{GROUP}/functionSchema", functions))
+    else:
+        write(directory, lambda document: document["actionGroups"][0].pop("functionSchema"))
+
+    (found,) = problems(directory)
+    assert found.startswith(f"agents/weather.json: {GROUP}: {{")
+    assert found.endswith(" has to have either functionSchema or apiSchema")
+
+
+def test_an_operation_may_not_have_the_name_of_another_tool(directory: Path) -> None:
+    operation = {"operationId": "forecast"}
+    api = {**API, "paths": {"/a": {"get": operation, "put": {"operationId": "other"}}, "/b": {"get": operation}}}
+    write(directory, at("/actionGroups/-", {**second_group(), "apiSchema": {"payload": api}}), drop_functions(1))
+
+    place = "/actionGroups/1/apiSchema/payload/paths"
+    first = f"{GROUP}/functionSchema/functions/0/name"
+    assert problems(directory) == [
+        f"agents/weather.json: {place}/{path}/get/operationId: 'forecast' is used at {first} too; it must be unique in "
+        "the agent"
+        for path in ("~1a", "~1b")
+    ]
+
+
+def drop_functions(position: int) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["actionGroups"][position].pop("functionSchema")
+
+
+def test_a_schema_that_no_validator_takes_is_refused(directory: Path) -> None:
+    api = copy.deepcopy(API)
+    api["paths"]["/claims/{id}"]["get"]["parameters"][0]["schema"]["minLength"] = "two"
+    write(directory, with_api({"payload": api}))
+
+    place = f"{SCHEMA}/payload/paths/~1claims~1{{id}}/get"
+    rule = "makes a schema that is none: /properties/id/minLength: 'two' is not of type 'integer'"
+    assert problems(directory) == [f"agents/weather.json: {place}: {rule}"]
+
+
+def test_an_api_schema_that_an_item_cannot_hold_is_refused(directory: Path) -> None:
+    api = broken_api("/info/description", "x" * LARGEST_DEFINITION)
+    write(directory, with_api(IN_BUCKET))
+
+    with pytest.raises(AgentFilesBroken, match=f"at most {LARGEST_DEFINITION} are allowed"):
+        read(directory, SUBSTITUTIONS, claims=json.dumps(api).encode())
+
+
+def test_an_agent_has_at_most_a_hundred_functions_and_operations(directory: Path) -> None:
+    paths = {f"/{number}": {"get": {"operationId": f"op{number}"}} for number in range(100)}
+    write(
+        directory,
+        at("/actionGroups/-", {**second_group(), "apiSchema": {"payload": {**API, "paths": paths}}}),
+        drop_functions(1),
+    )
+
+    assert problems(directory) == ["agents/weather.json: /actionGroups: has 101 functions, at most 100 are allowed"]
 
 
 JSON = st.recursive(

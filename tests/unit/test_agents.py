@@ -14,7 +14,8 @@ from turnwright.agents import (
     Tool,
     parse,
 )
-from turnwright.policy import Backoff, OnTimeout, ToolPolicy
+from turnwright.openapi import Body
+from turnwright.policy import Backoff, CircuitBreaker, Jitter, OnTimeout, ToolPolicy, tool_policy
 
 SCHEMA = Path(__file__).parents[2] / "agents" / "agent.schema.json"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:weather"
@@ -115,6 +116,66 @@ def test_every_field_of_a_full_definition_is_read() -> None:
     )
 
 
+def test_an_operation_of_an_api_schema_is_a_tool_with_its_groups_function_and_policy() -> None:
+    api = {
+        "openapi": "3.1.0",
+        "paths": {
+            "/claims/{id}/notes": {
+                "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}],
+                "post": {
+                    "operationId": "add_note",
+                    "summary": "Adds a note.",
+                    "parameters": [{"name": "order", "in": "query", "schema": {"enum": [1, "last"]}}],
+                    "requestBody": {
+                        "required": True,
+                        "content": {
+                            "application/json": {
+                                "schema": {"properties": {"text": {"type": "string"}}, "required": ["text"]}
+                            }
+                        },
+                    },
+                },
+                "get": {"operationId": "list_notes"},
+                "put": {"operationId": "set_note"},
+            }
+        },
+    }
+    group = {
+        "actionGroupName": "Claims",
+        "description": "The group's.",
+        "actionGroupExecutor": {"lambda": ARN},
+        "apiSchema": {"payload": api},
+        "actionGroupExecutionConfig": {"timeoutSeconds": 9},
+    }
+
+    first, *others = parse({**MINIMAL, "actionGroups": [group]}, "1").tools
+
+    assert first == Tool(
+        name="add_note",
+        description="Adds a note.",
+        action_group="Claims",
+        function_arn=ARN,
+        input_schema={
+            "type": "object",
+            "properties": {"id": {"type": "integer"}, "order": {"enum": [1, "last"]}, "text": {"type": "string"}},
+            "required": ["id", "text"],
+            "additionalProperties": False,
+        },
+        parameters=(Parameter("id", "integer", True), Parameter("order", None, False)),
+        policy=ToolPolicy(timeout_seconds=9),
+        operation=first.operation,
+    )
+    assert first.operation is not None
+    assert (first.operation.path, first.operation.method) == ("/claims/{id}/notes", "POST")
+    assert first.operation.body == Body("application/json", {"text": "string"}, required=True, argument=None)
+    assert [(tool.name, tool.description) for tool in others] == [
+        ("list_notes", "The group's."),
+        ("set_note", "The group's."),
+    ]
+    del group["description"]
+    assert parse({**MINIMAL, "actionGroups": [group]}, "1").tools[1].description == "list_notes"
+
+
 def test_a_tool_is_found_by_its_name() -> None:
     agent = parse({**MINIMAL, "actionGroups": [group([{"name": "one"}, {"name": "two"}])]}, "1")
 
@@ -171,6 +232,7 @@ def test_the_schema_documents_the_defaults_that_the_code_has() -> None:
     window = memory["history"]["properties"]
     config = schema["$defs"]["executionConfig"]["properties"]
     retry, timeout = config["retryPolicy"]["properties"], config["timeoutConfig"]["properties"]
+    breaker, result = config["circuitBreaker"]["properties"], config["resultConfig"]["properties"]
 
     documented_limits = (limits[name]["default"] for name in limits)
     assert tuple(documented_limits) == dataclasses.astuple(Limits())
@@ -183,10 +245,17 @@ def test_the_schema_documents_the_defaults_that_the_code_has() -> None:
             backoff=Backoff(retry["backoffStrategy"]["default"]),
             initial_delay_ms=retry["initialDelayMs"]["default"],
             max_delay_ms=retry["maxDelayMs"]["default"],
+            jitter=Jitter(retry["jitter"]["default"]),
             timeout_seconds=timeout["timeoutSeconds"]["default"],
             on_timeout=OnTimeout(timeout["onTimeoutBehavior"]["default"]),
+            max_result_characters=result["maxCharacters"]["default"],
         )
         == ToolPolicy()
+    )
+    assert tool_policy({"circuitBreaker": {}}).breaker == CircuitBreaker(
+        enabled=breaker["enabled"]["default"],
+        failure_threshold=breaker["failureThreshold"]["default"],
+        recovery_seconds=breaker["recoveryTimeSeconds"]["default"],
     )
 
 

@@ -141,7 +141,8 @@ def test_a_commit_that_dies_anywhere_is_all_or_nothing_and_completed_by_its_repe
     assert (half == stored.memory()) if committed else (half == memory)
     assert header == stored.header(A)
     assert stored.documents.fetch(header.answer) == answer
-    assert stored.seen(stored.begin(B))[-1:] == ([answer] if len(answer) < 2_000 else [])
+    shown = stored.seen(stored.begin(B))[-1]
+    assert shown == answer if len(answer) < 2_000 else "characters]" in shown
     assert stored.session()["version"] == 1
 
 

@@ -301,6 +301,15 @@ def test_reasoning_without_a_signature_has_none() -> None:
     ]
 
 
+def test_a_message_for_another_model_keeps_all_but_its_reasoning() -> None:
+    use = {"toolUse": {"toolUseId": "t-1", "name": "search", "input": {}}}
+    signed = {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "c2ln"}}}
+    message = {"role": "assistant", "content": [signed, {"text": "a"}, signed, use]}
+
+    assert converse.without_reasoning(message) == {"role": "assistant", "content": [{"text": "a"}, use]}
+    assert message["content"] == [signed, {"text": "a"}, signed, use]
+
+
 def test_redacted_reasoning_is_stored_as_base64_and_goes_back_as_the_same_bytes() -> None:
     secret = bytes(range(256))
     events = [

@@ -239,10 +239,11 @@ def test_a_failure_is_read_as_step_functions_describes_it(described: dict[str, s
     client = Executions(
         {"status": "FAILED", "name": A, "input": '{"turnId": 1}', **described},
         [
-            {"type": "TaskStateEntered", "stateEnteredEventDetails": {"name": "Load Memory"}},
-            {"type": "TaskStateExited"},
-            {"type": "TaskStateEntered", "stateEnteredEventDetails": {"name": "Invoke Model"}},
-            {"type": "ExecutionFailed"},
+            entered(1, 0, "Load Memory"),
+            {"id": 2, "previousEventId": 1, "type": "TaskStateExited"},
+            entered(3, 2, "Invoke Model"),
+            {"id": 4, "previousEventId": 3, "type": "TaskFailed"},
+            {"id": 5, "previousEventId": 4, "type": "ExecutionFailed"},
         ],
     )
 
@@ -253,6 +254,38 @@ def test_a_failure_is_read_as_step_functions_describes_it(described: dict[str, s
     unsought = read_failure(client, ARN, find_state=False)
     assert unsought
     assert unsought.summary == summary
+
+
+def entered(number: int, previous: int, name: str) -> dict[str, Any]:
+    details = {"stateEnteredEventDetails": {"name": name}}
+    return {"id": number, "previousEventId": previous, "type": "TaskStateEntered", **details}
+
+
+def test_the_state_that_failed_is_told_though_another_branch_entered_one_after_it() -> None:
+    client = Executions(
+        {"status": "FAILED", "name": A, "input": "{}"},
+        [
+            entered(1, 0, "Run Tools"),
+            entered(2, 1, "Invoke Tool"),
+            {"id": 3, "previousEventId": 2, "type": "TaskFailed"},
+            entered(4, 1, "Which Handler?"),
+            {"id": 5, "previousEventId": 3, "type": "MapStateFailed"},
+            {"id": 6, "previousEventId": 5, "type": "ExecutionFailed"},
+        ],
+    )
+    failure = read_failure(client, ARN, find_state=True)
+    assert failure
+    assert failure.state == "Invoke Tool"
+
+
+def test_a_stopped_execution_is_told_with_the_state_it_was_in() -> None:
+    client = Executions(
+        {"status": "ABORTED", "name": A, "input": "{}"},
+        [entered(1, 0, "Invoke Model"), {"id": 2, "previousEventId": 0, "type": "ExecutionAborted"}],
+    )
+    failure = read_failure(client, ARN, find_state=True)
+    assert failure
+    assert failure.state == "Invoke Model"
 
 
 def handle(monkeypatch: pytest.MonkeyPatch, stored: StoredTurns, **execution: Any) -> Queue:

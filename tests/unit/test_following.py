@@ -90,7 +90,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tool(followed: Followed, step: int, index: int, text: str) -> Callable[[], object]:
-    return lambda: followed.turn.traces.tool_output(step, index, 1, text, 0)
+    return lambda: followed.turn.traces.tool_output(step, index, "t-1", 1, text, 0)
 
 
 def test_traces_come_as_they_are_written_each_once_and_the_answer_last(followed: Followed) -> None:

@@ -26,7 +26,8 @@ def test_the_window_is_the_longest_run_of_newest_turns_within_both_bounds(
     ]
     assert shown == events(lengths)[: len(shown)]
     assert len(shown) <= bounds.max_turns
-    assert sum(length for _, length in shown) <= bounds.max_characters
+    assert len(shown) == 1 or sum(length for _, length in shown) <= bounds.max_characters
+    assert bool(shown) == bool(lengths)
     if len(shown) < min(len(lengths), bounds.max_turns):
         assert sum(lengths[: len(shown) + 1]) > bounds.max_characters
 
@@ -45,8 +46,25 @@ def test_a_session_without_a_turn_has_an_empty_window(stored: StoredTurns) -> No
     assert stored.seen(stored.begin(A)) == []
 
 
-def test_a_newest_turn_that_is_too_long_empties_the_window_and_leaves_no_gap() -> None:
-    assert fit(events([11, 1, 1]), HistoryWindow(max_turns=3, max_characters=10)) == Window()
+def test_a_newest_turn_that_is_too_long_is_shown_alone() -> None:
+    newest = f"{1_000:016d}"
+    assert fit(events([11, 1, 1]), HistoryWindow(max_turns=3, max_characters=10)) == Window(newest, newest)
+
+
+def test_a_turn_that_is_too_long_is_shown_as_its_question_and_answer_within_the_bound(stored: StoredTurns) -> None:
+    stored.publish(memoryConfiguration={"history": {"maxTurns": 3, "maxCharacters": 1_000}})
+    long = step(2, text("The answer. " + "y" * 5_000), tool_result(words="r" * 5_000))
+    stored.run(A, step(1, tool_use()), long, words="The question? " + "x" * 5_000)
+    turn = stored.begin(B)
+
+    window, bounds = Window(turn.historyFrom, turn.historyTo), HistoryWindow(3, 1_000)
+    question, answer = History(stored.table, stored.documents).messages(turn.session, window, bounds)
+
+    assert (question["role"], answer["role"]) == ("user", "assistant")
+    texts = [message["content"][0]["text"] for message in (question, answer)]
+    assert [shown[:11] for shown in texts] == ["The questio", "The answer."]
+    assert [shown[-35:] for shown in texts] == [f"[cut: the text has {n} characters]" for n in (5014, 5012)]
+    assert [len(shown) for shown in texts] == [500, 500]
 
 
 def test_the_model_is_shown_the_latest_turns_whole_and_in_order(stored: StoredTurns) -> None:
@@ -68,7 +86,8 @@ def test_a_turn_is_never_split_so_that_each_tool_use_has_its_result(stored: Stor
     turn = stored.begin(B)
 
     assert header.event_id == turn.historyFrom == turn.historyTo
-    assert History(stored.table, stored.documents).messages(turn.session, Window(turn.historyFrom, turn.historyTo)) == [
+    window = Window(turn.historyFrom, turn.historyTo)
+    assert History(stored.table, stored.documents).messages(turn.session, window, HistoryWindow()) == [
         {"role": "user", "content": [{"text": "Balance?"}]},
         tool_use(),
         {

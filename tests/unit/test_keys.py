@@ -19,9 +19,11 @@ def every_key(first: str, second: str, third: str) -> dict[str, Key]:
     return {
         "turn header": keys.turn_header(first),
         "journal step": keys.journal_step(first, 1),
+        "call record": keys.call_record(first, 1, 0),
         "trace event": keys.trace_event(first, 1, "1"),
         "session": keys.session(session_id),
         "session event": keys.session_event(session_id, "0000000000000001#aaaaaaaa"),
+        "breaker": keys.breaker(first, second),
         "agent draft": keys.agent_draft(first),
         "agent version": keys.agent_version(first, second),
         "agent alias": keys.agent_alias(first, second),
@@ -59,6 +61,7 @@ def test_different_agents_versions_and_aliases_have_different_keys(names: list[s
 
     assert len({keys.agent_draft(name) for name in names}) == len(names)
     assert len({keys.listed_agent(name) for name in names}) == len(names)
+    assert len({keys.breaker(*pair) for pair in pairs}) == len(pairs)
     assert len({keys.agent_version(*pair) for pair in pairs}) == len(pairs)
     assert len({keys.agent_alias(*pair) for pair in pairs}) == len(pairs)
 
@@ -95,6 +98,11 @@ def test_no_object_lies_in_the_folder_of_another_turn_or_session(first: str, sec
 def test_steps_sort_as_they_are_numbered(one: int, other: int) -> None:
     assert (keys.journal_step("t", one) < keys.journal_step("t", other)) == (one < other)
     assert (keys.trace_event("t", one, "9") < keys.trace_event("t", other, "1")) == (one < other)
+
+
+@given(st.lists(st.tuples(STEPS, st.integers(0, 999)), min_size=2, max_size=5, unique=True))
+def test_every_call_of_a_turn_has_a_record_of_its_own(calls: list[tuple[int, int]]) -> None:
+    assert len({keys.call_record("t", *call) for call in calls}) == len(calls)
 
 
 @given(STEPS, IDENTIFIERS, IDENTIFIERS, IDENTIFIERS)

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwright.policy import Backoff, OnTimeout, ToolPolicy, retry_delay_ms, tool_policy
+from turnwright.policy import Backoff, CircuitBreaker, Jitter, OnTimeout, ToolPolicy, retry_delay_ms, tool_policy
 
 DEFAULT = ToolPolicy(
     max_attempts=3,
@@ -10,8 +12,11 @@ DEFAULT = ToolPolicy(
     backoff=Backoff.EXPONENTIAL,
     initial_delay_ms=200,
     max_delay_ms=20_000,
+    jitter=Jitter.NONE,
     timeout_seconds=30,
     on_timeout=OnTimeout.RETURN_ERROR_TO_AGENT,
+    breaker=CircuitBreaker(enabled=False, failure_threshold=5, recovery_seconds=60),
+    max_result_characters=25_000,
 )
 
 
@@ -78,6 +83,58 @@ def test_delays_never_shrink_never_exceed_the_bound_and_end(
     assert all(delay <= longest for delay in waits)
 
 
+@given(
+    attempt=st.integers(1, 9),
+    initial=st.integers(0, 60_000),
+    longest=st.integers(0, 60_000),
+    backoff=st.sampled_from(Backoff),
+    share=st.floats(0, 1),
+)
+def test_a_jittered_delay_is_a_share_of_the_delay_without_it(
+    attempt: int, initial: int, longest: int, backoff: Backoff, share: float
+) -> None:
+    steady = ToolPolicy(10, backoff=backoff, initial_delay_ms=initial, max_delay_ms=longest)
+    whole = retry_delay_ms(steady, attempt, "THROTTLING")
+    assert whole is not None
+
+    jittered = retry_delay_ms(replace(steady, jitter=Jitter.FULL), attempt, "THROTTLING", lambda: share)
+
+    assert jittered == round(whole * share)
+    assert 0 <= jittered <= whole
+
+
+def test_jittered_delays_differ() -> None:
+    policy = ToolPolicy(jitter=Jitter.FULL, initial_delay_ms=20_000)
+
+    assert len({retry_delay_ms(policy, 1, "THROTTLING") for _ in range(20)}) > 1
+
+
+def test_a_jittered_attempt_that_is_the_last_or_not_listed_is_not_retried_either() -> None:
+    policy = ToolPolicy(max_attempts=2, jitter=Jitter.FULL)
+
+    assert retry_delay_ms(policy, 2, "THROTTLING") is None
+    assert retry_delay_ms(policy, 1, "FAILURE") is None
+
+
+@pytest.mark.parametrize(
+    ("agent", "group", "breaker"),
+    [
+        (None, {}, CircuitBreaker(enabled=True)),
+        (None, {"enabled": False}, CircuitBreaker()),
+        ({}, None, CircuitBreaker(enabled=True)),
+        ({}, {"enabled": False}, CircuitBreaker()),
+        ({"enabled": False}, {"failureThreshold": 2}, CircuitBreaker(failure_threshold=2)),
+        ({"enabled": False}, {"enabled": True}, CircuitBreaker(enabled=True)),
+    ],
+)
+def test_a_breaker_is_on_where_a_block_names_it_unless_a_block_switches_it_off(
+    agent: dict[str, object] | None, group: dict[str, object] | None, breaker: CircuitBreaker
+) -> None:
+    blocks = [{} if block is None else {"circuitBreaker": block} for block in (agent, group)]
+
+    assert tool_policy(*blocks).breaker == breaker
+
+
 def test_a_group_overrides_the_agent_field_by_field() -> None:
     agent = {
         "retryPolicy": {
@@ -86,12 +143,16 @@ def test_a_group_overrides_the_agent_field_by_field() -> None:
             "backoffStrategy": "FIXED",
             "initialDelayMs": 10,
             "maxDelayMs": 100,
+            "jitter": "FULL",
         },
         "timeoutConfig": {"timeoutSeconds": 7, "onTimeoutBehavior": "FAIL_TURN"},
+        "circuitBreaker": {"failureThreshold": 2, "recoveryTimeSeconds": 10},
+        "resultConfig": {"maxCharacters": 500},
     }
     group = {
         "retryPolicy": {"retryableErrorCodes": ["TOOL_ERROR"], "initialDelayMs": 20},
         "timeoutConfig": {"timeoutSeconds": 9},
+        "circuitBreaker": {"recoveryTimeSeconds": 20},
     }
 
     assert tool_policy(agent, group) == ToolPolicy(
@@ -100,8 +161,11 @@ def test_a_group_overrides_the_agent_field_by_field() -> None:
         backoff=Backoff.FIXED,
         initial_delay_ms=20,
         max_delay_ms=100,
+        jitter=Jitter.FULL,
         timeout_seconds=9,
         on_timeout=OnTimeout.FAIL_TURN,
+        breaker=CircuitBreaker(enabled=True, failure_threshold=2, recovery_seconds=20),
+        max_result_characters=500,
     )
 
 

@@ -19,7 +19,8 @@ from turnwright.table import Table
 
 AGENTS = Path(__file__).parents[2] / "agents"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:banking-tools"
-SUBSTITUTIONS = {"BankingToolsFunctionArn": ARN}
+BUCKET = "turnwright-bucket"
+SUBSTITUTIONS = {"BankingToolsFunctionArn": ARN, "BucketName": BUCKET}
 
 
 @dataclass
@@ -63,11 +64,13 @@ def files(tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch) -> Iter
         shutil.copy(file, tmp_path)
     monkeypatch.setenv("AGENT_FILES_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("TABLE_NAME", table.name)
-    settings.cache_clear()
-    clients.dynamodb.cache_clear()
+    monkeypatch.setenv("BUCKET_NAME", BUCKET)
+    for cached in (settings, clients.dynamodb, clients.s3):
+        cached.cache_clear()
+    clients.s3().create_bucket(Bucket=BUCKET)
     yield tmp_path
-    settings.cache_clear()
-    clients.dynamodb.cache_clear()
+    for cached in (settings, clients.dynamodb, clients.s3):
+        cached.cache_clear()
 
 
 def deploy(service: CloudFormation, kind: str = "Create", **properties: object) -> dict[str, Any]:
@@ -155,6 +158,61 @@ def test_a_broken_file_fails_the_deployment_and_publishes_nothing(
     }
     with pytest.raises(AgentNotFound, match="BANKASSIST"):
         resolve(table, "BANKASSIST", "live")
+
+
+API = {
+    "openapi": "3.0.3",
+    "paths": {"/claims": {"get": {"operationId": "list_claims", "description": "Lists claims."}}},
+}
+CLAIMS: dict[str, Any] = {
+    "actionGroupName": "Claims",
+    "actionGroupExecutor": {"lambda": "${BankingToolsFunctionArn}"},
+    "apiSchema": {"s3": {"s3BucketName": "${BucketName}", "s3ObjectKey": "schemas/claims.json"}},
+}
+
+
+def upload(text: str) -> None:
+    clients.s3().put_object(Bucket=BUCKET, Key="schemas/claims.json", Body=text.encode())
+
+
+def test_an_api_schema_of_the_bucket_is_kept_in_the_version(
+    files: Path, table: Table, cloudformation: CloudFormation
+) -> None:
+    upload(json.dumps(API))
+    edit(files / "small_talk.json", actionGroups=[CLAIMS])
+    assert deploy(cloudformation) == succeeded("BANKASSIST:1 SMALLTALK:1")
+
+    upload(json.dumps(API).replace("Lists claims.", "Lists all claims."))
+    (tool,) = load(table, "SMALLTALK", "1").tools
+    assert (tool.name, tool.description) == ("list_claims", "Lists claims.")
+
+    assert deploy(cloudformation, "Update") == succeeded("BANKASSIST:1 SMALLTALK:2")
+    (tool,) = load(table, "SMALLTALK", "2").tools
+    assert tool.description == "Lists all claims."
+    assert load(table, "SMALLTALK", "1").tools[0].description == "Lists claims."
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (None, "'schemas/claims.json' cannot be read: An error occurred (NoSuchKey) "),
+        ("x" * 350_001, "'schemas/claims.json' cannot be read: it has 350001 bytes, at most 350000 are allowed"),
+        ("openapi: 3.0.3", "line 1, column 1: is not JSON: "),
+    ],
+    ids=["missing", "too long", "yaml"],
+)
+def test_an_api_schema_that_cannot_be_read_fails_the_deployment(
+    files: Path, cloudformation: CloudFormation, text: str | None, rule: str
+) -> None:
+    if text is not None:
+        upload(text)
+    edit(files / "small_talk.json", actionGroups=[CLAIMS])
+
+    result = deploy(cloudformation)
+
+    assert result["Status"] == "FAILED"
+    place = "agents/small_talk.json: /actionGroups/0/apiSchema/s3/s3ObjectKey"
+    assert result["Reason"].startswith(f"Nothing was published. {place}: {rule}")
 
 
 def test_a_substitution_without_a_value_fails_the_deployment(files: Path, cloudformation: CloudFormation) -> None:

@@ -2,26 +2,32 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 import invoke_model
+import invoke_tool
 import load_memory
 import write_memory
 from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die, text, tool_result, tool_use
+from tests.unit.tool_turns import QUEUE_URL, FakeLambda, FakeQueue, answered, client_error, raised
 from turnwright.errors import (
+    GatewayFault,
     LeaseLost,
     ModelRejected,
     ModelsExhausted,
     ModelsThrottled,
     ModelThrottled,
     SessionBusy,
+    ToolAttemptFailed,
     TurnAlreadyEnded,
 )
-from turnwright.journal import Journal
+from turnwright.journal import Journal, ToolResult
 from turnwright.sessions import Sessions
+from turnwright.settings import settings
 from turnwright.turns import Status, Turn, Turns
 
 EXECUTION = f"arn:aws:states:us-east-1:123456789012:execution:turns:{A}"
@@ -46,6 +52,11 @@ class Model:
             if "toolUse" in block:
                 use = {name: block["toolUse"][name] for name in ("toolUseId", "name")}
                 yield {"contentBlockStart": {"contentBlockIndex": index, "start": {"toolUse": use}}}
+            elif "reasoningContent" in block:
+                for name, piece in block["reasoningContent"]["reasoningText"].items():
+                    yield {
+                        "contentBlockDelta": {"contentBlockIndex": index, "delta": {"reasoningContent": {name: piece}}}
+                    }
             else:
                 yield {"contentBlockDelta": {"contentBlockIndex": index, "delta": {"text": block["text"]}}}
         yield {"messageStop": {"stopReason": "end_turn"}}
@@ -89,18 +100,58 @@ def invoke(
     return calls
 
 
+def run_tool(
+    turn: dict[str, Any],
+    call: dict[str, Any],
+    attempt: int = 1,
+    *,
+    step: int = 1,
+    sleep_ms: int = 0,
+    lost: bool = False,
+    redrives: int = 0,
+) -> ToolResult:
+    """Invoke Tool; `lost` is Look Up Tool Result."""
+    return invoke_tool.handler(
+        {
+            "turn": turn,
+            "step": step,
+            "call": call,
+            "attempt": attempt,
+            "sleepMs": sleep_ms,
+            "lost": lost,
+            "redriveCount": redrives,
+        },
+        None,
+    )
+
+
+@pytest.fixture
+def queue(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    monkeypatch.setenv("TOOL_DEAD_LETTER_QUEUE_URL", QUEUE_URL)
+    settings.cache_clear()
+    fake = FakeQueue()
+    monkeypatch.setattr("turnwright.clients.sqs", lambda: fake)
+    return fake
+
+
 def write(turn: dict[str, Any], step: int = 1, *, redrives: int = 0) -> dict[str, Any]:
     """Write Memory."""
     return write_memory.handler({"turn": turn, "step": step, "redriveCount": redrives}, None)
 
 
-def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_seven_items(stored: StoredTurns, model: Model) -> None:
+@pytest.mark.parametrize("breaker", [{}, {"circuitBreaker": {"enabled": True}}], ids=["no breaker", "breaker"])
+def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue, breaker: dict[str, Any]
+) -> None:
+    stored.publish(actionGroupExecutionConfig=breaker)
     model.replies = [tool_use("use-1"), text("5 USD")]
+    fake_lambda.answers = [answered("5 USD")]
     stored.dynamodb.forget()
 
     loaded = load(stored, words="Balance?")
     calls = invoke(loaded["turn"])
-    last = invoke(loaded["turn"], 2, tool_result("use-1"))
+    result = run_tool(loaded["turn"], calls[0])
+    last = invoke(loaded["turn"], 2, dict(result))
     written = write(loaded["turn"], 2)
 
     assert loaded == {
@@ -117,6 +168,7 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_seven_items(stor
             "timeoutSeconds": stored.agent().tools[0].policy.timeout_seconds,
         }
     ]
+    assert result == tool_result("use-1", "5 USD")
     assert last == []
     assert written == {
         "turnId": A,
@@ -124,7 +176,8 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_seven_items(stor
         "answer": {"inline": "5 USD"},
         "usage": {"inputTokens": 20, "outputTokens": 4, "totalTokens": 24},
     }
-    assert stored.dynamodb.written == 7
+    assert stored.dynamodb.written == 8
+    assert queue.letters == []
 
 
 def test_the_model_is_shown_the_history_the_input_and_the_steps_so_far(stored: StoredTurns, model: Model) -> None:
@@ -224,7 +277,12 @@ def test_a_call_of_an_unknown_tool_carries_its_failure_and_calls_share_the_inlin
         "index": 0,
         "inlineBytes": 8_192,
         "handler": "none",
-        "failure": {"errorCode": "UNKNOWN_TOOL", "errorMessage": "there is no tool fly; the tools are: balance"},
+        "failure": {
+            "errorCode": "UNKNOWN_TOOL",
+            "errorMessage": "there is no tool fly; the tools are: balance",
+            "attempts": 0,
+            "tryAgainNow": True,
+        },
     }
     assert [(call["index"], call["inlineBytes"]) for call in known] == [(number, 8_192) for number in range(1, 16)]
 
@@ -274,6 +332,120 @@ def test_a_conversation_that_the_caller_brings_stands_before_the_sessions_histor
 
     assert model.asked[0]["messages"] == [*brought, {"role": "user", "content": [{"text": "Hello"}]}]
     assert stored.seen(stored.begin(B)) == ["Hello", "Hi"]
+
+
+def test_signed_reasoning_is_only_for_the_model_that_signed_it_and_for_its_turn(
+    stored: StoredTurns, model: Model
+) -> None:
+    signed = {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "c2ln"}}}
+    asking = {"role": "assistant", "content": [signed, *tool_use("use-1")["content"]]}
+    model.replies = [asking, "ValidationException", text("5 USD"), text("Again")]
+    turn = load(stored)["turn"]
+    invoke(turn)
+    with pytest.raises(ModelRejected):
+        invoke(turn, 2, tool_result("use-1"))
+    invoke(turn, 2, tool_result("use-1"), model=1)
+    write(turn, 2)
+    invoke(load(stored, B)["turn"])
+
+    same, other, later = (asked["messages"][1] for asked in model.asked[1:])
+    assert same == asking
+    assert other == later == tool_use("use-1")
+
+
+def called(stored: StoredTurns, model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A turn whose model has asked for a tool, and the call."""
+    model.replies = [tool_use("use-1")]
+    turn = load(stored)["turn"]
+    (call,) = invoke(turn)
+    return turn, call
+
+
+def test_a_gateway_that_dies_before_its_answer_is_looked_up_and_the_tool_runs_once(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue
+) -> None:
+    """Requests: the header and the record that is not there yet, the journal, the record."""
+    turn, call = called(stored, model)
+    fake_lambda.answers = [answered("5 USD")]
+    stored.dynamodb.forget()
+    stored.dynamodb.after[2] = die
+    with pytest.raises(Interrupted):
+        run_tool(turn, call)
+    assert stored.dynamodb.operations == ["batch_get_item", "query", "put_item"]
+
+    assert run_tool(turn, call, lost=True) == tool_result("use-1", "5 USD")
+    assert run_tool(turn, call) == tool_result("use-1", "5 USD")
+    assert len(fake_lambda.invoked) == 1
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_fault_of_aws_under_the_gateway_is_not_taken_for_the_tool_s(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue, number: int
+) -> None:
+    turn, call = called(stored, model)
+    fake_lambda.answers = [answered("5 USD")]
+
+    def fault() -> None:
+        raise client_error("InternalServerError", 500, "PutItem")
+
+    stored.dynamodb.forget()
+    stored.dynamodb.before[number] = fault
+    with pytest.raises(GatewayFault, match="InternalServerError"):
+        run_tool(turn, call)
+
+    with pytest.raises(ToolAttemptFailed, match="OUTCOME_UNKNOWN"):
+        run_tool(turn, call, lost=True)
+    assert [letter["errorCode"] for letter in queue.letters] == ["OUTCOME_UNKNOWN"]
+
+
+def test_a_call_that_cannot_be_dead_lettered_is_not_forgotten(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue
+) -> None:
+    turn, call = called(stored, model)
+    fake_lambda.answers = [raised("KeyError")]
+    queue.fault = client_error("ServiceUnavailable", 503, "SendMessage")
+    for lost in (False, True):
+        with pytest.raises(GatewayFault, match="ServiceUnavailable"):
+            run_tool(turn, call, lost=lost)
+
+    queue.fault = None
+    with pytest.raises(ToolAttemptFailed):
+        run_tool(turn, call, lost=True)
+    assert [letter["toolUseId"] for letter in queue.letters] == ["use-1"]
+
+
+def test_the_gateway_sleeps_the_milliseconds_that_remain_before_the_attempt(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, call = called(stored, model)
+    done: list[object] = []
+    monkeypatch.setattr(invoke_tool, "time", SimpleNamespace(sleep=done.append, monotonic=lambda: 0))
+
+    def answer() -> Any:
+        done.append("invoked")
+        return answered("5 USD")
+
+    fake_lambda.answers = [answer]
+
+    run_tool(turn, call, 2, sleep_ms=345)
+
+    assert done == [0.345, "invoked"]
+
+
+def test_a_redriven_tool_call_takes_the_session_back_before_it_invokes_anything(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue
+) -> None:
+    turn, call = called(stored, model)
+    fail(stored)
+    other = stored.begin(B)
+    with pytest.raises(SessionBusy):
+        run_tool(turn, call, redrives=1)
+    Sessions(stored.table).release(SESSION, other.turnId)
+    fake_lambda.answers = [answered("5 USD")]
+
+    assert run_tool(turn, call, redrives=1) == tool_result("use-1", "5 USD")
+    assert stored.session()["leaseOwner"] == A
+    assert stored.header(A).status is Status.RUNNING
 
 
 def fail(stored: StoredTurns) -> None:

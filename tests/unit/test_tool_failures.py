@@ -2,7 +2,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwright.tool_failures import CODES, code_of_exception, code_of_lambda_error
+from turnwright import tool_failures
+from turnwright.breakers import ANSWERS
+from turnwright.tool_failures import (
+    CODES,
+    NOT_THE_SERVICES_FAULT,
+    SERVICE_FAILURES,
+    code_of_exception,
+    code_of_function_error,
+    code_of_lambda_error,
+)
+
+
+def test_the_table_names_every_code_and_whether_it_counts_for_the_breaker() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (tool_failures.__doc__ or "").splitlines()
+        if line.startswith("|")
+    ]
+    counts = {code: counts for _, code, counts in rows[2:] if code != "that code"}
+
+    assert counts.keys() == CODES
+    assert {code for code, count in counts.items() if count == "yes"} == SERVICE_FAILURES
+    assert not SERVICE_FAILURES & NOT_THE_SERVICES_FAULT
+    assert ANSWERS < NOT_THE_SERVICES_FAULT
 
 
 @pytest.mark.parametrize("code", sorted(CODES))
@@ -43,6 +66,32 @@ def test_a_tool_may_raise_any_code_by_its_name(code: str) -> None:
 )
 def test_an_exception_s_name_tells_its_code(error_type: str, code: str) -> None:
     assert code_of_exception(error_type) == code
+
+
+@pytest.mark.parametrize(
+    ("error_type", "message", "code"),
+    [
+        ("Runtime.OutOfMemory", "signal: killed", "OUT_OF_MEMORY"),
+        ("Runtime.ExitError", "RequestId: 1 Error: Runtime exited with error: signal: killed", "OUT_OF_MEMORY"),
+        ("Runtime.ExitError", "RequestId: 1 Error: Runtime exited with error: exit status 1", "TOOL_CRASHED"),
+        ("Extension.Crash", "exit status 2", "TOOL_CRASHED"),
+        ("Function.ResponseSizeTooLarge", "exceeded maximum allowed payload size", "RESPONSE_TOO_LARGE"),
+        ("Sandbox.Timedout", "RequestId: 1 Error: Task timed out after 3.00 seconds", "TIMEOUT"),
+        ("", "2026-11-22T10:40:05Z 1 Task timed out after 3.00 seconds", "TIMEOUT"),
+        ("MyError", "Task timed out after 3.00 seconds", "TOOL_ERROR"),
+        ("Runtime.ImportModuleError", "no module", "TOOL_ERROR"),
+        ("Runtime.MarshalError", "not JSON serializable", "TOOL_ERROR"),
+        ("bank.errors.Throttled", "slow down", "THROTTLING"),
+        ("", "", "TOOL_ERROR"),
+    ],
+)
+def test_an_error_of_a_function_has_its_code(error_type: str, message: str, code: str) -> None:
+    assert code_of_function_error(error_type, message) == code
+
+
+@given(st.text(), st.text())
+def test_any_error_of_a_function_has_a_code_of_the_table(error_type: str, message: str) -> None:
+    assert code_of_function_error(error_type, message) in CODES
 
 
 @given(st.text())

@@ -156,6 +156,7 @@ def test_what_a_model_answers_is_told_with_its_rationale_and_what_it_asks_for(wr
                 "actionGroupInvocationInput": {
                     **group,
                     "function": "get_account_balance",
+                    "invocationId": "t-0",
                     "parameters": [{"name": "account_id", "type": "string", "value": "12345"}],
                 },
             }
@@ -166,6 +167,7 @@ def test_what_a_model_answers_is_told_with_its_rationale_and_what_it_asks_for(wr
                 "actionGroupInvocationInput": {
                     **group,
                     "function": "search",
+                    "invocationId": "t-1",
                     "parameters": [
                         {"name": "limit", "type": "integer", "value": "5"},
                         {"name": "open", "type": "boolean", "value": "true"},
@@ -175,6 +177,29 @@ def test_what_a_model_answers_is_told_with_its_rationale_and_what_it_asks_for(wr
             }
         },
     ], "the tool that the agent does not have is in the raw response alone"
+
+
+def test_a_call_of_an_api_is_told_with_its_path_and_body(written: Written) -> None:
+    agent = samples.agent(actionGroups=[samples.CLAIMS_API])
+    answered = step(use(0, "add_note", id=7, text="Hi", tags=["a"]), use(1, "get_claim", id=7))
+
+    written.traces.model_output(answered, agent)
+
+    common = {"actionGroupName": "Claims", "executionType": "LAMBDA"}
+    claim = [{"name": "id", "type": "integer", "value": "7"}]
+    note = [{"name": "text", "type": "string", "value": "Hi"}, {"name": "tags", "type": "array", "value": '["a"]'}]
+    inputs = [trace["invocationInput"] for trace in written.orchestration() if "invocationInput" in trace]
+    assert [one["actionGroupInvocationInput"] for one in inputs] == [
+        {
+            **common,
+            "apiPath": "/claims/{id}/notes",
+            "verb": "post",
+            "invocationId": "t-0",
+            "parameters": claim,
+            "requestBody": {"content": {"application/json": note}},
+        },
+        {**common, "apiPath": "/claims/{id}", "verb": "get", "invocationId": "t-1", "parameters": claim},
+    ]
 
 
 def test_an_answer_without_tools_has_no_rationale(written: Written) -> None:
@@ -188,7 +213,7 @@ def test_an_answer_without_tools_has_no_rationale(written: Written) -> None:
 
 
 def test_each_attempt_of_a_tool_is_an_observation(written: Written) -> None:
-    written.traces.tool_output(1, 0, 2, '{"balance": 1}', AT - 40)
+    written.traces.tool_output(1, 0, "t-1", 2, '{"balance": 1}', AT - 40)
 
     assert written.orchestration() == [
         {
@@ -197,7 +222,12 @@ def test_each_attempt_of_a_tool_is_an_observation(written: Written) -> None:
                 "type": "ACTION_GROUP",
                 "actionGroupInvocationOutput": {
                     "text": '{"balance": 1}',
-                    "metadata": {"startTime": "2025-11-22T10:20:05.083Z", "endTime": AT_TEXT, "totalTimeMs": 40},
+                    "metadata": {
+                        "clientRequestId": "t-1",
+                        "startTime": "2025-11-22T10:20:05.083Z",
+                        "endTime": AT_TEXT,
+                        "totalTimeMs": 40,
+                    },
                 },
             }
         }
@@ -216,9 +246,9 @@ def test_events_stand_in_the_order_of_what_they_tell_whenever_they_were_written(
     agent = samples.agent()
     arguments = converse.request(agent, samples.MODEL, [converse.user_message("Hi")], {}, may_use_tools=True)
     written.traces.final_response(10, "done")
-    written.traces.tool_output(1, 11, 1, "late", AT)
-    written.traces.tool_output(1, 2, 2, "second attempt", AT)
-    written.traces.tool_output(1, 2, 1, "first attempt", AT)
+    written.traces.tool_output(1, 11, "t-1", 1, "late", AT)
+    written.traces.tool_output(1, 2, "t-1", 2, "second attempt", AT)
+    written.traces.tool_output(1, 2, "t-1", 1, "first attempt", AT)
     written.traces.model_output(step({"text": "Hm."}, use(0, "search")), agent)
     written.traces.model_input(1, agent, arguments)
     written.traces.model_input(10, agent, arguments)
@@ -248,7 +278,7 @@ def test_events_stand_in_the_order_of_what_they_tell_whenever_they_were_written(
 def test_a_repeated_handler_writes_its_events_again_and_no_second_ones(written: Written) -> None:
     for _ in range(2):
         written.traces.model_output(step({"text": "Hm."}, use(0, "search")), samples.agent())
-        written.traces.tool_output(1, 0, 1, "x", AT)
+        written.traces.tool_output(1, 0, "t-1", 1, "x", AT)
         written.traces.final_response(1, "x")
 
     assert len(written.items()) == 5
@@ -286,7 +316,7 @@ def test_nothing_is_written_for_a_caller_who_did_not_ask(table: Table) -> None:
 
     written.traces.model_input(1, agent, arguments)
     written.traces.model_output(step(use(0, "search")), agent)
-    written.traces.tool_output(1, 0, 1, "x" * STATE_BYTES, AT)
+    written.traces.tool_output(1, 0, "t-1", 1, "x" * STATE_BYTES, AT)
     written.traces.final_response(1, "x")
 
     assert (written.items(), written.bucket.objects) == ([], {})

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import LAST_STEP_AGENT
+from tests.waiting import eventually
 from tests.workflow.turns import ask, calls, execution_of, fails, new_session, says
 
 NO_TOOLS = ["Load Memory", "Invoke Model", "Tools Requested?", "Write Memory"]
@@ -111,7 +113,7 @@ def test_a_tool_that_is_given_up_is_told_to_the_model(
 
 @pytest.mark.parametrize(
     ("how", "code"),
-    [("raise", "TOOL_ERROR"), ("exit", "TOOL_ERROR"), ("garbage", "INVALID_RESPONSE"), ("fail", "TOOL_ERROR")],
+    [("raise", "TOOL_ERROR"), ("exit", "TOOL_CRASHED"), ("garbage", "INVALID_RESPONSE"), ("fail", "FAILURE")],
 )
 def test_a_failure_that_is_not_retryable_is_one_attempt_and_one_result(
     stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path, how: str, code: str
@@ -146,6 +148,47 @@ def test_a_time_out_whose_policy_says_so_fails_the_turn_at_its_state(
     assert execution.states == ["Load Memory", "Invoke Model", "Tools Requested?", "Run Tools", *ONE_CALL]
 
 
+def one_call(model: ScriptedModel, agent_client: Any, name: str, **arguments: Any) -> tuple[str, str]:
+    """A turn with one tool call: the tool result's status, and its error code or text."""
+    model.replace([calls((name, arguments), step=1), says("done")])
+    told = ask(agent_client, "go")
+    assert told.answer == "done"
+    [(status, text)] = tool_results(model)
+    return status, json.loads(text)["errorCode"] if status == "error" else text
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "status", "answer"),
+    [
+        ("look_up", {"word": "balance"}, "success", '{"word": "balance"}'),
+        ("look_up", {"word": "list"}, "success", '[1, 2, {"three": 3}]'),
+        ("look_up", {"word": "honest"}, "success", '"Error: 404 is what the page says"'),
+        ("look_up", {"word": "throttled"}, "error", "THROTTLING"),
+        ("look_up", {"word": "broken"}, "error", "TOOL_ERROR"),
+        ("get_claim", {"claim_id": 7, "verbose": True}, "success", '{"id":7,"verbose":true}'),
+        ("get_claim", {"claim_id": 404}, "error", "FAILURE"),
+        ("get_claim", {"claim_id": 500}, "error", "TOOL_ERROR"),
+        ("get_claim", {"claim_id": "seven"}, "error", "INVALID_ARGUMENTS"),
+        ("get_claim", {}, "error", "INVALID_ARGUMENTS"),
+        ("create_order", {"item": "pen", "count": 2}, "success", '{"item":"pen","count":2}'),
+        ("create_order", {"item": "pen", "count": 2, "colour": "red"}, "error", "INVALID_ARGUMENTS"),
+        ("misbehave", {"how": "recursive"}, "error", "INVALID_RESPONSE"),
+        ("misbehave", {"how": "bytes"}, "error", "TOOL_CRASHED"),
+        ("misbehave", {"how": "seven_megabytes"}, "error", "RESPONSE_TOO_LARGE"),
+    ],
+)
+def test_every_kind_of_tool_ends_in_one_result_with_the_right_code_and_the_turn_answers(
+    model: ScriptedModel, agent_client: Any, name: str, arguments: dict[str, Any], status: str, answer: str
+) -> None:
+    assert one_call(model, agent_client, name, **arguments) == (status, answer)
+
+
+def test_five_megabytes_of_json_reach_the_model_bounded(model: ScriptedModel, agent_client: Any) -> None:
+    status, text = one_call(model, agent_client, "misbehave", how="five_megabytes")
+    assert status == "success"
+    assert text.endswith("[cut: 25000 of 5020000 characters are shown]")
+
+
 def test_an_unknown_tool_is_answered_without_invoking_anything(
     stack: LocalStack, model: ScriptedModel, agent_client: Any
 ) -> None:
@@ -169,14 +212,25 @@ def test_arguments_that_break_the_schema_never_reach_the_function(
     assert noted_calls(tool_calls, told.turn_id) == []
 
 
-def test_a_long_result_travels_by_reference_and_reaches_the_model(
+def test_eight_of_the_longest_results_travel_by_reference_and_reach_the_model_bounded(
     stack: LocalStack, model: ScriptedModel, agent_client: Any
 ) -> None:
-    long = ("misbehave", {"how": "long"})
-    model.replace([calls(long, long, long, long, step=1), says("read")])
+    model.replace([calls(*[("misbehave", {"how": "long"})] * 8, step=1), says("read")])
     told = ask(agent_client, "go")
     assert told.answer == "read"
-    assert all(status == "success" and len(text) > 60_000 for status, text in tool_results(model))
+    bounded = "x" * 25_000 + "\n[cut: 25000 of 300000 characters are shown]"
+    assert tool_results(model) == [("success", bounded)] * 8
+    tables = stack.client("dynamodb")
+    key = {"PK": {"S": f"TURN#{told.turn_id}"}, "SK": {"S": "CALL#001#000"}}
+    record = tables.get_item(TableName=stack.outputs["TableName"], Key=key)["Item"]
+    s3, bucket = stack.client("s3"), stack.outputs["BucketName"]
+    result = json.loads(s3_text(s3, bucket, json.loads(record["result"]["S"])["result"]["object"]))
+    assert json.loads(s3_text(s3, bucket, result["full"]["object"])) == "x" * 300_000
+
+
+def s3_text(s3: Any, bucket: str, name: str) -> str:
+    text: str = s3.get_object(Bucket=bucket, Key=name)["Body"].read().decode()
+    return text
 
 
 def test_the_last_step_is_offered_no_tools_and_answers(
@@ -238,6 +292,75 @@ def test_models_that_are_all_refused_fail_the_turn_after_one_more_try_of_the_fir
     assert [request.model_id for request in model.requests] == ["first-model", "second-model", "first-model"]
 
 
+def test_a_gateway_that_is_killed_while_the_tool_runs_does_not_call_it_again(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    """Whether the tool ran is not known then, and the model is told so."""
+    model.replace([calls(("misbehave", {"how": "hang"}), step=1), says("sorry")])
+    with Killing(stack, "InvokeToolFunction", when=lambda: bool(list(tool_calls.iterdir()))):
+        for path in tool_calls.iterdir():
+            path.unlink()
+        told = ask(agent_client, "go")
+    assert told.answer == "sorry"
+    lost = ["Invoke Tool", "Look Up Tool Result", "Retry Tool?", "Return Error To Agent"]
+    assert execution_of(stack, told).states == with_tools("Which Handler?", *lost)
+    [(status, text)] = tool_results(model)
+    report = json.loads(text)
+    assert (status, report["errorCode"], report["tryAgainNow"]) == ("error", "OUTCOME_UNKNOWN", False)
+    assert len(noted_calls(tool_calls, told.turn_id)) == 1
+    [letter] = [each for each in tool_letters(stack) if each["turnId"] == told.turn_id]
+    assert letter["errorCode"] == "OUTCOME_UNKNOWN"
+
+
+def test_a_given_up_call_is_dead_lettered_with_all_that_is_needed_to_repeat_it(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    model.replace([calls(("misbehave", {"how": "throttle", "times": 3}), step=1), says("sorry")])
+    told = ask(agent_client, "go")
+    [letter] = [each for each in tool_letters(stack) if each["turnId"] == told.turn_id]
+    assert (letter["errorCode"], letter["attempts"], letter["toolName"]) == ("THROTTLING", 3, "misbehave")
+    repeated = stack.client("lambda").invoke(
+        FunctionName=letter["functionArn"], Payload=json.dumps(letter["event"]["inline"])
+    )
+    answer = json.loads(repeated["Payload"].read())["response"]["functionResponse"]["responseBody"]["TEXT"]["body"]
+    assert answer == "went well in attempt 4"
+    assert len(set(noted_calls(tool_calls, told.turn_id))) == 1
+
+
+def test_a_circuit_opens_is_probed_and_closes(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    def outcome(how: str) -> tuple[str, int]:
+        model.replace([calls(("guarded", {"how": how, "times": 1}), step=1), says("ok")])
+        told = ask(agent_client, "go")
+        [(status, text)] = tool_results(model)
+        code = json.loads(text)["errorCode"] if status == "error" else status
+        return code, len(noted_calls(tool_calls, told.turn_id))
+
+    assert [outcome("raise") for _ in range(3)] == [("TOOL_ERROR", 1)] * 3
+    assert [outcome("fine") for _ in range(2)] == [("CIRCUIT_OPEN", 0)] * 2
+    results: list[tuple[str, int]] = []
+
+    def recovered() -> bool:
+        results.append(outcome("fine"))
+        return results[-1][0] == "success"
+
+    eventually(recovered, "the circuit closes")
+    assert {code for code, _ in results[:-1]} <= {"CIRCUIT_OPEN"}
+    assert outcome("fine") == ("success", 1)
+
+
+def tool_letters(stack: LocalStack) -> list[dict[str, Any]]:
+    """The dead letters of tool calls, taken out of the queue."""
+    sqs, url = stack.client("sqs"), stack.outputs["ToolDeadLetterQueueUrl"]
+    found = []
+    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            found.append(json.loads(message["Body"]))
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return found
+
+
 def test_every_state_of_the_machine_is_visited_by_some_test_of_this_file(stack: LocalStack) -> None:
     """Relies on the tests above having run in this session."""
     stepfunctions = stack.client("stepfunctions")
@@ -279,10 +402,11 @@ def test_a_handler_that_is_killed_in_the_middle_of_a_turn_is_run_again(
 
 
 class Killing:
-    """Kills the next process of a function that is busy, once."""
+    """Kills the next process of a function that is busy, once, when the condition holds."""
 
-    def __init__(self, stack: LocalStack, function: str) -> None:
+    def __init__(self, stack: LocalStack, function: str, when: Callable[[], bool] = lambda: True) -> None:
         self._stack = stack
+        self._when = when
         self._name = stack.function_name(function)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -297,6 +421,6 @@ class Killing:
     def _watch(self) -> None:
         while not self._done.wait(0.0005):
             for process in self._stack.workers.processes():
-                if process.name == self._name and process.busy:
+                if process.name == self._name and process.busy and self._when():
                     os.kill(process.pid, signal.SIGKILL)
                     return

@@ -3,7 +3,7 @@
 An agent file is broken if it is no JSON, breaks `agent.schema.json`, or breaks one of the rules that a schema
 cannot say (`_check_agent`). Every problem is found and says its file, its JSON pointer (RFC 6901) and the
 rule. `${Name}` in any text of a file is replaced by the deployment's value of that name, before the schema is
-applied.
+applied. An `apiSchema` is resolved: a definition holds it as the object that it is, wherever the file says it stands.
 """
 
 import difflib
@@ -14,13 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from turnwright import openapi
 from turnwright.agents import Definition
+from turnwright.openapi import Finding, Steps
 from turnwright.policy import tool_policy
 
 SCHEMA_FILE = "agent.schema.json"
 MOST_TOOLS = 100
 LARGEST_DEFINITION = 350_000
 """Bytes; a definition is one attribute of a DynamoDB item, and an item holds 400 KB."""
+
+BUCKET = "BucketName"
+"""The substitution that names the stack's bucket, the only one that API schemas are read from."""
 
 _FOLDER = "agents"
 _SUBSTITUTIONS = "the Substitutions of PublishedAgents in template.yaml"
@@ -29,11 +34,12 @@ _DEEPEST = 50
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SUBSTITUTION = re.compile(r"\$\{([a-zA-Z0-9]+)\}")
 
-Steps = tuple[str | int, ...]
-"""A place in a document: the field names and indices that lead to it."""
+ReadObject = Callable[[str], bytes]
+"""Reads the object of a name from the stack's bucket. Raises ObjectUnreadable."""
 
-Finding = tuple[Steps, str]
-"""A place in a document and the rule that is broken there."""
+
+class ObjectUnreadable(Exception):
+    """An object of the bucket cannot be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +63,21 @@ class AgentFilesBroken(Exception):
 
 
 def check(directory: Path, substitutions: Mapping[str, str]) -> list[Problem]:
-    """Every problem of the agent files in `directory`; an empty list if all of them can be published."""
-    return _read(directory, substitutions)[1]
+    """Every problem of the agent files in `directory`, as far as they can be seen without the bucket."""
+    return _read(directory, substitutions, None)[1]
 
 
-def read(directory: Path, substitutions: Mapping[str, str]) -> list[Definition]:
+def read(directory: Path, substitutions: Mapping[str, str], read_object: ReadObject) -> list[Definition]:
     """The definitions in `directory`, in the order of their file names. Raises AgentFilesBroken."""
-    documents, problems = _read(directory, substitutions)
+    documents, problems = _read(directory, substitutions, read_object)
     if problems:
         raise AgentFilesBroken(problems)
     return [Definition.of(document) for document in documents]
 
 
-def _read(directory: Path, substitutions: Mapping[str, str]) -> tuple[list[Any], list[Problem]]:
+def _read(
+    directory: Path, substitutions: Mapping[str, str], read_object: ReadObject | None
+) -> tuple[list[Any], list[Problem]]:
     """The documents without a problem, substitutions made, and the problems of the others."""
     paths = sorted(path for path in directory.glob("*.json") if _is_agent_file(path))
     if not paths:
@@ -86,7 +94,7 @@ def _read(directory: Path, substitutions: Mapping[str, str]) -> tuple[list[Any],
         # The name that the file has in the repository, wherever the deployment has put it.
         file = f"{_FOLDER}/{path.name}"
         try:
-            document = _agent_document(path.read_bytes(), validator, substitutions)
+            document = _agent_document(path.read_bytes(), validator, substitutions, read_object)
         except _Unusable as error:
             problems += [Problem(file, _pointer(steps), rule) for steps, rule in error.findings]
             continue
@@ -103,10 +111,16 @@ def _is_agent_file(path: Path) -> bool:
     return path.name != SCHEMA_FILE and not path.name.startswith(".")
 
 
-def _agent_document(content: bytes, validator: Any, substitutions: Mapping[str, str]) -> Any:
-    """The document in an agent file, substitutions made. Raises _Unusable with all that is wrong."""
+def _agent_document(
+    content: bytes, validator: Any, substitutions: Mapping[str, str], read_object: ReadObject | None
+) -> Any:
+    """The document in an agent file, substitutions made and API schemas resolved; without `read_object` those that are
+    in the bucket are left out. Raises _Unusable with all that is wrong.
+    """
     document = _substituted(_decode(content), substitutions)
     findings = [*_unresolved(document, substitutions), *_schema_findings(validator, document)]
+    if not findings:
+        findings = list(_resolve_api_schemas(document, substitutions, read_object))
     if not findings:
         findings = list(_check_agent(document))
     if findings:
@@ -279,14 +293,93 @@ def _rule(error: Any) -> str:
     return f"{rule}: {hint}" if hint else rule
 
 
+def _resolve_api_schemas(
+    document: Mapping[str, Any], substitutions: Mapping[str, str], read_object: ReadObject | None
+) -> Iterator[Finding]:
+    """Makes each `apiSchema` of an agent `{"payload": <object>}`, and says what is wrong with them."""
+    for position, group in enumerate(document.get("actionGroups", [])):
+        schema = group.get("apiSchema", {})
+        steps: Steps = ("actionGroups", position, "apiSchema")
+        if "s3" in schema:
+            place: Steps = (*steps, "s3")
+            found, findings = _api_schema_in_bucket(schema["s3"], substitutions, read_object)
+        elif isinstance(schema.get("payload"), str):
+            place = (*steps, "payload")
+            found, findings = _api_schema(schema["payload"].encode())
+        elif "payload" in schema:
+            place, found = (), schema["payload"]
+            findings = [((*steps, "payload", *inner), rule) for inner, rule in openapi_findings(found)]
+        else:
+            continue
+        yield from (((*place, *inner), rule) for inner, rule in findings)
+        group["apiSchema"] = {"payload": found}
+
+
+def _api_schema_in_bucket(
+    location: Mapping[str, str], substitutions: Mapping[str, str], read_object: ReadObject | None
+) -> tuple[Any, list[Finding]]:
+    name, key = location["s3BucketName"], location["s3ObjectKey"]
+    if name != substitutions.get(BUCKET):
+        return {}, [
+            (("s3BucketName",), f"'{name}' is not the stack's bucket, the only one it reads: write ${{{BUCKET}}}")
+        ]
+    if read_object is None:
+        return {}, []
+    try:
+        found, findings = _api_schema(read_object(key))
+    except ObjectUnreadable as error:
+        return {}, [(("s3ObjectKey",), f"'{key}' cannot be read: {error}")]
+    return found, [(("s3ObjectKey",), rule) for _, rule in findings]
+
+
+def _api_schema(content: bytes) -> tuple[Any, list[Finding]]:
+    """The API schema in a text, and what is wrong with it; the rules name the places inside."""
+    try:
+        found = _decode(content)
+    except _Unusable as error:
+        findings = [(steps, f"{rule}. A schema in YAML has to be made JSON") for steps, rule in error.findings]
+        return {}, _inside(findings)
+    return found, _inside(openapi_findings(found))
+
+
+def _inside(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings whose place is said by the rule, since a text is no place that a pointer leads into."""
+    return [((), f"#{_pointer(steps)}: {rule}" if steps else rule) for steps, rule in findings]
+
+
+def openapi_findings(document: Any) -> Iterator[Finding]:
+    """What keeps an OpenAPI document from being tools."""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    operations, findings = openapi.read(document)
+    yield from findings
+    for operation in operations:
+        try:
+            Draft202012Validator.check_schema(operation.input_schema)
+        except SchemaError as error:
+            yield (
+                operation.place,
+                f"makes a schema that is none: {_pointer(tuple(error.absolute_path))}: {error.message}",
+            )
+
+
+def _tool_names(document: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
+    """The name of each tool, and where it stands."""
+    for position, group in enumerate(document.get("actionGroups", [])):
+        steps: Steps = ("actionGroups", position)
+        if "functionSchema" in group:
+            for index, function in enumerate(group["functionSchema"]["functions"]):
+                yield (*steps, "functionSchema", "functions", index, "name"), function["name"]
+        else:
+            operations, _ = openapi.read(group["apiSchema"]["payload"])
+            for operation in operations:
+                yield (*steps, "apiSchema", "payload", *operation.place, "operationId"), operation.name
+
+
 def _check_agent(document: Mapping[str, Any]) -> Iterator[Finding]:
     """The rules of a whole agent, which is known to keep its schema."""
     groups = document.get("actionGroups", [])
-    functions = [
-        (("actionGroups", position, "functionSchema", "functions", index, "name"), function["name"])
-        for position, group in enumerate(groups)
-        for index, function in enumerate(group["functionSchema"]["functions"])
-    ]
+    functions = list(_tool_names(document))
     yield from _repeated(
         (("actionGroups", position, "actionGroupName"), group["actionGroupName"])
         for position, group in enumerate(groups)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from turnwright import openapi
+from turnwright.openapi import Operation
 from turnwright.policy import ToolPolicy, tool_policy
 
 DEFAULT_STORAGE_DAYS = 30
@@ -64,18 +66,21 @@ class HistoryWindow:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a tool; `type` is string, number, integer, boolean or array."""
+    """A parameter of a tool; `type` is string, number, integer, boolean, array or object, None if its schema leaves
+    that open.
+    """
 
     name: str
-    type: str
+    type: str | None
     required: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function of an action group, as the model is offered it and as the gateway calls it.
+    """A function or an API operation of an action group, as the model is offered it and as the gateway calls it.
 
-    `input_schema` is the JSON Schema of the arguments, `parameters` the same in the order of the definition.
+    `input_schema` is the JSON Schema of the arguments. `parameters` are those that the event has as parameters, in the
+    order of the definition; an operation's request body is told by `operation`, which a function does not have.
     """
 
     name: str
@@ -85,6 +90,7 @@ class Tool:
     input_schema: dict[str, Any]
     parameters: tuple[Parameter, ...]
     policy: ToolPolicy
+    operation: Operation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +166,27 @@ def _tools(definition: Mapping[str, Any]) -> Iterator[Tool]:
         if group.get("actionGroupState", "ENABLED") == "DISABLED":
             continue
         policy = tool_policy(agent_wide, group.get("actionGroupExecutionConfig", {}))
-        for function in group["functionSchema"]["functions"]:
-            yield _tool(function, group, policy)
+        if "apiSchema" in group:
+            operations, _ = openapi.read(group["apiSchema"]["payload"])
+            yield from (_api_tool(operation, group, policy) for operation in operations)
+        else:
+            yield from (_tool(function, group, policy) for function in group["functionSchema"]["functions"])
+
+
+def _api_tool(operation: Operation, group: Mapping[str, Any], policy: ToolPolicy) -> Tool:
+    return Tool(
+        name=operation.name,
+        description=operation.description or group.get("description") or operation.name,
+        action_group=group["actionGroupName"],
+        function_arn=group["actionGroupExecutor"]["lambda"],
+        input_schema=operation.input_schema,
+        parameters=tuple(
+            Parameter(name, operation.parameter_types.get(name), name in operation.required)
+            for name in operation.parameters
+        ),
+        policy=policy,
+        operation=operation,
+    )
 
 
 def _tool(function: Mapping[str, Any], group: Mapping[str, Any], policy: ToolPolicy) -> Tool:

@@ -41,8 +41,8 @@ def begin(
         check_session(session_attributes)
     except InvalidRequest as refusal:
         failure = {"error": "InvalidRequest", "cause": str(refusal), "state": "Load Memory"}
-        turns.fail(request.turn_id, failure, unless_failed=True)
         sessions.release(session_id, request.turn_id)
+        turns.fail(request.turn_id, failure, unless_failed=True)
         raise
     window = History(table, documents).window(session_id, session.first_event_id, agent.history)
     turn = Turn(

@@ -84,6 +84,11 @@ def user_message(text: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"text": text}]}
 
 
+def without_reasoning(message: Message) -> dict[str, Any]:
+    """The message for another model, or another turn: signed reasoning is only for the model that signed it."""
+    return {**message, "content": [block for block in message["content"] if "reasoningContent" not in block]}
+
+
 def tool_result_message(results: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
     """The user message that answers tool uses, from (toolUseId, status, text)."""
     return {

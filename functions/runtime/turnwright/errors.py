@@ -17,6 +17,7 @@ TurnwrightError
 │   ├── ModelUnavailable      retried, then the next model is used
 │   └── ModelRejected         this model will not take this request: the next model is used at once
 ├── ToolAttemptFailed         one attempt of a tool call failed; the message is JSON that Retry Tool? reads
+├── GatewayFault              an AWS service that the gateway needs failed: the result is looked up, not made again
 ├── CommitConflict            another transaction was at the same items: try again
 ├── InvalidRequest            the caller's input breaks a rule
 ├── NotFound                  the caller named something that is not there
@@ -79,6 +80,10 @@ class ModelRejected(ModelError):
 
 
 class ToolAttemptFailed(TurnwrightError):
+    pass
+
+
+class GatewayFault(TurnwrightError):
     pass
 
 

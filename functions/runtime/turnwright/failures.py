@@ -56,23 +56,23 @@ def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> Execut
         status=execution["status"],
         error=execution.get("error") or execution["status"],
         cause=_message(execution.get("cause") or "")[:_CAUSE_CHARACTERS],
-        state=_last_state(client, execution_arn) if find_state else None,
+        state=_failed_state(client, execution_arn) if find_state else None,
     )
 
 
 def record(table: Table, queue: Any, queue_url: str, failure: ExecutionFailure) -> bool:
-    """Marks the turn FAILED, frees its session and dead-letters it. True if it was dead-lettered.
+    """Frees the turn's session, marks the turn FAILED and dead-letters it. True if it was dead-lettered.
 
-    Each part may be repeated. A turn that is committed stays committed: its execution failed after that, and nothing
-    is lost.
+    In this order, so that a caller who is told of the failure finds the session free. Each part may be repeated. A turn
+    that is committed stays committed: its execution failed after that, and nothing is lost.
     """
-    if not Turns(table).fail(failure.turn_id, failure.summary):
-        return False
     header = Turns(table).read(failure.turn_id)
     began = header is not None and "memoryStore" in header.fields
     session_id = header.turn.session if header and began else _session(table, failure)
     if session_id:
         Sessions(table).release(session_id, failure.turn_id)
+    if not Turns(table).fail(failure.turn_id, failure.summary):
+        return False
     if failure.error in _REFUSALS and not began:
         return False
     letter = {
@@ -95,15 +95,24 @@ def _session(table: Table, failure: ExecutionFailure) -> SessionId | None:
     return request.session(load(table, request.agent_id, version).memory_store)
 
 
-def _last_state(client: Any, execution_arn: str) -> str | None:
-    """The state that was entered last; in a Map the one entered last of its iterations."""
+def _failed_state(client: Any, execution_arn: str) -> str | None:
+    """The state that the newest failure happened in; the one entered last, if none failed (it was stopped)."""
     history = client.get_execution_history(
-        executionArn=execution_arn, reverseOrder=True, maxResults=50, includeExecutionData=False
+        executionArn=execution_arn, reverseOrder=True, maxResults=200, includeExecutionData=False
     )
-    for event in history["events"]:
-        if "stateEnteredEventDetails" in event:
-            return str(event["stateEnteredEventDetails"]["name"])
-    return None
+    newest_first = history["events"]
+    by_id = {event["id"]: event for event in newest_first}
+    failures = (
+        event
+        for event in newest_first
+        if event["type"].endswith(("Failed", "TimedOut")) and not event["type"].startswith(("Execution", "Map"))
+    )
+    event = next(failures, newest_first[0] if newest_first else None)
+    while event and "stateEnteredEventDetails" not in event:
+        event = by_id.get(event.get("previousEventId"))
+    if event is None:
+        event = next((entry for entry in newest_first if "stateEnteredEventDetails" in entry), None)
+    return str(event["stateEnteredEventDetails"]["name"]) if event else None
 
 
 def _message(cause: str) -> str:

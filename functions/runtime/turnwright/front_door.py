@@ -82,8 +82,9 @@ class FrontDoor:
         logger().structure_logs(append=False, turnId=turn_id, sessionId=invocation.session_id)
         header, session_item = table.get_many([keys.turn_header(turn_id), keys.session(session_id)])
         if header is None:
-            session = Session.decode(session_item) if session_item else Session()
-            if session.held_by_another(turn_id, now_ms()):
+            now = now_ms()
+            session = (Session.decode(session_item) if session_item else Session()).as_of(now)
+            if session.held_by_another(turn_id, now):
                 raise SessionBusy(f"session {invocation.session_id} runs turn {session.lease_owner}; wait for its end")
             check_session(session.current_attributes | invocation.body.get("sessionAttributes", {}))
             self._start(invocation)

@@ -1,34 +1,33 @@
 """The gateway between the state machine and the tools: one attempt of one tool call.
 
-It checks what the model asked for before anything is invoked, gives the tool Bedrock's own event, and turns whatever
-comes back into a bounded result or into a failure that says whether, and after how long, the call is tried again.
+It checks what the model asked for before anything is invoked, asks the breaker, gives the tool Bedrock's own event, and
+turns whatever comes back into a bounded result or into a failure that says whether, and after how long, the call is
+tried again. A result is recorded before it is answered, so that a repeat of the gateway does not call the tool again.
 """
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
-
-from turnwright import action_groups, clients, keys
+from turnwright import action_groups, dead_letters, keys
 from turnwright.action_groups import ToolAnswer
 from turnwright.agents import Agent, Tool
 from turnwright.attributes import growth_allowed, size
-from turnwright.clock import now_ms
+from turnwright.breakers import Breakers, CircuitOpen, Passage
+from turnwright.clock import expiry, now_ms
 from turnwright.converse import UNREADABLE_INPUT
 from turnwright.documents import Documents, json_text
-from turnwright.errors import ToolAttemptFailed, ToolFailedTurn
-from turnwright.journal import Journal
+from turnwright.errors import ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
+from turnwright.journal import Journal, Step, ToolResult
 from turnwright.policy import OnTimeout, retry_delay_ms
-from turnwright.surrogates import mended
-from turnwright.tool_failures import ToolFailure, code_of_exception, code_of_lambda_error
+from turnwright.table import ConditionFailed, Put, Table
+from turnwright.tool_failures import ToolFailure
+from turnwright.tool_invocation import invoke
 from turnwright.traces import Traces
-from turnwright.turns import Header, Turn
+from turnwright.turns import JOURNAL_DAYS, Header, Turn
 
-MODEL_CHARACTERS = 64_000
-"""How much of a tool's answer the model is shown."""
+_LONGEST_MESSAGE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,85 +42,204 @@ class Call:
     def decode(cls, fields: Mapping[str, Any]) -> "Call":
         return cls(fields["toolUseId"], fields["index"], fields["inlineBytes"])
 
+    def message(self, text: str) -> str:
+        """The text of an error, so short that those of all the step's calls fit into state.
+
+        State holds the error as JSON in a JSON string, in which one character can take seven bytes.
+        """
+        return bounded(text, max(200, min(_LONGEST_MESSAGE, self.inlineBytes // 8)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What one attempt works with."""
+
+    step: int
+    call: Call
+    number: int
+    tool: Tool
+    event: Mapping[str, Any]
+    parallel: int
+    started: int
+
 
 class Gateway:
-    """Runs the tool calls of one turn."""
+    """Runs the tool calls of one turn. `queue` and `queue_url` are where calls go that are given up."""
 
     def __init__(
-        self, turn: Turn, header: Header, agent: Agent, journal: Journal, documents: Documents, traces: Traces
+        self, table: Table, documents: Documents, turn: Turn, agent: Agent, queue: Any, queue_url: str
     ) -> None:
-        self._turn = turn
-        self._header = header
-        self._agent = agent
-        self._journal = journal
+        self._table = table
         self._documents = documents
-        self._traces = traces
+        self._turn = turn
+        self._agent = agent
+        self._queue = queue
+        self._queue_url = queue_url
+        self._journal = Journal(table, documents, turn.turnId)
+        self._breakers = Breakers(table, turn.agentId)
+        self._traces = Traces(table, documents, turn)
 
-    def attempt(self, step_number: int, call: Call, attempt: int) -> dict[str, Any]:
-        """One attempt. Answers a tool result as it travels in state (`journal.ToolResult`).
+    def attempt(self, step: int, call: Call, number: int, *, lost: bool = False) -> ToolResult:
+        """One attempt. Answers a tool result as it travels in state.
 
-        Raises ToolAttemptFailed with `{"errorCode", "errorMessage", "retryInMs"?}` as its message, or ToolFailedTurn
-        when the tool's policy says that this failure fails the turn.
+        `lost` says that the attempt was made and its gateway did not answer: then nothing is invoked, and without a
+        recorded result the outcome is unknown.
+
+        Raises ToolAttemptFailed with `{"errorCode", "errorMessage", "attempts", "tryAgainNow", "retryAfterSeconds"?,
+        "retryInMs"?}` as its message, or ToolFailedTurn when the tool's policy says that this failure fails the turn.
         """
+        header, recorded = self._read(step, call)
+        if recorded:
+            return recorded
         steps = self._journal.steps()
-        tool_uses = steps[step_number - 1].tool_uses()
+        tool_uses = steps[step - 1].tool_uses()
         tool_use = tool_uses[call.index]
         tool = self._agent.tool(tool_use["name"])
-        started = now_ms()
+        if tool is None:
+            raise ToolAttemptFailed(json_text(unknown_tool(self._agent, tool_use["name"], call)))
+        attempt = _Attempt(
+            step, call, number, tool, self._event(header, steps, step, call, tool, tool_use), len(tool_uses), now_ms()
+        )
         try:
-            if tool is None:
-                raise ToolFailure("UNKNOWN_TOOL", f"this agent has no tool named {tool_use['name']}")
+            if lost:
+                raise ToolFailure("OUTCOME_UNKNOWN", "the gateway was lost; whether the tool ran is not known")
             check_arguments(tool, tool_use["input"])
-            event = action_groups.event(
-                self._turn,
-                self._agent,
-                tool,
-                tool_use,
-                input_text=self._request()["inputText"],
-                idempotency_key=f"{self._turn.turnId}/{step_number}/{call.toolUseId}",
-                **self._attributes(steps),
-            )
-            answer = invoke(tool, event)
-            check_growth(tool, event["sessionAttributes"], answer, len(tool_uses))
+            passage = self._enter(attempt)
+            answer = self._invoke(attempt, passage)
         except ToolFailure as failure:
-            report = self._failed(tool, failure, attempt)
-            self._traces.tool_output(step_number, call.index, attempt, json_text(report), started)
-            if report.pop("failTurn", False):
-                raise ToolFailedTurn(f"{tool_use['name']}: {json_text(report)}") from failure
-            raise ToolAttemptFailed(json_text(report)) from failure
-        text = bounded(answer.text)
-        self._traces.tool_output(step_number, call.index, attempt, text, started)
-        result = {"text": text, **_changed_attributes(answer)}
+            raise self._failed(attempt, failure) from failure
+        text = bounded(answer.text, tool.policy.max_result_characters)
+        result = self._record(attempt, self._result(call, answer, text))
+        if passage:  # after the record, which a fault of the breaker must not cost
+            self._breakers.succeeded(passage)
+        self._traces.tool_output(step, call.index, call.toolUseId, number, text, attempt.started)
+        return result
+
+    def _read(self, step: int, call: Call) -> tuple[Header, ToolResult | None]:
+        found, record = self._table.get_many(
+            [keys.turn_header(self._turn.turnId), keys.call_record(self._turn.turnId, step, call.index)]
+        )
+        if found is None:
+            raise TurnAlreadyEnded(f"turn {self._turn.turnId} has no header; its items are gone")
+        return Header.decode(found), json.loads(record["result"]) if record else None
+
+    def _event(
+        self, header: Header, steps: Sequence[Step], step: int, call: Call, tool: Tool, tool_use: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        request = self._documents.fetch(header.request)
+        session, prompt = merged_attributes(
+            header.session_attributes,
+            request.get("promptSessionAttributes", {}),
+            [self._documents.fetch(result["result"]) for each in steps[:step] for result in each.tool_results],
+        )
+        return action_groups.event(
+            self._turn,
+            self._agent,
+            tool,
+            tool_use,
+            input_text=request["inputText"],
+            idempotency_key=f"{self._turn.turnId}/{step}/{call.toolUseId}",
+            session_attributes=session,
+            prompt_session_attributes=prompt,
+        )
+
+    def _enter(self, attempt: _Attempt) -> Passage | None:
+        policy = attempt.tool.policy
+        caller = f"{attempt.event['idempotencyKey']}/{attempt.number}"
+        return self._breakers.enter(attempt.tool.name, policy.breaker, caller, policy.timeout_seconds)
+
+    def _invoke(self, attempt: _Attempt, passage: Passage | None) -> ToolAnswer:
+        try:
+            answer = invoke(attempt.tool, attempt.event)
+        except ToolFailure as failure:
+            if passage:
+                self._breakers.failed(passage, failure.code)
+            raise
+        try:
+            check_growth(attempt.tool, attempt.event["sessionAttributes"], answer, attempt.parallel)
+        except ToolFailure:  # for want of room in this session; the service answered
+            if passage:
+                self._breakers.succeeded(passage)
+            raise
+        return answer
+
+    def _result(self, call: Call, answer: ToolAnswer, text: str) -> dict[str, Any]:
+        def name(digest: str) -> str:
+            return keys.turn_object(self._turn.turnId, digest)
+
+        result: dict[str, Any] = {"text": text, **_changed_attributes(answer)}
+        if text != answer.text:
+            result["full"] = self._documents.stow(answer.text, name, bound=0)
         return {
             "toolUseId": call.toolUseId,
             "status": "success",
-            "result": self._documents.stow(
-                result, lambda digest: keys.turn_object(self._turn.turnId, digest), call.inlineBytes
-            ),
+            "result": self._documents.stow(result, name, call.inlineBytes),
         }
 
-    def _failed(self, tool: Tool | None, failure: ToolFailure, attempt: int) -> dict[str, Any]:
-        report: dict[str, Any] = {"errorCode": failure.code, "errorMessage": bounded(failure.message, 2_000)}
-        if tool is None:
-            return report
-        delay = retry_delay_ms(tool.policy, attempt, failure.code)
+    def _record(self, attempt: _Attempt, result: ToolResult) -> ToolResult:
+        """Writes the result; if another gateway of this call was faster, the result is what that one wrote."""
+        now = now_ms()
+        key = keys.call_record(self._turn.turnId, attempt.step, attempt.call.index)
+        item = {"result": json_text(result), "attempt": attempt.number, "expiresAt": expiry(now, JOURNAL_DAYS)}
+        try:
+            self._table.put(Put(key, item, only_if_absent=True))
+        except ConditionFailed as refused:
+            if refused.item is None:
+                raise
+            recorded: ToolResult = json.loads(refused.item["result"])
+            return recorded
+        return result
+
+    def _failed(self, attempt: _Attempt, failure: ToolFailure) -> ToolAttemptFailed | ToolFailedTurn:
+        """Tells the trace, and the dead-letter queue if the call is given up. Returns what to raise."""
+        policy = attempt.tool.policy
+        report: dict[str, Any] = {
+            "errorCode": failure.code,
+            "errorMessage": attempt.call.message(failure.message),
+            "attempts": attempt.number if failure.invoked else attempt.number - 1,
+            "tryAgainNow": failure.code in dead_letters.CORRECTABLE,
+        }
+        if isinstance(failure, CircuitOpen):
+            report["retryAfterSeconds"] = failure.retry_after_seconds
+        delay = retry_delay_ms(policy, attempt.number, failure.code)
         if delay is not None:
             report["retryInMs"] = delay
-        elif failure.code == "TIMEOUT" and tool.policy.on_timeout is OnTimeout.FAIL_TURN:
-            report["failTurn"] = True
-        return report
-
-    def _request(self) -> Mapping[str, Any]:
-        request: Mapping[str, Any] = self._documents.fetch(self._header.request)
-        return request
-
-    def _attributes(self, steps: list[Any]) -> dict[str, dict[str, str]]:
-        session, prompt = merged_attributes(
-            self._header.session_attributes,
-            self._request().get("promptSessionAttributes", {}),
-            [self._documents.fetch(result["result"]) for step in steps for result in step.tool_results],
+        self._traces.tool_output(
+            attempt.step,
+            attempt.call.index,
+            attempt.call.toolUseId,
+            attempt.number,
+            json_text(report),
+            attempt.started,
         )
-        return {"session_attributes": session, "prompt_session_attributes": prompt}
+        if delay is not None:
+            return ToolAttemptFailed(json_text(report))
+        if failure.code not in dead_letters.CORRECTABLE:
+            dead_letters.send(
+                self._queue,
+                self._queue_url,
+                self._documents,
+                self._turn,
+                attempt.tool,
+                attempt.step,
+                attempt.event,
+                report,
+                attempt.call.toolUseId,
+            )
+        if failure.code == "TIMEOUT" and policy.on_timeout is OnTimeout.FAIL_TURN:
+            return ToolFailedTurn(f"{attempt.tool.name}: {json_text(report)}")
+        return ToolAttemptFailed(json_text(report))
+
+
+def unknown_tool(agent: Agent, name: str, call: Call) -> dict[str, Any]:
+    """The report of a call of a tool that the agent does not have."""
+    known = ", ".join(tool.name for tool in agent.tools) or "none"
+    return {
+        "errorCode": "UNKNOWN_TOOL",
+        "errorMessage": call.message(f"there is no tool {name}; the tools are: {known}"),
+        "attempts": 0,
+        "tryAgainNow": True,
+    }
 
 
 def merged_attributes(
@@ -154,7 +272,7 @@ def check_growth(tool: Tool, session: Mapping[str, str], answer: ToolAnswer, cal
 def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
     """Raises ToolFailure INVALID_ARGUMENTS, in words that let the model correct itself."""
     if UNREADABLE_INPUT in arguments:
-        raise ToolFailure("INVALID_ARGUMENTS", f"the arguments of {tool.name} were not a JSON object; send them whole")
+        raise _refused(f"the arguments of {tool.name} were not a JSON object; send them whole")
     from jsonschema import Draft202012Validator  # 100 ms to import, and only this function needs it
 
     faults = [
@@ -162,44 +280,11 @@ def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
         for error in Draft202012Validator(tool.input_schema).iter_errors(arguments)
     ]
     if faults:
-        raise ToolFailure("INVALID_ARGUMENTS", f"the arguments of {tool.name} break its schema: {'; '.join(faults)}")
+        raise _refused(f"the arguments of {tool.name} break its schema: {'; '.join(faults)}")
 
 
-def invoke(tool: Tool, event: Mapping[str, Any]) -> ToolAnswer:
-    """Invokes the tool's function once and reads its answer, or raises ToolFailure."""
-    client = clients.aws_lambda(tool.policy.timeout_seconds)
-    started = time.monotonic()
-    try:
-        response = client.invoke(FunctionName=tool.function_arn, Payload=json_text(event).encode())
-        payload: bytes = response["Payload"].read()
-    except ReadTimeoutError as error:
-        waited = time.monotonic() - started
-        raise ToolFailure("TIMEOUT", f"{tool.name} gave no answer within {waited:.1f} s") from error
-    except ClientError as error:
-        code = code_of_lambda_error(
-            error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-        )
-        raise ToolFailure(code, f"{tool.name} could not be invoked: {error}") from error
-    except BotoCoreError as error:
-        raise ToolFailure("SERVICE_UNAVAILABLE", f"{tool.name} could not be reached: {error}") from error
-    if "FunctionError" in response:
-        raise _raised(tool, payload)
-    return action_groups.read_response(payload, tool)
-
-
-def _raised(tool: Tool, payload: bytes) -> ToolFailure:
-    try:
-        error = json.loads(payload)
-        error_type, message = str(error.get("errorType") or ""), str(error.get("errorMessage") or "")
-    except (ValueError, AttributeError, RecursionError):
-        error_type, message = "", payload[:500].decode("utf-8", "replace")
-    code = "TIMEOUT" if _timed_out(error_type, message) else code_of_exception(error_type)
-    return ToolFailure(code, mended(f"{tool.name} failed with {error_type or 'an error'}: {message}"))
-
-
-def _timed_out(error_type: str, message: str) -> bool:
-    """Lambda reports its own time-out as Sandbox.Timedout, and older runtimes without any type."""
-    return error_type == "Sandbox.Timedout" or (not error_type and "Task timed out after" in message)
+def _refused(message: str) -> ToolFailure:
+    return ToolFailure("INVALID_ARGUMENTS", message, invoked=False)
 
 
 def _changed_attributes(answer: ToolAnswer) -> dict[str, dict[str, str]]:
@@ -210,7 +295,7 @@ def _changed_attributes(answer: ToolAnswer) -> dict[str, dict[str, str]]:
     return {name: value for name, value in changed.items() if value is not None}
 
 
-def bounded(text: str, limit: int = MODEL_CHARACTERS) -> str:
+def bounded(text: str, limit: int) -> str:
     """The text, or its beginning and a note of how much was cut."""
     if len(text) <= limit:
         return text

@@ -6,10 +6,12 @@ another one's partition or sort order, whatever characters a later interface all
 | PK | SK | item |
 | --- | --- | --- |
 | `TURN#<turnId>` | `TURN` | the turn's header |
+| | `CALL#<nnn>#<nnn>` | the result of a tool call, by step and place in it |
 | | `STEP#<nnn>` | the journal: one model call |
 | | `TRACE#<nnn>#<order>` | a trace event, only when the caller asked for them |
 | `SESSION#<store>#<actor>#<session>` | `SESSION` | lease, version, status, attributes |
 | | `EVENT#<eventId>` | one committed turn |
+| `BREAKER#<agentId>#<tool>` | `BREAKER` | failures in a row, the probe |
 | `AGENT#<agentId>` | `DRAFT`, `VERSION#<n>`, `ALIAS#<aliasId>` | agent definitions |
 | `AGENTS` | `AGENT#<agentId>` | the agents that are published |
 """
@@ -56,6 +58,10 @@ def journal_step(turn_id: str, step: int) -> Key:
     return Key(turn_partition(turn_id), f"{JOURNAL_PREFIX}{step:03d}")
 
 
+def call_record(turn_id: str, step: int, index: int) -> Key:
+    return Key(turn_partition(turn_id), f"CALL#{step:03d}#{index:03d}")
+
+
 def trace_event(turn_id: str, step: int, order: str) -> Key:
     """`order` sorts the events of one step; see `traces.py`."""
     return Key(turn_partition(turn_id), f"{TRACE_PREFIX}{step:03d}#{order}")
@@ -67,6 +73,10 @@ def session(session_id: SessionId) -> Key:
 
 def session_event(session_id: SessionId, event_id: str) -> Key:
     return Key(session_id.partition, f"{EVENT_PREFIX}{event_id}")
+
+
+def breaker(agent_id: str, tool: str) -> Key:
+    return Key(f"BREAKER#{_part(agent_id)}#{_part(tool)}", "BREAKER")
 
 
 def agent_draft(agent_id: str) -> Key:

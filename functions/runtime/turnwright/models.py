@@ -1,6 +1,5 @@
 """Calls of a Bedrock model, and what each way they can fail means for the turn."""
 
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -11,6 +10,7 @@ from urllib3.exceptions import HTTPError
 
 from turnwright import clients
 from turnwright.converse import Reply, ReplyReader, wire_messages
+from turnwright.deadline import within
 from turnwright.errors import ModelError, ModelRejected, ModelThrottled, ModelUnavailable
 
 _THROTTLED = {"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException"}
@@ -33,23 +33,26 @@ def converse(arguments: Mapping[str, Any], timeout_seconds: int) -> Reply:
     `timeout_seconds` bounds the whole call: botocore's read time-out bounds only each read of the stream. Raises
     ModelThrottled, ModelUnavailable or ModelRejected.
     """
-    deadline = time.monotonic() + timeout_seconds
     client = clients.bedrock_runtime(timeout_seconds)
-    reader = ReplyReader()
-    try:
+
+    def read() -> Reply:
+        reader = ReplyReader()
         response = client.converse_stream(**{**arguments, "messages": wire_messages(arguments["messages"])})
         with closing(response["stream"]) as stream:
             for event in stream:
                 reader.add(event)
-                if time.monotonic() > deadline:
-                    raise ModelUnavailable(f"{arguments['modelId']} took longer than {timeout_seconds} s")
+        return reader.reply(may_use_tools="toolConfig" in arguments)
+
+    try:
+        return within(timeout_seconds, read)
+    except TimeoutError as error:
+        raise ModelUnavailable(f"{arguments['modelId']} took longer than {timeout_seconds} s") from error
     except ClientError as error:
         raise _classify(error)(f"{arguments['modelId']}: {error}") from error
     except ParamValidationError as error:
         raise ModelRejected(f"{arguments['modelId']}: {error}") from error
     except (BotoCoreError, HTTPError, ParserError) as error:  # a stream that breaks raises urllib3's own error
         raise ModelUnavailable(f"{arguments['modelId']}: {error}") from error
-    return reader.reply(may_use_tools="toolConfig" in arguments)
 
 
 def _classify(error: ClientError) -> type[ModelError]:

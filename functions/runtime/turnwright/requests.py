@@ -135,7 +135,7 @@ def read_invocation(path: Mapping[str, str], raw_body: bytes, *, invocation_id: 
 
 def _fields(raw_body: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(raw_body or b"{}", parse_constant=_no_constant)
+        fields = json.loads(raw_body or b"{}", parse_constant=_no_constant, object_pairs_hook=_no_repetition)
         _json_bytes(fields)
     except UnicodeEncodeError as error:
         raise InvalidRequest("body", "holds half of a surrogate pair, which no UTF-8 text can") from error
@@ -150,6 +150,14 @@ def _fields(raw_body: bytes) -> dict[str, Any]:
 
 def _json_bytes(value: Any) -> int:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1)
+        raise InvalidRequest("body", f"has the field {json.dumps(twice)} twice in one object")
+    return fields
 
 
 def _no_constant(name: str) -> None:

@@ -60,6 +60,10 @@ class Session:
     def held_by_another(self, turn_id: str, now: int) -> bool:
         return self.lease_owner not in (None, turn_id) and self.lease_expires_at >= now
 
+    def as_of(self, now: int) -> "Session":
+        """An expired session that is not deleted yet counts as ended."""
+        return replace(self, ended=self.ended or 0 < self.expires_at * 1000 <= now)
+
     @property
     def first_event_id(self) -> str:
         """Where the history of the next turn begins: a turn in an ended session starts a new session of that id."""
@@ -106,9 +110,7 @@ class Sessions:
         )
         if session.expires_at * 1000 > session.lease_expires_at:
             return session
-        return self._keep(
-            session_id, turn_id, replace(session, ended=session.ended or session.expires_at * 1000 <= now)
-        )
+        return self._keep(session_id, turn_id, session.as_of(now))
 
     def end(self, session_id: SessionId) -> Session:
         """Marks the session ENDED. Raises SessionBusy while a turn runs in it."""

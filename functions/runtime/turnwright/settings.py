@@ -32,6 +32,10 @@ class Settings:
         return self._required("DEAD_LETTER_QUEUE_URL")
 
     @property
+    def tool_dead_letter_queue_url(self) -> str:
+        return self._required("TOOL_DEAD_LETTER_QUEUE_URL")
+
+    @property
     def agent_files_directory(self) -> str:
         return self._required("AGENT_FILES_DIRECTORY")
 

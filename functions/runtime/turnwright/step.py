@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from turnwright import converse, models
@@ -15,7 +15,7 @@ from turnwright.errors import (
     ModelThrottled,
     TurnAlreadyEnded,
 )
-from turnwright.gateway import merged_attributes
+from turnwright.gateway import Call, merged_attributes, unknown_tool
 from turnwright.history import History, Window
 from turnwright.journal import Journal, Step, ToolResult
 from turnwright.table import Table
@@ -100,12 +100,7 @@ def _tool_call(index: int, tool_use: Mapping[str, Any], agent: Agent, inline: in
     }
     tool = agent.tool(tool_use["name"])
     if tool is None:
-        known = ", ".join(tool.name for tool in agent.tools)
-        failure = {
-            "errorCode": "UNKNOWN_TOOL",
-            "errorMessage": f"there is no tool {tool_use['name']}; the tools are: {known}",
-        }
-        return {**call, "handler": "none", "failure": failure}
+        return {**call, "handler": "none", "failure": unknown_tool(agent, tool_use["name"], Call.decode(call))}
     return {**call, "handler": "lambda", "timeoutSeconds": tool.policy.timeout_seconds}
 
 
@@ -136,6 +131,10 @@ def attributes_after(
     )
 
 
+def _for_model(step: Step, model_id: str) -> Step:
+    return step if step.model == model_id else replace(step, message=converse.without_reasoning(step.message))
+
+
 def _arguments(
     table: Table,
     documents: Documents,
@@ -151,8 +150,11 @@ def _arguments(
     _, prompt_attributes = attributes_after(documents, header, request, results)
     messages = [
         *request.get("conversationHistory", ()),
-        *History(table, documents).messages(turn.session, Window(turn.historyFrom, turn.historyTo)),
-        *turn_messages(documents, request["inputText"], earlier),
+        *map(
+            converse.without_reasoning,
+            History(table, documents).messages(turn.session, Window(turn.historyFrom, turn.historyTo), agent.history),
+        ),
+        *turn_messages(documents, request["inputText"], [_for_model(step, model_id) for step in earlier]),
     ]
     if asked.tool_results:
         messages.append(results_message(documents, asked.tool_results))

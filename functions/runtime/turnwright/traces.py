@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from turnwright import keys
-from turnwright.action_groups import parameters
+from turnwright.action_groups import parameters, request_body
 from turnwright.agents import Agent, Tool
 from turnwright.clock import expiry, iso8601, now_ms
 from turnwright.documents import STATE_BYTES, Documents, json_text
@@ -77,8 +77,8 @@ class Traces:
                     step.number, f"{TOOL_INPUT}#{index:03d}", "invocationInput", _invocation(tool, tool_use)
                 )
 
-    def tool_output(self, step: int, index: int, attempt: int, text: str, started: int) -> None:
-        """One attempt's result, or the error that it ended with."""
+    def tool_output(self, step: int, index: int, tool_use_id: str, attempt: int, text: str, started: int) -> None:
+        """One attempt's result, or the error that it ended with; `clientRequestId` is its input's `invocationId`."""
         ended = now_ms()
         self._orchestration(
             step,
@@ -89,6 +89,7 @@ class Traces:
                 "actionGroupInvocationOutput": {
                     "text": text,
                     "metadata": {
+                        "clientRequestId": tool_use_id,
                         "startTime": iso8601(started),
                         "endTime": iso8601(ended),
                         "totalTimeMs": ended - started,
@@ -136,12 +137,21 @@ def failure_trace(turn_id: str, reason: str) -> dict[str, Any]:
 
 
 def _invocation(tool: Tool, tool_use: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = tool_use["input"]
+    called: dict[str, Any] = {"function": tool.name}
+    if tool.operation:
+        called = {"apiPath": tool.operation.path, "verb": tool.operation.method.lower()}
+        body = request_body(tool, arguments)
+        if body:
+            content_type, properties = body
+            called["requestBody"] = {"content": {content_type: properties}}
     return {
         "invocationType": "ACTION_GROUP",
         "actionGroupInvocationInput": {
             "actionGroupName": tool.action_group,
-            "function": tool.name,
+            **called,
             "executionType": "LAMBDA",
-            "parameters": parameters(tool, tool_use["input"]),
+            "invocationId": tool_use["toolUseId"],
+            "parameters": parameters(tool, arguments),
         },
     }

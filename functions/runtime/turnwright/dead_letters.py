@@ -1,0 +1,48 @@
+"""The dead letter of a tool call that was given up: everything that is needed to look into it and to repeat it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from turnwright import keys
+from turnwright.agents import Tool
+from turnwright.clock import iso8601, now_ms
+from turnwright.documents import ITEM_BYTES, Documents, json_text
+from turnwright.turns import Turn
+
+CORRECTABLE = frozenset({"FAILURE", "INVALID_ARGUMENTS", "UNKNOWN_TOOL", "REPROMPT"})
+"""The tool answered, or was not asked: given back to the model, which may ask for something else."""
+
+
+def send(
+    queue: Any,
+    queue_url: str,
+    documents: Documents,
+    turn: Turn,
+    tool: Tool,
+    step: int,
+    event: Mapping[str, Any],
+    report: Mapping[str, Any],
+    tool_use_id: str,
+) -> None:
+    """Sends the letter. To repeat the call, invoke `functionArn` with `event`, whose idempotencyKey is the same.
+
+    It may come twice, with the same idempotencyKey, when the gateway is repeated.
+    """
+    letter = {
+        "turnId": turn.turnId,
+        "sessionId": turn.sessionId,
+        "agentId": turn.agentId,
+        "agentVersion": turn.agentVersion,
+        "step": step,
+        "toolUseId": tool_use_id,
+        "toolName": tool.name,
+        "actionGroup": tool.action_group,
+        "functionArn": tool.function_arn,
+        "attempts": report["attempts"],
+        "errorCode": report["errorCode"],
+        "errorMessage": report["errorMessage"],
+        "idempotencyKey": event["idempotencyKey"],
+        "failedAt": iso8601(now_ms()),
+        "event": documents.stow(event, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES),
+    }
+    queue.send_message(QueueUrl=queue_url, MessageBody=json_text(letter))
