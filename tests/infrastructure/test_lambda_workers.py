@@ -161,7 +161,7 @@ def is_running(pid: int) -> bool:
         return False
     try:  # a killed orphan may stay a zombie where nothing reaps it
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before it is opened, or before it is read
         return sys.platform != "linux"
 
 

@@ -87,7 +87,7 @@ def test_the_idempotency_key_is_one_for_all_attempts_and_another_for_each_call(
 @pytest.mark.parametrize(
     ("answer", "code", "message", "correctable"),
     [
-        (answered("no such account", state="FAILURE"), "FAILURE", "no such account", False),
+        (answered("no such account", state="FAILURE"), "FAILURE", "no such account", True),
         (answered("which account?", state="REPROMPT"), "REPROMPT", "which account?", True),
         (raised("KeyError", "'a'"), "TOOL_ERROR", "get_account_balance failed with KeyError: 'a'", False),
         (raised("INVALID_ARGUMENTS", "no"), "INVALID_ARGUMENTS", "get_account_balance failed with INVALID_ARG", True),

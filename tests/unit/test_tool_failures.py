@@ -80,7 +80,7 @@ def test_an_exception_s_name_tells_its_code(error_type: str, code: str) -> None:
         ("", "2026-11-22T10:40:05Z 1 Task timed out after 3.00 seconds", "TIMEOUT"),
         ("MyError", "Task timed out after 3.00 seconds", "TOOL_ERROR"),
         ("Runtime.ImportModuleError", "no module", "TOOL_ERROR"),
-        ("Runtime.MarshalError", "not JSON serializable", "TOOL_ERROR"),
+        ("Runtime.MarshalError", "not JSON serializable", "INVALID_RESPONSE"),
         ("bank.errors.Throttled", "slow down", "THROTTLING"),
         ("", "", "TOOL_ERROR"),
     ],
