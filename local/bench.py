@@ -182,7 +182,7 @@ def _states(bench: Bench) -> Iterator[Measured]:
         cost = bench.turn(_session(), calls=calls)
         yield Measured(f"state entries of a turn with {calls} tool calls", cost.states, "entries", bound)
         if calls == 1:
-            yield Measured("item writes of a turn with 1 tool call", cost.item_writes, "items", 7)
+            yield Measured("item writes of a turn with 1 tool call", cost.item_writes, "items", 8)
             yield Measured("write units of the same", cost.write_units, "units")
             yield Measured("read units of the same", cost.read_units, "units")
             yield Measured("requests to the table of the same", cost.requests, "requests")

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local.colours import Colour, Paint, paint_for, plain
 
-_FLUSH_SECONDS = 0.2
+_FLUSH_SECONDS = 0.5
 _LARGEST_BATCH = 1_000
 _LARGEST_BATCH_BYTES = 900_000
 _EVENT_OVERHEAD_BYTES = 26

@@ -146,13 +146,16 @@ def test_the_state_machine_may_invoke_exactly_the_functions_in_its_definition() 
     assert len(allowed) == 1
 
 
-def test_the_state_machine_is_standard_traced_and_logs_everything() -> None:
-    machine = resources()[STATE_MACHINE]["Properties"]
+@pytest.mark.parametrize(("parameters", "with_data"), [({}, False), ({"LogExecutionData": "true"}, True)])
+def test_the_state_machine_is_standard_traced_and_logs_every_event_but_texts_only_if_asked(
+    parameters: dict[str, str], with_data: bool
+) -> None:
+    machine = resources(**parameters)[STATE_MACHINE]["Properties"]
     assert machine["StateMachineType"] == "STANDARD"
     assert machine["TracingConfiguration"] == {"Enabled": True}
     assert machine["LoggingConfiguration"] == {
         "Level": "ALL",
-        "IncludeExecutionData": True,
+        "IncludeExecutionData": with_data,
         "Destinations": [{"CloudWatchLogsLogGroup": {"LogGroupArn": get_att("StateMachineLogGroup")}}],
     }
 
