@@ -19,4 +19,7 @@ def handler(event: dict[str, Any], context: object) -> None:
         logger().info("execution is not in failure any more", executionArn=event["detail"]["executionArn"])
         return
     dead_lettered = record(table(), clients.sqs(), settings().dead_letter_queue_url, failure)
-    logger().error("turn failed", turnId=failure.turn_id, failure=failure.summary, deadLettered=dead_lettered)
+    if dead_lettered:
+        logger().error("turn failed", turnId=failure.turn_id, failure=failure.summary)
+    else:
+        logger().info("turn refused, or committed already", turnId=failure.turn_id, failure=failure.summary)

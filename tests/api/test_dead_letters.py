@@ -26,12 +26,14 @@ def faults(stack: LocalStack) -> Iterator[Faults]:
 
 
 @pytest.fixture(autouse=True)
-def queues(stack: LocalStack) -> dict[str, str]:
-    """The URLs of the queues, which are empty."""
+def queues(stack: LocalStack) -> Iterator[dict[str, str]]:
+    """The URLs of the queues, which are empty, and are left empty for the tests of other files."""
     urls = {name: stack.outputs[name] for name in QUEUES}
     for url in urls.values():
         empty(stack, url)
-    return urls
+    yield urls
+    for url in urls.values():
+        empty(stack, url)
 
 
 def empty(stack: LocalStack, url: str) -> None:

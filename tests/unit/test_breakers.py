@@ -108,6 +108,15 @@ def test_a_circuit_whose_probe_fails_is_open_for_another_recovery_time(circuit: 
     assert circuit.enter().probe is None
 
 
+def test_a_probe_that_fails_leaves_no_claim(stored: StoredTurns) -> None:
+    circuit = Circuit(stored, replace(POLICY, recovery_seconds=5)).opened()
+    circuit.recover()
+    circuit.fail()
+    circuit.recover()
+
+    assert circuit.enter().probe is not None
+
+
 @pytest.mark.parametrize("threshold", [1, 2, 7])
 def test_a_circuit_opens_after_exactly_the_threshold(stored: StoredTurns, threshold: int) -> None:
     circuit = Circuit(stored, replace(POLICY, failure_threshold=threshold))

@@ -100,8 +100,11 @@ def test_steps_sort_as_they_are_numbered(one: int, other: int) -> None:
     assert (keys.trace_event("t", one, "9") < keys.trace_event("t", other, "1")) == (one < other)
 
 
-@given(st.lists(st.tuples(STEPS, st.integers(0, 999)), min_size=2, max_size=5, unique=True))
-def test_every_call_of_a_turn_has_a_record_of_its_own(calls: list[tuple[int, int]]) -> None:
+@given(st.sets(st.tuples(STEPS, st.integers(0, 999)), min_size=2, max_size=5))
+@example({(1, 2), (1, 3)})
+@example({(1, 2), (2, 2)})
+@example({(1, 12), (11, 2)})
+def test_every_call_of_a_turn_has_a_record_of_its_own(calls: set[tuple[int, int]]) -> None:
     assert len({keys.call_record("t", *call) for call in calls}) == len(calls)
 
 

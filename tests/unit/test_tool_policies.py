@@ -176,6 +176,7 @@ class Iteration:
         except Interrupted:
             return "Look Up Tool Result"
         except ToolAttemptFailed as failure:
+            assert not (lost and self.service.last == RECORDED), "a result that was recorded is answered"
             report = json.loads(str(failure))
             invoked = self.service.invoked.get(self.key, 0) > before
             self._check(report, number, invoked=invoked, lost=lost, refused_for=refused_for)
