@@ -6,6 +6,7 @@ dashboards count them. None may begin with `States.`.
 TurnwrightError
 ├── TurnRefused               the turn never began; the caller is told, nothing is dead-lettered
 │   ├── SessionBusy           another turn runs in the session
+│   ├── ActorErased           the actor's memory is being erased, or was since this began
 │   └── TurnAlreadyEnded      a late repeat of a turn that is committed or has failed
 ├── TurnFailed                fails the execution where it happened; redrive resumes there
 │   ├── LeaseLost             the session went on without this turn, which therefore must not commit
@@ -36,6 +37,10 @@ class TurnRefused(TurnwrightError):
 
 
 class SessionBusy(TurnRefused):
+    pass
+
+
+class ActorErased(TurnRefused):
     pass
 
 

@@ -10,12 +10,32 @@ another one's partition or sort order, whatever characters a later interface all
 | | `STEP#<nnn>` | the journal: one model call |
 | | `TRACE#<nnn>#<order>` | a trace event, only when the caller asked for them |
 | `SESSION#<store>#<actor>#<session>` | `SESSION` | lease, version, status, attributes |
-| | `EVENT#<eventId>` | one committed turn |
+| | `EVENT#<eventId>` | one committed turn, or one CreateEvent |
+| | `SEGMENT#<eventId>` | an ended part of the session, up to that event, and whether it is consolidated |
+| | `TOKEN#<clientToken>` | the event that a CreateEvent with that token made |
+| | `CONSOLIDATION#<id>#…` | the journal of a consolidation of the session |
+| `ACTOR#<store>#<actor>` | `RECORD#<namespace>#<recordId>` | a memory record |
+| | `SUMMARY#<ended at>#<session>` | the summary of an ended session |
+| `STORE#<store>` | `STORE` | a memory store made by CreateMemory |
+| | `ACTOR#<actor>` | an actor that has sessions or records |
+| | `NAMESPACE#<namespace>` | a namespace that has records, and whose they are |
 | `BREAKER#<agentId>#<tool>` | `BREAKER` | failures in a row, the probe |
 | `AGENT#<agentId>` | `DRAFT`, `VERSION#<n>`, `ALIAS#<aliasId>` | agent definitions |
 | `AGENTS` | `AGENT#<agentId>` | the agents that are published |
+| `STORES` | `STORE#<store>` | the memory stores made by CreateMemory |
+
+Two indexes, both eventually consistent and without attributes but the keys:
+
+| index | PK | SK | whose |
+| --- | --- | --- | --- |
+| `Owned` (`ownerPK`, `ownerSK`) | `ACTOR#<store>#<actor>` | `SESSION#<session>` | session items |
+| | `ACTOR#<store>#<actor>`, without an actor `SESSION#…` | `TURN#<started at>#<turnId>` | turn headers |
+| | `RECORD#<store>#<recordId>` | `RECORD` | memory records |
+| `Due` (`duePK`, `dueSK`) | `DUE#<shard>` | `<ms>#<partition>` | sessions that will have been idle too long, |
+| | | | segments that are not consolidated |
 """
 
+import hashlib
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -25,6 +45,21 @@ NO_ACTOR = "-"
 JOURNAL_PREFIX = "STEP#"
 EVENT_PREFIX = "EVENT#"
 TRACE_PREFIX = "TRACE#"
+RECORD_PREFIX = "RECORD#"
+SESSION_PREFIX = "SESSION#"
+SUMMARY_PREFIX = "SUMMARY#"
+SEGMENT_PREFIX = "SEGMENT#"
+NAMESPACE_PREFIX = "NAMESPACE#"
+ACTOR_PREFIX = "ACTOR#"
+TURN_PREFIX = "TURN#"
+
+OWNED_INDEX = "Owned"
+DUE_INDEX = "Due"
+END = "\x7f"
+"""Sorts after every character that a key can have: behind a prefix, the end of a range."""
+
+DUE_SHARDS = 4
+"""Partitions that the index of what is due is spread over, so that its writes do not meet in one."""
 
 
 class Key(NamedTuple):
@@ -44,6 +79,11 @@ class SessionId(NamedTuple):
     @property
     def partition(self) -> str:
         return f"SESSION#{_part(self.store)}#{_part(self.actor)}#{_part(self.session)}"
+
+    @property
+    def owner(self) -> str:
+        """The partition of the index `Owned` in which this session's turns are."""
+        return self.partition if self.actor == NO_ACTOR else actor_partition(self.store, self.actor)
 
 
 def turn_partition(turn_id: str) -> str:
@@ -73,6 +113,101 @@ def session(session_id: SessionId) -> Key:
 
 def session_event(session_id: SessionId, event_id: str) -> Key:
     return Key(session_id.partition, f"{EVENT_PREFIX}{event_id}")
+
+
+def segment(session_id: SessionId, last_event_id: str) -> Key:
+    return Key(session_id.partition, f"{SEGMENT_PREFIX}{last_event_id}")
+
+
+def client_token(session_id: SessionId, token: str) -> Key:
+    return Key(session_id.partition, f"TOKEN#{_part(token)}")
+
+
+def actor_partition(store: str, actor: str) -> str:
+    return f"{ACTOR_PREFIX}{_part(store)}#{_part(actor)}"
+
+
+def record(store: str, actor: str, namespace: str, record_id: str) -> Key:
+    """`namespace` is a namespace's whole path, with its variables filled in."""
+    return Key(actor_partition(store, actor), f"{records_prefix(namespace)}{_part(record_id)}")
+
+
+def records_prefix(namespace: str) -> str:
+    """What the sort keys of the records of just this namespace begin with."""
+    return f"{RECORD_PREFIX}{_part(namespace)}#"
+
+
+def session_summary(store: str, actor: str, ended_at: int, session_name: str) -> Key:
+    return Key(actor_partition(store, actor), f"{SUMMARY_PREFIX}{ended_at:016d}#{_part(session_name)}")
+
+
+def extraction(session_id: SessionId, consolidation_id: str, namespace: str, chunk: int) -> Key:
+    return _consolidation(session_id, consolidation_id, f"EXTRACTION#{_part(namespace)}#{chunk:03d}")
+
+
+def merge(session_id: SessionId, consolidation_id: str, attempt: int, namespace: str) -> Key:
+    return _consolidation(session_id, consolidation_id, f"MERGE#{attempt:03d}#{_part(namespace)}")
+
+
+def consolidation_summary(session_id: SessionId, consolidation_id: str) -> Key:
+    return _consolidation(session_id, consolidation_id, "SUMMARY")
+
+
+def _consolidation(session_id: SessionId, consolidation_id: str, entry: str) -> Key:
+    return Key(session_id.partition, f"CONSOLIDATION#{_part(consolidation_id)}#{entry}")
+
+
+def store(store_id: str) -> Key:
+    return Key(store_partition(store_id), "STORE")
+
+
+def store_partition(store_id: str) -> str:
+    return f"STORE#{_part(store_id)}"
+
+
+STORE_LISTING = "STORES"
+
+
+def listed_store(store_id: str) -> Key:
+    return Key(STORE_LISTING, f"STORE#{_part(store_id)}")
+
+
+def actor(store_id: str, actor_id: str) -> Key:
+    return Key(store_partition(store_id), f"{ACTOR_PREFIX}{_part(actor_id)}")
+
+
+def namespace(store_id: str, path: str) -> Key:
+    return Key(store_partition(store_id), f"{NAMESPACE_PREFIX}{_part(path)}")
+
+
+def namespaces_prefix(path: str) -> str:
+    """What the sort keys of the namespaces begin with whose paths begin with `path`."""
+    return f"{NAMESPACE_PREFIX}{_part(path)}"
+
+
+def owned_session(session_id: SessionId) -> dict[str, str]:
+    """The attributes with which a session is in the index `Owned`; empty for a session without an actor."""
+    if session_id.actor == NO_ACTOR:
+        return {}
+    return {"ownerPK": session_id.owner, "ownerSK": f"{SESSION_PREFIX}{_part(session_id.session)}"}
+
+
+def owned_turn(session_id: SessionId, started_at: int, turn_id: str) -> dict[str, str]:
+    return {"ownerPK": session_id.owner, "ownerSK": f"{TURN_PREFIX}{started_at:016d}#{_part(turn_id)}"}
+
+
+def owned_record(store_id: str, record_id: str) -> dict[str, str]:
+    return {"ownerPK": f"{RECORD_PREFIX}{_part(store_id)}#{_part(record_id)}", "ownerSK": "RECORD"}
+
+
+def due(session_id: SessionId, at: int) -> dict[str, str]:
+    """The attributes with which a session or a segment is in the index `Due` from the moment `at` (milliseconds) on."""
+    shard = int(hashlib.sha256(session_id.partition.encode()).hexdigest()[:8], 16) % DUE_SHARDS
+    return {"duePK": due_partition(shard), "dueSK": f"{at:016d}#{session_id.partition}"}
+
+
+def due_partition(shard: int) -> str:
+    return f"DUE#{shard}"
 
 
 def breaker(agent_id: str, tool: str) -> Key:
@@ -107,6 +242,21 @@ def session_object(session_id: SessionId, digest: str) -> str:
     """The bucket object of a text that belongs to a session; it lives as long as the longest storageDays."""
     folders = "/".join(_folder(part) for part in session_id)
     return f"sessions/{folders}/{digest}.json"
+
+
+def actor_objects(store_id: str, actor_id: str) -> str:
+    """What the names of all objects of an actor's sessions begin with."""
+    return f"sessions/{_folder(store_id)}/{_folder(actor_id)}/"
+
+
+def turn_objects(turn_id: str) -> str:
+    """What the names of all objects of a turn begin with."""
+    return f"turns/{_folder(turn_id)}/"
+
+
+def memory_object(store_id: str, actor_id: str, digest: str) -> str:
+    """The bucket object of a text in an actor's memory or in a consolidation's journal; it is erased with the actor."""
+    return f"{actor_objects(store_id, actor_id)}~memory/{digest}.json"
 
 
 def _part(identifier: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from turnwright import clients
+from turnwright import clients, keys
 from turnwright.errors import CommitConflict, UnknownSchemaVersion
 from turnwright.keys import Key
 from turnwright.settings import settings
@@ -69,12 +69,28 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """An item to remove; removing one that is not there does nothing."""
+    """An item to remove; removing one that is not there does nothing, unless `condition` refuses it."""
 
     key: Key
+    condition: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
-Write = Put | Update | Delete
+@dataclass(frozen=True, slots=True)
+class Check:
+    """An item that a transaction does not write, but of which `condition` must hold."""
+
+    key: Key
+    condition: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+Write = Put | Update | Delete | Check
+
+MOST_TRANSACTION_WRITES = 100
+"""The most items that one transaction may hold."""
 
 
 @dataclass(slots=True)
@@ -132,8 +148,12 @@ class Table:
         newest_first: bool = False,
         limit: int | None = None,
         consistent: bool = True,
+        after: str | None = None,
     ) -> Iterator[Item]:
-        """The items of a partition whose sort keys lie between `first` and `last` (both included), page by page."""
+        """The items of a partition whose sort keys lie between `first` and `last` (both included), page by page.
+
+        `after` is a sort key behind which to begin, in the direction of reading; its item need not be there any more.
+        """
         arguments: dict[str, Any] = {
             "TableName": self.name,
             "KeyConditionExpression": "PK = :partition AND SK BETWEEN :first AND :last",
@@ -141,12 +161,41 @@ class Table:
             "ScanIndexForward": not newest_first,
             "ConsistentRead": consistent,
         }
+        if after is not None:
+            arguments["ExclusiveStartKey"] = _encode_key(Key(partition, after))
         remaining = limit
         while remaining is None or remaining > 0:
             if remaining is not None:
                 arguments["Limit"] = remaining
             page = self._read(self._client.query, **arguments)
             yield from map(_decode, page["Items"])
+            if "LastEvaluatedKey" not in page:
+                return
+            arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+            if remaining is not None:
+                remaining -= len(page["Items"])
+
+    def query_index(
+        self, index: str, partition: str, first: str, last: str, *, newest_first: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[Key, str]]:
+        """The keys of the items that an index (of `keys.py`) has between `first` and `last`, both included, each with
+        its sort key in the index. An index follows the table with some milliseconds' delay.
+        """
+        name = {keys.OWNED_INDEX: "owner", keys.DUE_INDEX: "due"}[index]
+        arguments: dict[str, Any] = {
+            "TableName": self.name,
+            "IndexName": index,
+            "KeyConditionExpression": f"{name}PK = :partition AND {name}SK BETWEEN :first AND :last",
+            "ExpressionAttributeValues": _encode_values({":partition": partition, ":first": first, ":last": last}),
+            "ScanIndexForward": not newest_first,
+        }
+        remaining = limit
+        while remaining is None or remaining > 0:
+            if remaining is not None:
+                arguments["Limit"] = remaining
+            page = self._read(self._client.query, **arguments)
+            for item in page["Items"]:
+                yield Key(item["PK"]["S"], item["SK"]["S"]), item[f"{name}SK"]["S"]
             if "LastEvaluatedKey" not in page:
                 return
             arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
@@ -171,7 +220,13 @@ class Table:
         return _decode(response["Attributes"])
 
     def delete(self, write: Delete) -> None:
-        self._write(self._client.delete_item, **self._delete_arguments(write))
+        """Raises ConditionFailed, with the item that is there, if it may not be removed."""
+        with _Conditional():
+            self._write(
+                self._client.delete_item,
+                **self._delete_arguments(write),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
 
     def transact(self, writes: Sequence[Write]) -> None:
         """All writes or none. Raises TransactionRefused when a condition did not hold, CommitConflict when another
@@ -213,6 +268,13 @@ class Table:
                 return {"Update": self._update_arguments(write)}
             case Delete():
                 return {"Delete": self._delete_arguments(write)}
+            case Check():
+                arguments = {
+                    "TableName": self.name,
+                    "Key": _encode_key(write.key),
+                    "ConditionExpression": write.condition,
+                }
+                return {"ConditionCheck": arguments | _expression_attributes(write)}
 
     def _put_arguments(self, write: Put) -> dict[str, Any]:
         item = {**write.item, "PK": write.key.pk, "SK": write.key.sk, "schemaVersion": SCHEMA_VERSION}
@@ -234,7 +296,10 @@ class Table:
         return arguments | _expression_attributes(write)
 
     def _delete_arguments(self, write: Delete) -> dict[str, Any]:
-        return {"TableName": self.name, "Key": _encode_key(write.key)}
+        arguments: dict[str, Any] = {"TableName": self.name, "Key": _encode_key(write.key)}
+        if write.condition:
+            arguments["ConditionExpression"] = write.condition
+        return arguments | _expression_attributes(write)
 
 
 def table() -> Table:
@@ -270,7 +335,7 @@ _serializer = TypeSerializer()
 _deserializer = TypeDeserializer()
 
 
-def _expression_attributes(write: Put | Update) -> dict[str, Any]:
+def _expression_attributes(write: Write) -> dict[str, Any]:
     """DynamoDB refuses empty ones."""
     arguments: dict[str, Any] = {}
     if write.names:

@@ -1,0 +1,129 @@
+"""What is remembered, for how long, by whom: a memory configuration as the values that the runtime works with.
+
+It comes from an agent file's `memoryConfiguration` or from the strategies of a store that CreateMemory made; nothing
+behind this module knows which. A namespace of the configuration is one strategy in AgentCore Memory's words.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+EVERYONE = "*"
+"""In an access list: every agent of the store."""
+
+ACTOR_VARIABLE = "actorId"
+SESSION_VARIABLE = "sessionId"
+
+RECORD_BYTES = 16 * 1024
+"""The longest text of a record, in bytes of UTF-8."""
+
+DIGEST_NAMESPACE = "session_digest"
+"""The namespace of session scope in which a long session's digest is kept; every configuration has it."""
+
+_VARIABLE = re.compile(r"\{([a-zA-Z][a-zA-Z0-9]*)\}")
+
+
+class MergeRule(StrEnum):
+    """What becomes of an extracted fact whose namespace has records already."""
+
+    REPLACE = "REPLACE"
+    KEEP_FIRST = "KEEP_FIRST"
+    APPEND = "APPEND"
+    MODEL = "MODEL"
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """How many records of a namespace a prompt gets: the newest, or with `relevance` those nearest to the input."""
+
+    top_k: int = 10
+    relevance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A named part of an actor's memory.
+
+    `template` is its path with `{actorId}` and, if it is of session scope, `{sessionId}`. `readers` and `writers` are
+    agent ids or `EVERYONE`. A namespace without `inject` is only searched. Beyond `max_records` the records that were
+    not written for longest go.
+    """
+
+    name: str
+    template: str
+    description: str
+    merge_rule: MergeRule
+    extraction_prompt: str
+    ttl_days: int
+    max_records: int
+    readers: frozenset[str]
+    writers: frozenset[str]
+    inject: Injection | None
+
+    @property
+    def of_session(self) -> bool:
+        return f"{{{SESSION_VARIABLE}}}" in self.template
+
+    def path(self, actor: str, session: str) -> str:
+        """The namespace's path for an actor's session: what its records are stored under."""
+        return filled(self.template, {ACTOR_VARIABLE: actor, SESSION_VARIABLE: session})
+
+    def readable_by(self, agent_id: str) -> bool:
+        return not self.readers.isdisjoint((agent_id, EVERYONE))
+
+    def writable_by(self, agent_id: str) -> bool:
+        return not self.writers.isdisjoint((agent_id, EVERYONE))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfiguration:
+    """What the sessions of an agent, or of a store, are remembered by.
+
+    `models` extract and summarize, in order. `embedding_model` None means lexical search. With `idle_seconds` None a
+    session never ends by being idle. `recent_summaries` of the actor's ended sessions are shown to a turn.
+    """
+
+    store: str
+    namespaces: tuple[Namespace, ...] = ()
+    summarizes: bool = False
+    recent_summaries: int = 5
+    storage_days: int = 30
+    idle_seconds: int | None = None
+    models: tuple[str, ...] = ()
+    embedding_model: str | None = None
+
+    @property
+    def consolidates(self) -> bool:
+        """Whether an ended session leaves anything behind."""
+        return self.summarizes or any(not namespace.of_session for namespace in self.namespaces)
+
+    def namespace(self, name: str) -> Namespace | None:
+        return next((namespace for namespace in self.namespaces if namespace.name == name), None)
+
+    def of_path(self, path: str) -> tuple[Namespace, Mapping[str, str]] | None:
+        """The namespace that a path belongs to, and the variables in it; None for a path of no namespace."""
+        for namespace in self.namespaces:
+            variables = matched(namespace.template, path)
+            if variables is not None:
+                return namespace, variables
+        return None
+
+
+def filled(template: str, variables: Mapping[str, str]) -> str:
+    """The path of a template; a variable without a value stays as it is."""
+    return _VARIABLE.sub(lambda match: variables.get(match[1], match[0]), template)
+
+
+def matched(template: str, path: str) -> dict[str, str] | None:
+    """The variables with which the template becomes the path, or None.
+
+    Of the variables only an actor id may have slashes in it, so that a path can be read in one way alone.
+    """
+    parts = _VARIABLE.split(template)
+    values = {part: ".+" if part == ACTOR_VARIABLE else "[^/]+" for part in parts[1::2]}
+    pattern = "".join(
+        f"(?P<{part}>{values[part]})" if index % 2 else re.escape(part) for index, part in enumerate(parts)
+    )
+    found = re.fullmatch(pattern, path)
+    return found.groupdict() if found else None
