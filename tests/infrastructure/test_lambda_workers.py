@@ -20,7 +20,7 @@ from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
 REPOSITORY = Path(__file__).parents[2]
 
 HANDLERS = """
-import json, os, pathlib, signal, sys, time
+import http.client, json, os, pathlib, signal, sys, time
 
 def echo(event, context):
     return {
@@ -57,6 +57,14 @@ def log(event, context):
     print("one\\ntwo")
     print("x" * event["length"])
     print("error", file=sys.stderr)
+
+def report(event, context):
+    address = os.environ["AWS_LAMBDA_RUNTIME_API"]
+    connection = http.client.HTTPConnection(address)
+    path = f"/2018-06-01/runtime/invocation/{context.aws_request_id}/error"
+    connection.request("POST", path, body=event["body"], headers={"Lambda-Runtime-Function-Error-Type": "Of.Its.Own"})
+    connection.getresponse().read()
+    return "late"
 
 def large(event, context):
     return "x" * event["length"]
@@ -247,6 +255,12 @@ def test_a_function_that_takes_too_long_is_killed(stack: Stack) -> None:
     assert error["errorMessage"].endswith("Error: Task timed out after 0.20 seconds")
     eventually(lambda: stack.workers.processes() == [])
     assert any("Task timed out after 0.20 seconds" in line for _, line in stack.log)
+
+
+@pytest.mark.parametrize("body", ["no JSON", "[1]", "[" * 100_000], ids=["text", "list", "deep"])
+def test_an_error_that_is_no_error_document_is_passed_on_with_its_type(stack: Stack, body: str) -> None:
+    result = stack.workers.invoke(stack.function("handlers.report"), json.dumps({"body": body}).encode())
+    assert (result.function_error, result.payload) == ("Unhandled", body.encode())
 
 
 def test_an_import_error_is_reported_and_not_kept(stack: Stack) -> None:
