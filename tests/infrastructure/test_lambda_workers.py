@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
+from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, environment
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -304,13 +304,19 @@ def test_layers_stand_for_opt_and_the_last_one_wins(stack: Stack, tmp_path: Path
     assert stack.call(spec) == ["below", "above", "above", f"{stack.code}/x"]
 
 
+@pytest.fixture
+def looked_at_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are looked at before each invocation, however long the last look took."""
+    monkeypatch.setattr(environment, "_SCAN_SHARE", 0)
+
+
+@pytest.mark.usefixtures("looked_at_always")
 def test_a_saved_file_is_used_by_the_next_invocation(stack: Stack) -> None:
     module = stack.code / "edited.py"
     spec = stack.function("edited.handler")
     answers = []
     for number in range(3):  # of the same size and within a second, which Python's own caching would miss
         module.write_text(f"def handler(event, context):\n    return {number}\n")
-        time.sleep(0.02)
         answers.append(stack.call(spec))
     assert answers == [0, 1, 2]
 
@@ -322,6 +328,7 @@ def test_a_changed_variable_starts_new_workers(stack: Stack) -> None:
     eventually(lambda: [process.pid for process in stack.workers.processes()] == [second["pid"]])
 
 
+@pytest.mark.usefixtures("looked_at_always")
 def test_a_running_invocation_finishes_on_the_old_files(stack: Stack, tmp_path: Path) -> None:
     spec = stack.function("handlers.wait_for")
     event = {"started": str(tmp_path / "started"), "go": str(tmp_path / "go")}
@@ -329,7 +336,6 @@ def test_a_running_invocation_finishes_on_the_old_files(stack: Stack, tmp_path: 
     eventually((tmp_path / "started").exists)
     running = int((tmp_path / "started").read_text())
     (stack.code / "handlers.py").write_text("def wait_for(event, context):\n    return 'new'\n")
-    time.sleep(0.02)
     assert stack.call(spec) == "new"
     (tmp_path / "go").touch()
     thread.join(timeout=10)
