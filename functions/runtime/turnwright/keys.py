@@ -153,6 +153,10 @@ def consolidation_summary(session_id: SessionId, consolidation_id: str) -> Key:
     return _consolidation(session_id, consolidation_id, "SUMMARY")
 
 
+def consolidation_progress(session_id: SessionId, consolidation_id: str) -> Key:
+    return _consolidation(session_id, consolidation_id, "PROGRESS")
+
+
 def _consolidation(session_id: SessionId, consolidation_id: str, entry: str) -> Key:
     return Key(session_id.partition, f"CONSOLIDATION#{_part(consolidation_id)}#{entry}")
 
