@@ -690,3 +690,122 @@ def test_any_value_anywhere_is_either_a_problem_or_an_agent(directory: Path, pla
         (definition,) = read(directory, SUBSTITUTIONS)
         assert parse(json.loads(definition.text), "1").version == "1"
     assert all(problem.rule for problem in found)
+
+
+def memory(*namespaces: dict[str, Any], **fields: Any) -> Callable[[dict[str, Any]], None]:
+    return at("/memoryConfiguration", {"namespaces": list(namespaces), **fields})
+
+
+def test_a_memory_configuration_with_every_field_is_taken(directory: Path) -> None:
+    preferences = {
+        "name": "user_preferences",
+        "description": "What the user wants.",
+        "scope": "ACTOR",
+        "ttlDays": 365,
+        "maxRecords": 100,
+        "mergeRule": "REPLACE",
+        "extractionPrompt": "Extract preferences.",
+        "access": {"read": ["*"], "write": ["AGENT1"]},
+        "inject": {"topK": 10, "relevance": False},
+    }
+    write(
+        directory,
+        memory(
+            preferences,
+            {"name": "hidden", "inject": False},
+            enabledMemoryTypes=["SESSION_SUMMARY"],
+            storageDays=30,
+            sessionSummaryConfiguration={"maxRecentSessions": 5},
+            idleSessionTTLInSeconds=1800,
+            memoryStore="shared-0123456789",
+            modelId="us.amazon.nova-lite-v1:0",
+            embeddingModelId="amazon.titan-embed-text-v2:0",
+            inject={"maxCharacters": 4000},
+            history={"maxTurns": 20, "maxCharacters": 60000},
+        ),
+    )
+
+    assert problems(directory) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "rule"),
+    [
+        ("/namespaces/0/name", "session_digest", "'session_digest' is the namespace in which the digests"),
+        ("/namespaces/0/name", "a-b", "use a letter, then letters, digits and '_'"),
+        ("/namespaces/0/inject", True, "true is neither false nor an object"),
+        ("/namespaces/0/inject/topk", 3, "did you mean topK?"),
+        ("/namespaces/0/mergeRule", "NEWEST", "'NEWEST' is not one of"),
+        ("/namespaces/0/access/write", ["a b"], "give an agentId, or * for all agents"),
+        ("/namespaces/0/path", "/x/", "is not a field that is supported here"),
+        ("/memoryStore", "shared", "use a letter, then letters, digits, '_' and '-', and at the end '-' and 10"),
+        ("/idleSessionTTLInSeconds", 5, "5 is less than the minimum of 60"),
+        ("/enabledMemoryTypes", ["SEMANTIC"], "'SEMANTIC' is not one of"),
+        ("/modelId", "", "give the id or ARN of a Bedrock model"),
+    ],
+)
+def test_a_broken_memory_configuration_is_told_with_its_place_and_rule(
+    directory: Path, place: str, value: object, rule: str
+) -> None:
+    write(directory, memory({"name": "facts", "inject": {}, "access": {}}), at(f"/memoryConfiguration{place}", value))
+
+    (problem,) = problems(directory)
+
+    assert problem.startswith(f"agents/weather.json: /memoryConfiguration{place}")
+    assert rule in problem
+
+
+def test_two_namespaces_of_one_name_are_refused(directory: Path) -> None:
+    write(directory, memory({"name": "facts"}, {"name": "facts", "scope": "SESSION"}))
+
+    (problem,) = problems(directory)
+
+    assert problem == (
+        "agents/weather.json: /memoryConfiguration/namespaces/1/name: 'facts' is used at "
+        "/memoryConfiguration/namespaces/0/name too; it must be unique in the agent"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "different"),
+    [
+        ({"mergeRule": "APPEND"}, "mergeRule"),
+        ({"ttlDays": 3, "access": {"write": ["*"]}}, "ttlDays, access.write"),
+        ({"scope": "SESSION"}, "scope"),
+        ({"extractionPrompt": "Other."}, "extractionPrompt"),
+        ({"maxRecords": 1}, "maxRecords"),
+        ({"access": {"read": ["AGENT1"]}}, "access.read"),
+    ],
+)
+def test_agents_that_share_a_store_have_to_declare_a_namespace_alike(
+    directory: Path, fields: dict[str, Any], different: str
+) -> None:
+    store = "shared-0123456789"
+    write(directory, memory({"name": "facts"}, memoryStore=store))
+    write(directory, at("/agentId", "AGENT2"), memory({"name": "facts", **fields}, memoryStore=store), name="x.json")
+
+    (problem,) = problems(directory)
+
+    assert problem == (
+        "agents/x.json: /memoryConfiguration/namespaces/0: 'facts' differs from that of agents/weather.json in "
+        f"{different}; both are in the store {store}"
+    )
+
+
+def test_agents_that_share_a_store_may_show_its_namespaces_differently(directory: Path) -> None:
+    write(directory, memory({"name": "facts", "access": {"write": ["AGENT1"]}}))
+    write(
+        directory,
+        at("/agentId", "AGENT2"),
+        memory({"name": "facts", "access": {"write": ["AGENT1"]}, "inject": False}, memoryStore="AGENT1-turnwright"),
+        name="other.json",
+    )
+
+    assert problems(directory) == []
+
+
+def test_agents_with_stores_of_their_own_need_not_agree(directory: Path) -> None:
+    write(directory, memory({"name": "facts"}))
+    write(directory, at("/agentId", "AGENT2"), memory({"name": "facts", "scope": "SESSION"}), name="other.json")
+
+    assert problems(directory) == []

@@ -22,7 +22,7 @@ def test_a_turn_pins_what_it_works_with(stored: StoredTurns) -> None:
         agentId="BANK",
         agentAliasId="live",
         agentVersion="1",
-        memoryStore="BANK",
+        memoryStore="BANK-turnwright",
         actor="user-1",
         sessionId="s-1",
         sessionVersion=1,

@@ -46,7 +46,7 @@ def test_a_commit_writes_the_event_the_session_and_the_header(stored: StoredTurn
     assert stored.session() == {
         **dict(zip(("PK", "SK"), keys.session(SESSION), strict=True)),
         "schemaVersion": 1,
-        "memoryStore": "BANK",
+        "memoryStore": "BANK-turnwright",
         "actor": "user-1",
         "sessionId": "s-1",
         "status": "OPEN",

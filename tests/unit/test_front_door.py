@@ -21,7 +21,7 @@ from turnwright.settings import Settings
 from turnwright.table import Put, Table
 
 CALLER = "arn:aws:iam::123456789012:user/alice"
-SESSION = SessionId("BANKASSIST", "user_1", "session-1")
+SESSION = SessionId("BANKASSIST-turnwright", "user_1", "session-1")
 STREAM_HEADERS = {
     "Content-Type": "application/vnd.amazon.eventstream",
     "x-amzn-bedrock-agent-content-type": "application/json",
@@ -234,7 +234,7 @@ def test_another_turn_in_the_session_is_refused_before_anything_is_started(door:
 
 
 def test_a_session_of_another_actor_is_another_session(door: Door) -> None:
-    Sessions(door.table).claim(SessionId("BANKASSIST", "user_2", "session-1"), "another-turn")
+    Sessions(door.table).claim(SessionId("BANKASSIST-turnwright", "user_2", "session-1"), "another-turn")
     commits_at_start(door)
 
     assert chunks(door.ask(request())) == ["Hello!"]

@@ -22,10 +22,10 @@ def test_a_claim_of_a_new_session_makes_its_item(stored: StoredTurns) -> None:
     expires = now // 1000 + 30 * 86_400
     assert session == Session(lease_owner=A, lease_expires_at=lease_expiry(now), expires_at=expires)
     assert stored.session() == {
-        "PK": "SESSION#BANK#user-1#s-1",
+        "PK": "SESSION#BANK-turnwright#user-1#s-1",
         "SK": "SESSION",
         "schemaVersion": 1,
-        "memoryStore": "BANK",
+        "memoryStore": "BANK-turnwright",
         "actor": "user-1",
         "sessionId": "s-1",
         "status": "OPEN",

@@ -10,12 +10,13 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from turnwright import openapi
 from turnwright.agents import Definition
+from turnwright.memory import agent_configuration
 from turnwright.openapi import Finding, Steps
 from turnwright.policy import tool_policy
 
@@ -90,6 +91,7 @@ def _read(
     documents: list[Any] = []
     problems: list[Problem] = []
     file_of_agent: dict[str, str] = {}
+    shared = _SharedNamespaces()
     for path in paths:
         # The name that the file has in the repository, wherever the deployment has put it.
         file = f"{_FOLDER}/{path.name}"
@@ -104,7 +106,46 @@ def _read(
         if other != file:
             rule = f"'{agent_id}' is the agentId of {other} too; every agent needs its own"
             problems.append(Problem(file, "/agentId", rule))
+            continue
+        problems += [Problem(file, _pointer(steps), rule) for steps, rule in shared.findings(file, document)]
     return documents, problems
+
+
+class _SharedNamespaces:
+    """The namespaces of the memory stores, each as the first file declares it.
+
+    What is shown of a namespace, `inject`, is an agent's own affair; all else has to be the same for all of a store.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+
+    def findings(self, file: str, document: Mapping[str, Any]) -> Iterator[Finding]:
+        """What keeps the namespaces of a file from those of the files before it."""
+        memory = document.get("memoryConfiguration", {})
+        store = agent_configuration.store_of(document)
+        storage_days = int(memory.get("storageDays", agent_configuration.DEFAULT_STORAGE_DAYS))
+        for position, fields in enumerate(memory.get("namespaces", ())):
+            # An agent's id stands for itself where `access.write` is left out, and so does not differ.
+            declared = asdict(agent_configuration.namespace(fields, "", storage_days))
+            other, first = self._first.setdefault((store, fields["name"]), (file, declared))
+            different = [name for name in declared if name != "inject" and declared[name] != first[name]]
+            if different:
+                field = ", ".join(_NAMESPACE_FIELDS[name] for name in different)
+                rule = f"'{fields['name']}' differs from that of {other} in {field}; both are in the store {store}"
+                yield ("memoryConfiguration", "namespaces", position), rule
+
+
+_NAMESPACE_FIELDS = {
+    "template": "scope",
+    "description": "description",
+    "merge_rule": "mergeRule",
+    "extraction_prompt": "extractionPrompt",
+    "ttl_days": "ttlDays",
+    "max_records": "maxRecords",
+    "readers": "access.read",
+    "writers": "access.write",
+}
 
 
 def _is_agent_file(path: Path) -> bool:
@@ -385,6 +426,10 @@ def _check_agent(document: Mapping[str, Any]) -> Iterator[Finding]:
         for position, group in enumerate(groups)
     )
     yield from _repeated(functions)
+    yield from _repeated(
+        (("memoryConfiguration", "namespaces", position, "name"), namespace["name"])
+        for position, namespace in enumerate(document.get("memoryConfiguration", {}).get("namespaces", []))
+    )
     if len(functions) > MOST_TOOLS:
         yield ("actionGroups",), f"has {len(functions)} functions, at most {MOST_TOOLS} are allowed"
     yield from _inconsistent_delays(document)

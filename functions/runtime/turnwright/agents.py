@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwright import openapi
+from turnwright.memory import agent_configuration
+from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.openapi import Operation
 from turnwright.policy import ToolPolicy, tool_policy
-
-DEFAULT_STORAGE_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One version of an agent. `models` are tried in order; sessions are kept for `storage_days`."""
+    """One version of an agent. `models` are tried in order."""
 
     agent_id: str
     version: str
@@ -106,8 +106,17 @@ class Agent:
     tools: tuple[Tool, ...]
     limits: Limits
     history: HistoryWindow
-    storage_days: int
-    memory_store: str
+    memory: MemoryConfiguration
+
+    @property
+    def memory_store(self) -> str:
+        """The store that the agent's sessions and records are in."""
+        return self.memory.store
+
+    @property
+    def storage_days(self) -> int:
+        """How long a session is kept after its last turn."""
+        return self.memory.storage_days
 
     def tool(self, name: str) -> Tool | None:
         """The tool that the model calls `name`, or None if the agent has none of that name."""
@@ -116,7 +125,6 @@ class Agent:
 
 def parse(definition: Mapping[str, Any], version: str) -> Agent:
     """The agent that a definition describes. Disabled action groups offer no tools."""
-    memory = definition.get("memoryConfiguration", {})
     return Agent(
         agent_id=definition["agentId"],
         version=version,
@@ -126,9 +134,8 @@ def parse(definition: Mapping[str, Any], version: str) -> Agent:
         inference=_inference(definition.get("inferenceConfiguration", {})),
         tools=tuple(_tools(definition)),
         limits=_limits(definition.get("limits", {})),
-        history=_history(memory.get("history", {})),
-        storage_days=int(memory.get("storageDays", DEFAULT_STORAGE_DAYS)),
-        memory_store=definition["agentId"],
+        history=_history(definition.get("memoryConfiguration", {}).get("history", {})),
+        memory=agent_configuration.configuration(definition),
     )
 
 

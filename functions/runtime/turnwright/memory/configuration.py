@@ -81,7 +81,8 @@ class MemoryConfiguration:
     """What the sessions of an agent, or of a store, are remembered by.
 
     `models` extract and summarize, in order. `embedding_model` None means lexical search. With `idle_seconds` None a
-    session never ends by being idle. `recent_summaries` of the actor's ended sessions are shown to a turn.
+    session never ends by being idle. `recent_summaries` of the actor's ended sessions are shown to a turn; all that is
+    shown of memory has at most `prompt_characters`.
     """
 
     store: str
@@ -92,6 +93,12 @@ class MemoryConfiguration:
     idle_seconds: int | None = None
     models: tuple[str, ...] = ()
     embedding_model: str | None = None
+    prompt_characters: int = 8_000
+
+    @property
+    def remembers(self) -> bool:
+        """Whether anything is remembered but the session's own turns: without it there are no digests either."""
+        return self.summarizes or bool(self.namespaces)
 
     @property
     def consolidates(self) -> bool:
