@@ -12,8 +12,8 @@ from turnwright.table import table
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"consolidation", "plan", "merge", "redriveCount"}` -> the execution's output (`Writing.write`).
 
-    `plan` is Load Session's, without its chunks; `merge` counts the tries from 1. Raises ActorErased and RecordsChanged,
-    which the state machine catches.
+    `plan` is Load Session's, without its chunks; `merge` counts the tries from 1. Raises ActorErased and
+    RecordsChanged, which the state machine catches.
     """
     store = table()
     consolidation = Consolidation.decode(event["consolidation"])

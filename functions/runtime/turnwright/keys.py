@@ -210,6 +210,11 @@ def due(session_id: SessionId, at: int) -> dict[str, str]:
     return {"duePK": due_partition(shard), "dueSK": f"{at:016d}#{session_id.partition}"}
 
 
+def due_later(due_sk: str, at: int) -> str:
+    """The sort key in the index `Due` of an item that has `due_sk` there, for another moment."""
+    return f"{at:016d}#{due_sk.partition('#')[2]}"
+
+
 def due_partition(shard: int) -> str:
     return f"DUE#{shard}"
 

@@ -142,7 +142,7 @@ class ConsolidationJournal:
             except CommitConflict:
                 if tries == _MOST_TRIES:
                     raise
-                time.sleep(random.uniform(0, 0.05 * 2**tries))  # noqa: S311 (spreads tries, guards nothing)
+                time.sleep(random.uniform(0, 0.05 * 2**tries))
             else:
                 return None
         raise CommitConflict("the tries are used up")

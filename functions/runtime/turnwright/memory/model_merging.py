@@ -22,7 +22,8 @@ _NEAREST = 5
 
 _RULES = f"""\
 You keep the records of one namespace of an assistant's memory true and without repetition. You are given new facts \
-and those records that are nearest to them. Decide what each fact changes, and answer by calling the tool {FORM_NAME} once.
+and those records that are nearest to them. Decide what each fact changes, and answer by calling the tool \
+{FORM_NAME} once.
 
 - ADD: the fact is new. Give its "text".
 - UPDATE: the fact adds to a record or corrects it. Give the "recordId" and the whole new "text", which keeps what \

@@ -40,9 +40,7 @@ class SessionEvents:
     def read(self, first: str, last: str) -> list[Event]:
         """The events from `first` to `last`, both included, with what was said."""
         return [
-            Event(
-                item["eventId"], item.get("turnId", ""), _moment(item), self._documents.fetch_text(item["messages"])
-            )
+            Event(item["eventId"], item.get("turnId", ""), _moment(item), self._documents.fetch_text(item["messages"]))
             for item in self._items(first, last)
         ]
 

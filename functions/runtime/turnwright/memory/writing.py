@@ -1,8 +1,8 @@
 """The last state of a consolidation: what was merged becomes visible.
 
-All of it is one transaction, which is refused the second time. What does not fit into one is written in batches, each of
-which says in the journal that it is written, in its own transaction: a repeat goes on behind the last one. The segment
-is DONE, or the digest moves on, with the last batch.
+All of it is one transaction, which is refused the second time. What does not fit into one is written in batches, each
+of which says in the journal that it is written, in its own transaction: a repeat goes on behind the last one. The
+segment is DONE, or the digest moves on, with the last batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ from turnwright.documents import Documents, json_text
 from turnwright.errors import ActorErased, RecordsChanged, RecordsKeepChanging
 from turnwright.memory import segments
 from turnwright.memory.actors import Actors
+from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.memory.consolidation import Consolidation, Kind
 from turnwright.memory.digest_records import DigestRecord
 from turnwright.memory.journal import ConsolidationJournal, Entry
@@ -96,10 +97,11 @@ class Writing:
         self._journal = ConsolidationJournal(table, documents, consolidation)
 
     def write(self, plan: Mapping[str, Any], attempt: int, redrives: int) -> dict[str, Any]:
-        """Writes what the merge `attempt` came to: `{"status", "added", "changed", "removed", "summarized", "skipped"}`.
+        """Writes what the merge `attempt` came to.
 
-        Raises ActorErased; RecordsChanged if the merge has to be made again, RecordsKeepChanging if that was done too
-        often; and CommitConflict if just this has to be tried again.
+        Answers `{"status", "added", "changed", "removed", "summarized", "skipped"}`. Raises ActorErased; RecordsChanged
+        if the merge has to be made again, RecordsKeepChanging if that was done too often; and CommitConflict if just
+        this has to be tried again.
         """
         entries = {name: self._journal.find(self._journal.merge(name, attempt)) or {} for name in plan["namespaces"]}
         summary = (self._journal.find(self._journal.summary) if plan["summarize"] else None) or {}
@@ -212,11 +214,8 @@ class Writing:
             },
         )
         days = self._configuration().storage_days
-        return [
-            moved,
-            *DigestRecord(self._table, work).writes(summary["text"], summary["promptVersion"], days),
-        ]
+        return [moved, *DigestRecord(self._table, work).writes(summary["text"], summary["promptVersion"], days)]
 
-    def _configuration(self) -> Any:
+    def _configuration(self) -> MemoryConfiguration:
         work = self._consolidation
         return configuration_of(self._table, work.memoryStore, work.agentId, work.agentVersion)
