@@ -252,6 +252,10 @@ MODELS = {
         "bedrock:InvokeModelWithResponseStream",
     ),
 }
+EMBEDDING = {
+    *on("arn:aws:bedrock:*::foundation-model/*", "bedrock:InvokeModel"),
+    *on("arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*", "bedrock:InvokeModel"),
+}
 GRANTED = {
     "InvokeAgentFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", CHECK),
@@ -260,7 +264,11 @@ GRANTED = {
         *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
         *on(EXECUTIONS, "states:DescribeExecution"),
     },
-    "LoadMemoryFunction": {*on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK), *on("Bucket/turns/*", GET)},
+    "LoadMemoryFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK),
+        *on("Bucket/turns/*", GET, PUT),
+        *EMBEDDING,
+    },
     "InvokeModelFunction": {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
