@@ -22,13 +22,11 @@ def _memories() -> Memories:
 
 
 app = resolver(
-    {
-        operations.CREATE_MEMORY: lambda fields: _memories().create(fields),
-        operations.GET_MEMORY: lambda fields: _memories().get(fields),
-        operations.LIST_MEMORIES: lambda fields: _memories().page(fields),
-        operations.UPDATE_MEMORY: lambda fields: _memories().update(fields),
-        operations.DELETE_MEMORY: lambda fields: _memories().delete(fields),
-    }
+    (operations.CREATE_MEMORY, lambda fields: _memories().create(fields)),
+    (operations.GET_MEMORY, lambda fields: _memories().get(fields)),
+    (operations.LIST_MEMORIES, lambda fields: _memories().page(fields)),
+    (operations.UPDATE_MEMORY, lambda fields: _memories().update(fields)),
+    (operations.DELETE_MEMORY, lambda fields: _memories().delete(fields)),
 )
 
 

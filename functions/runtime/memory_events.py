@@ -19,14 +19,12 @@ def _listings() -> Listings:
 
 
 app = resolver(
-    {
-        operations.CREATE_EVENT: lambda fields: _events().create(fields),
-        operations.GET_EVENT: lambda fields: _events().get(fields),
-        operations.LIST_EVENTS: lambda fields: _events().page(fields),
-        operations.DELETE_EVENT: lambda fields: _events().delete(fields),
-        operations.LIST_SESSIONS: lambda fields: _listings().sessions(fields),
-        operations.LIST_ACTORS: lambda fields: _listings().actors(fields),
-    }
+    (operations.CREATE_EVENT, lambda fields: _events().create(fields)),
+    (operations.GET_EVENT, lambda fields: _events().get(fields)),
+    (operations.LIST_EVENTS, lambda fields: _events().page(fields)),
+    (operations.DELETE_EVENT, lambda fields: _events().delete(fields)),
+    (operations.LIST_SESSIONS, lambda fields: _listings().sessions(fields)),
+    (operations.LIST_ACTORS, lambda fields: _listings().actors(fields)),
 )
 
 

@@ -22,17 +22,15 @@ def _no_extraction_jobs(_fields: dict[str, Any]) -> dict[str, Any]:
 
 
 app = resolver(
-    {
-        operations.RETRIEVE_RECORDS: lambda fields: _records().retrieve(fields),
-        operations.LIST_RECORDS: lambda fields: _records().page(fields),
-        operations.GET_RECORD: lambda fields: _records().get(fields),
-        operations.DELETE_RECORD: lambda fields: _records().delete(fields),
-        operations.BATCH_CREATE: lambda fields: _records().create(fields),
-        operations.BATCH_UPDATE: lambda fields: _records().update(fields),
-        operations.BATCH_DELETE: lambda fields: _records().batch_delete(fields),
-        operations.LIST_EXTRACTION_JOBS: _no_extraction_jobs,
-        operations.START_EXTRACTION_JOB: _no_extraction_jobs,
-    }
+    (operations.RETRIEVE_RECORDS, lambda fields: _records().retrieve(fields)),
+    (operations.LIST_RECORDS, lambda fields: _records().page(fields)),
+    (operations.GET_RECORD, lambda fields: _records().get(fields)),
+    (operations.DELETE_RECORD, lambda fields: _records().delete(fields)),
+    (operations.BATCH_CREATE, lambda fields: _records().create(fields)),
+    (operations.BATCH_UPDATE, lambda fields: _records().update(fields)),
+    (operations.BATCH_DELETE, lambda fields: _records().batch_delete(fields)),
+    (operations.LIST_EXTRACTION_JOBS, _no_extraction_jobs),
+    (operations.START_EXTRACTION_JOB, _no_extraction_jobs),
 )
 
 

@@ -17,7 +17,7 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from turnwright import keys
 from turnwright.agentcore import paging
 from turnwright.agentcore.data_operations import EVENT_ID, LIST_EVENTS
-from turnwright.agentcore.event_filters import EventFilter, Lineage, read_filter
+from turnwright.agentcore.event_filters import Lineage, read_filter
 from turnwright.agentcore.event_payloads import characters, of_messages
 from turnwright.agentcore.operations import memory_id
 from turnwright.agentcore.refusals import Busy, NotThere, Reason, invalid
@@ -125,7 +125,7 @@ class Events:
             try:
                 return {"event": self._create_once(store, session, new)}
             except (TransactionRefused, CommitConflict):
-                self._pause(random.uniform(0, _PAUSE_SECONDS * (attempt + 1)))  # noqa: S311, only spreads writers
+                self._pause(random.uniform(0, _PAUSE_SECONDS * (attempt + 1)))
             except ActorErased as erased:
                 raise Busy(str(erased)) from erased
         raise Busy(f"others keep writing to session {session.session}; repeat the request")
@@ -284,7 +284,9 @@ class Events:
         branch = self._branch(session_id, new, branch_item)
         writes: list[Write] = [
             Put(keys.session_event(session_id, event_id), new.item(event_id), only_if_absent=True),
-            _session_update(session_id, session_item, session, new, event_id, self._due(store, session_item or {}, new), now),
+            _session_update(
+                session_id, session_item, session, new, event_id, self._due(store, session_item or {}, new), now
+            ),
             actor.unchanged(),
         ]
         if new.token:

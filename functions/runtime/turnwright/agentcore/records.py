@@ -373,7 +373,7 @@ class MemoryRecords:
                     self._table.transact(pending)
                 return None
             except (TransactionRefused, CommitConflict):
-                self._pause(random.uniform(0, _PAUSE_SECONDS * (attempt + 1)))  # noqa: S311, only spreads writers
+                self._pause(random.uniform(0, _PAUSE_SECONDS * (attempt + 1)))
             except NotThere as missing:
                 return 404, str(missing)
             except ActorErased as erased:

@@ -4,7 +4,6 @@ Powertools routes and answers. It is given API Gateway's own `resource` as the p
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
@@ -18,11 +17,11 @@ Action = Callable[[dict[str, Any]], Mapping[str, Any]]
 """What an operation does: its checked fields -> its answer."""
 
 
-def resolver(actions: Mapping[Operation, Action]) -> APIGatewayRestResolver:
+def resolver(*actions: tuple[Operation, Action]) -> APIGatewayRestResolver:
     """The routes of some operations. An action may raise what `refusals` knows; anything else is a ServiceException."""
     app = APIGatewayRestResolver()
-    for operation, action in actions.items():
-        app.route(operation.path, method=operation.method)(partial(_respond, app, operation, action))
+    for operation, action in actions:
+        app.route(operation.path, method=operation.method)(_responder(app, operation, action))
     return app
 
 
@@ -45,10 +44,13 @@ def answer(operation: Operation, action: Action, event: Mapping[str, Any]) -> An
         return refused(refusal)
 
 
-def _respond(app: APIGatewayRestResolver, operation: Operation, action: Action) -> Response[str]:
-    given = answer(operation, action, app.current_event.raw_event)
-    headers: dict[str, Any] = {name: value for name, value in given.headers.items() if name != "Content-Type"}
-    return Response(given.status, content_type="application/json", body=given.body, headers=headers)
+def _responder(app: APIGatewayRestResolver, operation: Operation, action: Action) -> Callable[[], Response[str]]:
+    def respond() -> Response[str]:
+        given = answer(operation, action, app.current_event.raw_event)
+        headers: dict[str, Any] = {name: value for name, value in given.headers.items() if name != "Content-Type"}
+        return Response(given.status, content_type="application/json", body=given.body, headers=headers)
+
+    return respond
 
 
 def invoked_region(context: Any) -> tuple[str, str, str]:

@@ -44,21 +44,22 @@ _ALPHABET = string.ascii_letters + string.digits
 
 _FACTS = (
     "Extract the facts about the user and the user's world that were stated or confirmed in the conversation and will "
-    "still be useful in another one: who and what there is, how things are, what was decided. No small talk, no question "
-    "that was merely asked, nothing that the assistant only guessed or that a tool can look up again. Write each fact as "
-    "one short sentence in the third person, complete in itself, with dates instead of words like today. If there is "
-    "nothing, extract nothing."
+    "still be useful in another one: who and what there is, how things are, what was decided. No small talk, no "
+    "question that was merely asked, nothing that the assistant only guessed or that a tool can look up again. Write "
+    "each fact as one short sentence in the third person, complete in itself, with dates instead of words like today. "
+    "If there is nothing, extract nothing."
 )
 _PREFERENCES = (
-    "Extract the user's preferences: choices, likes and dislikes, styles and habits, stated outright or plain from what "
-    "the user chose repeatedly. Write each as one short sentence about the user in the third person, with its context "
-    "where it holds only there. Give each a key, a noun in snake_case for what is preferred (preferred_currency), so "
-    "that a later preference takes the place of an earlier one. If there is none, extract nothing."
+    "Extract the user's preferences: choices, likes and dislikes, styles and habits, stated outright or plain from "
+    "what the user chose repeatedly. Write each as one short sentence about the user in the third person, with its "
+    "context where it holds only there. Give each a key, a noun in snake_case for what is preferred "
+    "(preferred_currency), so that a later preference takes the place of an earlier one. If there is none, extract "
+    "nothing."
 )
 _SUMMARY = (
-    "Write exactly one record: a summary of this part of the conversation in at most 200 words. Say what the user wanted, "
-    "what was found out and decided, and what is still open, in the third person and with dates instead of words like "
-    "today. Leave out greetings. If nothing was said that is worth it, extract nothing."
+    "Write exactly one record: a summary of this part of the conversation in at most 200 words. Say what the user "
+    "wanted, what was found out and decided, and what is still open, in the third person and with dates instead of "
+    "words like today. Leave out greetings. If nothing was said that is worth it, extract nothing."
 )
 
 
