@@ -857,10 +857,11 @@ def test_the_memory_tools_need_a_namespace_that_the_agent_may_use(directory: Pat
     for namespaces in ([], [others]):
         write(directory, at("/actionGroups/-", MEMORY_GROUP), memory(*namespaces))
 
-        assert problems(directory) == [
+        (problem,) = problems(directory)
+        assert problem == (
             "agents/weather.json: /actionGroups/1/parentActionGroupSignature: needs a namespace in memoryConfiguration "
             "that this agent may read or write"
-        ]
+        )
 
 
 def test_a_function_may_not_have_the_name_of_a_memory_tool(directory: Path) -> None:
