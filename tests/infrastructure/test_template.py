@@ -224,15 +224,16 @@ def on(resource: str, *actions: str) -> set[tuple[str, str]]:
 
 EXECUTIONS = "arn:aws:states:${AWS::Region}:${AWS::AccountId}:execution:${AgentTurnStateMachine.Name}:*"
 READ, WRITE = ("dynamodb:GetItem", "dynamodb:Query"), ("dynamodb:PutItem", "dynamodb:UpdateItem")
+CHECK = "dynamodb:ConditionCheckItem"
 GET, PUT = "s3:GetObject", "s3:PutObject"
 GRANTED = {
     "InvokeAgentFunction": {
-        *on("Table", *READ, "dynamodb:BatchGetItem", "dynamodb:UpdateItem"),
+        *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", CHECK),
         *on("Bucket/turns/*", GET, PUT),
         *on("AgentTurnStateMachine", "states:StartExecution"),
         *on(EXECUTIONS, "states:DescribeExecution"),
     },
-    "LoadMemoryFunction": {*on("Table", *READ, *WRITE), *on("Bucket/turns/*", GET)},
+    "LoadMemoryFunction": {*on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK), *on("Bucket/turns/*", GET)},
     "InvokeModelFunction": {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),

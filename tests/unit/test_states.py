@@ -146,6 +146,7 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
     stored.publish(actionGroupExecutionConfig=breaker)
     model.replies = [tool_use("use-1"), text("5 USD")]
     fake_lambda.answers = [answered("5 USD")]
+    stored.run(B, session="s-0")
     stored.dynamodb.forget()
 
     loaded = load(stored, words="Balance?")
