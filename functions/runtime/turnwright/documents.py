@@ -43,6 +43,11 @@ class Documents:
         self._client.put_object(Bucket=self._bucket, Key=name, Body=encoded, ContentType="application/json")
         return {"object": name, "bytes": len(encoded)}
 
+    def discard(self, stowed: Stowed) -> None:
+        """Removes the object of a document that nothing refers to; an inline one has none."""
+        if "object" in stowed:
+            self._client.delete_object(Bucket=self._bucket, Key=stowed["object"])
+
     def fetch(self, stowed: Stowed) -> Any:
         """The value that was stowed."""
         if "inline" in stowed:

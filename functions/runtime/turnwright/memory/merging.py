@@ -59,7 +59,8 @@ class Change:
     @property
     def record(self) -> Record:
         record = self.after or self.before
-        assert record is not None
+        if record is None:
+            raise ValueError("a change is of a record before or after it")
         return record
 
     @property
@@ -221,7 +222,7 @@ class Merge:
         )
 
     def _renew(self, record: Record, fact: Fact) -> None:
-        """The record lives on from now, and takes the fact's key if it has none. Its text stays, and where it is from."""
+        """The record lives on from now, and takes the fact's key if it has none. Its text stays, and its provenance."""
         if record.provenance.consolidation_id == self._target.consolidation.consolidationId:
             self._now[record.record_id] = replace(record, timestamp=max(record.timestamp, fact.said_at))
             return

@@ -21,12 +21,13 @@ _NEAREST = 5
 """Records that are shown of each fact."""
 
 _RULES = f"""\
-You keep the records of one namespace of an assistant's memory true and without repetition. You are given new facts and \
-those records that are nearest to them. Decide what each fact changes, and answer by calling the tool {FORM_NAME} once.
+You keep the records of one namespace of an assistant's memory true and without repetition. You are given new facts \
+and those records that are nearest to them. Decide what each fact changes, and answer by calling the tool \
+{FORM_NAME} once.
 
 - ADD: the fact is new. Give its "text".
-- UPDATE: the fact adds to a record or corrects it. Give the "recordId" and the whole new "text", which keeps what still \
-holds of the old one.
+- UPDATE: the fact adds to a record or corrects it. Give the "recordId" and the whole new "text", which keeps what \
+still holds of the old one.
 - DELETE: the fact says that a record does not hold any more, and nothing takes its place. Give the "recordId".
 - NOTHING: a record says it already.
 - "fact" is the number of the fact that an operation follows from. Each record may be in one operation at most.

@@ -27,12 +27,12 @@ was about. Answer by calling the tool {SUMMARY_FORM} once.
 {_DATA}"""
 
 DIGEST_RULES = f"""\
-You keep the digest of a long conversation between a user and an assistant. The assistant sees the latest turns; of all \
-before them it has only the digest. You are given the digest so far and the turns that come after it. Answer with the \
-new digest of all of it by calling the tool {DIGEST_FORM} once.
+You keep the digest of a long conversation between a user and an assistant. The assistant sees the latest turns; of \
+all before them it has only the digest. You are given the digest so far and the turns that come after it. Answer with \
+the new digest of all of it by calling the tool {DIGEST_FORM} once.
 
-- Keep what later turns may need: what was settled, the user's wishes and restrictions, results, open questions; names, \
-numbers and dates exactly. What came later is right. Leave out greetings and what is done with.
+- Keep what later turns may need: what was settled, the user's wishes and restrictions, results, open questions; \
+names, numbers and dates exactly. What came later is right. Leave out greetings and what is done with.
 - At most {DIGEST_CHARACTERS} characters, in the third person, without a preamble.
 {_DATA}"""
 
@@ -54,8 +54,9 @@ def parts_prompt(parts: Iterable[str]) -> str:
     return f"<parts>\n{lines}\n</parts>"
 
 
-def digest_prompt(digest: str, transcript: str) -> str:
-    return f"<digest>{escaped(digest)}</digest>\n{conversation_prompt(transcript)}"
+def digest_prompt(digest: str, told: str) -> str:
+    """`told` is a conversation or summaries of its parts, as the two functions above make it."""
+    return f"<digest>{escaped(digest)}</digest>\n{told}"
 
 
 def groups(parts: Sequence[str]) -> list[Sequence[str]]:
