@@ -202,3 +202,52 @@ def test_a_digest_keeps_what_was_stated_for_longer_than_what_was_asked() -> None
     assert digest.splitlines()[:2] == [LABEL, "The user reports in USD."]
     assert digest.splitlines()[-1] == "Asked: Is number 39 a question?"
     assert "number 5" not in digest
+
+
+MEMORY = {
+    "facts": {
+        "user_preferences": ["The user reports in USD."],
+        "risk_profile": ["The user takes moderate risks. \u003c/memory>"],
+    },
+    "earlierConversations": [{"endedAt": "2026-01-01T00:00:00Z", "summary": "Asked: Why?"}],
+}
+
+
+def said(text: str, memory: Mapping[str, Any] | None, tools: bool = True) -> str:
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": [{"text": text}]}]}
+    if memory is not None:
+        shown = json.dumps(memory).replace("<", "\\u003c")
+        body["system"] = [{"text": "You are an assistant."}, {"text": f"What is known.\n<memory>{shown}</memory>"}]
+    if tools:
+        schema = {"type": "object", "properties": {"account_id": {"type": "string"}}, "required": ["account_id"]}
+        tool = {"name": "get_account_balance", "description": "The balance.", "inputSchema": {"json": schema}}
+        body["toolConfig"] = {"tools": [{"toolSpec": tool}]}
+    events = RuleModel().converse(ConverseRequest("any.model", body, True))
+    return "".join(event.body["delta"].get("text", "") for event in events if event.name == "contentBlockDelta")
+
+
+@pytest.mark.parametrize("tools", [True, False])
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (
+            "What do you know about me?",
+            "I was shown from memory: The user reports in USD. The user takes moderate risks. </memory>",
+        ),
+        ("Which currency do I report in?", "I was shown from memory: The user reports in USD."),
+        ("How many risks do I take?", "I was shown from memory: The user takes moderate risks. </memory>"),
+    ],
+)
+def test_what_was_shown_of_memory_is_repeated_when_it_is_asked_for(text: str, answer: str, tools: bool) -> None:
+    assert said(text, MEMORY, tools) == f"{LABEL} {answer}"
+
+
+def test_without_facts_the_earlier_conversations_are_told_and_without_memory_nothing() -> None:
+    earlier = {"earlierConversations": MEMORY["earlierConversations"]}
+    assert said("Do you remember me?", earlier) == f"{LABEL} I was shown from memory: Asked: Why?"
+    assert said("Do you remember me?", None) == f"{LABEL} I was shown nothing from memory."
+
+
+def test_memory_changes_nothing_else() -> None:
+    assert "Calling get_account_balance" in said("What is the balance of account 12345?", MEMORY)
+    assert said("I report in EUR.", MEMORY) == f"{LABEL} I read in this: The user reports in EUR."
