@@ -226,6 +226,10 @@ EXECUTIONS = "arn:aws:states:${AWS::Region}:${AWS::AccountId}:execution:${AgentT
 READ, WRITE = ("dynamodb:GetItem", "dynamodb:Query"), ("dynamodb:PutItem", "dynamodb:UpdateItem")
 CHECK = "dynamodb:ConditionCheckItem"
 GET, PUT = "s3:GetObject", "s3:PutObject"
+EMBEDDING = {
+    *on("arn:aws:bedrock:*::foundation-model/*", "bedrock:InvokeModel"),
+    *on("arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*", "bedrock:InvokeModel"),
+}
 GRANTED = {
     "InvokeAgentFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", CHECK),
@@ -233,7 +237,11 @@ GRANTED = {
         *on("AgentTurnStateMachine", "states:StartExecution"),
         *on(EXECUTIONS, "states:DescribeExecution"),
     },
-    "LoadMemoryFunction": {*on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK), *on("Bucket/turns/*", GET)},
+    "LoadMemoryFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK),
+        *on("Bucket/turns/*", GET, PUT),
+        *EMBEDDING,
+    },
     "InvokeModelFunction": {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),

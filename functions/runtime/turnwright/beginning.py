@@ -1,15 +1,17 @@
 """How a turn begins: its session is claimed, and what it works with is pinned for all its steps."""
 
+from turnwright import keys
 from turnwright.agents import Agent
 from turnwright.attributes import check_session
 from turnwright.clock import now_ms
-from turnwright.documents import Documents
+from turnwright.documents import STATE_BYTES, Documents, Stowed
 from turnwright.errors import ActorErased, InvalidRequest, SessionBusy, TurnAlreadyEnded, TurnwrightError
-from turnwright.history import History
+from turnwright.history import History, Window
 from turnwright.keys import NO_ACTOR
+from turnwright.memory import injection
 from turnwright.memory.actors import Actors
 from turnwright.requests import TurnRequest
-from turnwright.sessions import Sessions
+from turnwright.sessions import Session, Sessions
 from turnwright.table import Table
 from turnwright.turns import Beginning, Turn, Turns
 
@@ -83,9 +85,22 @@ def begin(
         session_attributes=session_attributes,
         execution_arn=execution_arn,
         caller=request.caller,
+        injected=_injected(table, documents, agent, turn, session, window, body["inputText"]),
     )
     try:
         return turns.begin(beginning, redriven=redriven).turn
     except TurnAlreadyEnded:
         sessions.release(session_id, request.turn_id)
         raise
+
+
+def _injected(
+    table: Table, documents: Documents, agent: Agent, turn: Turn, session: Session, window: Window, input_text: str
+) -> Stowed | None:
+    if not agent.memory.remembers:
+        return None
+    remembered = injection.remembered(table, agent, turn.session, session, window, input_text)
+    text = injection.prefix(remembered, agent.memory.prompt_characters)
+    if not text:
+        return None
+    return documents.stow(text, lambda digest: keys.turn_object(turn.turnId, digest), STATE_BYTES)

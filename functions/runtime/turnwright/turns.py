@@ -72,6 +72,11 @@ class Header:
         return self._document("request")
 
     @property
+    def injected(self) -> dict[str, Any] | None:
+        """What the turn's model calls are shown of memory, a stowed text; None for nothing."""
+        return self._document("injected") if "injected" in self.fields else None
+
+    @property
     def answer(self) -> dict[str, Any]:
         return self._document("answer")
 
@@ -116,6 +121,7 @@ class Beginning:
     session_attributes: Mapping[str, str]
     execution_arn: str
     caller: str
+    injected: Stowed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +165,8 @@ class Turns:
             "startedAt": now,
             "expiresAt": expiry(now, JOURNAL_DAYS),
         }
+        if beginning.injected:
+            item["injected"] = json_text(beginning.injected)
         key = keys.turn_header(beginning.turn.turnId)
         found = self._put_or_find(Put(key, item, only_if_absent=True))
         if found and found.status is Status.FAILED and redriven:
