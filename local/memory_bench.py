@@ -5,17 +5,23 @@ actor's sessions, and a consolidation is linear in its session alone. Every turn
 age differs. Turns and sessions by the hundred are copies of one that was really held, put beside it in the table.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from local.executions import Execution, read_execution
 from local.measuring import Bench, Measured, TurnCost, added_up, new_session, session_of
 from local.remembering import STATE_MACHINE
 from turnwright import keys
+from turnwright.agentcore.data_operations import CREATE_EVENT
+from turnwright.agentcore.events import Events
+from turnwright.agentcore.routes import answer
+from turnwright.documents import Documents
 from turnwright.keys import Key, SessionId
-from turnwright.table import Item, Put, Update
+from turnwright.table import Item, Put, Table, Update
 
 _OLD = 1_000
 _SESSIONS = 200
@@ -27,19 +33,20 @@ _RECEIPTS = ("session loaded", "records extracted", "records merged", "session s
 
 
 @dataclass(frozen=True, slots=True)
-class ConsolidationCost:
-    """A consolidation's cost, summed over the functions that ran in its execution."""
+class Cost:
+    """What was read and written. `states` are those of an execution, if it was one."""
 
-    states: int
     read_units: float
     write_units: float
     item_writes: int
+    states: int = 0
 
 
 def measure(bench: Bench) -> Iterator[Measured]:
     yield from _session_age(bench)
     yield from _session_lengths(bench)
     yield from _actor_sessions(bench)
+    yield from _created_events(bench)
 
 
 def _session_age(bench: Bench) -> Iterator[Measured]:
@@ -60,7 +67,7 @@ def _actor_sessions(bench: Bench) -> Iterator[Measured]:
     """
     actor = f"actor-{new_session()}"
     turns: list[TurnCost] = []
-    consolidations: list[ConsolidationCost] = []
+    consolidations: list[Cost] = []
     had: list[int] = []
     _repeat(bench, actor, 10)
     sessions = 11
@@ -75,6 +82,39 @@ def _actor_sessions(bench: Bench) -> Iterator[Measured]:
     numbers = " and ".join(map(str, had))
     yield from _curve(f"a session's first turn after {numbers} sessions", turns)
     yield from _curve(f"consolidating 20 turns after {numbers} sessions", consolidations)
+
+
+def _created_events(bench: Bench) -> Iterator[Measured]:
+    """CreateEvent from its request to its answer, as its function does it."""
+    session = session_of(new_session(), f"actor-{new_session()}")
+    costs = [_create_event(bench, session) for _ in range(20)]
+    _age(bench, session, _OLD - 21)
+    costs.append(_create_event(bench, session))
+    yield from _curve(f"events 1, 20 and {_OLD:,} created in a session", [costs[0], costs[19], costs[20]])
+
+
+def _create_event(bench: Bench, session: SessionId) -> Cost:
+    table = Table(bench.stack.client("dynamodb"), bench.stack.outputs["TableName"])
+    documents = Documents(bench.stack.client("s3"), bench.stack.outputs["BucketName"])
+    body = {
+        "actorId": session.actor,
+        "sessionId": session.session,
+        "eventTimestamp": int(time.time()),
+        "payload": [{"conversational": {"role": "USER", "content": {"text": _ANSWER}}}],
+        "clientToken": str(uuid4()),
+    }
+    request = {
+        "pathParameters": {"memoryId": session.store},
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "body": json.dumps(body),
+        "isBase64Encoded": False,
+    }
+    made = answer(CREATE_EVENT, Events(table, documents).create, request)
+    if made.status != CREATE_EVENT.status:
+        raise RuntimeError(f"CreateEvent answered {made.status}: {made.body}")
+    consumed = table.consumed
+    return Cost(consumed.read_units, consumed.write_units, consumed.item_writes)
 
 
 def _repeat(bench: Bench, actor: str, copies: int) -> None:
@@ -97,7 +137,7 @@ def _session_lengths(bench: Bench) -> Iterator[Measured]:
         yield Measured(f"{_spelled(name)} of {what}", values[-1], f"{unit}/turn", values[0], tuple(values[:-1]))
 
 
-def _curve(what: str, costs: Sequence[TurnCost | ConsolidationCost]) -> Iterator[Measured]:
+def _curve(what: str, costs: Sequence[TurnCost | Cost]) -> Iterator[Measured]:
     """The last may cost what the one before it did."""
     for name in ("read_units", "write_units", "item_writes"):
         values = [float(getattr(cost, name)) for cost in costs]
@@ -116,7 +156,7 @@ def _held(bench: Bench, actor: str, answer: str = _ANSWER) -> tuple[str, str]:
     return session, actor
 
 
-def _consolidate(bench: Bench, session: str, actor: str, *, turns: int) -> ConsolidationCost:
+def _consolidate(bench: Bench, session: str, actor: str, *, turns: int) -> Cost:
     """Lets a session of one turn grow to so many turns, ends it, and counts."""
     if turns > 1:
         _age(bench, session_of(session, actor), turns - 1)
@@ -127,7 +167,7 @@ def _consolidate(bench: Bench, session: str, actor: str, *, turns: int) -> Conso
         raise RuntimeError(f"the consolidation {execution.name} ended as {execution.status}: {execution.cause}")
     invocations = sum(visit.type == "Task" for visit in execution.visits)
     total = added_up(bench.receipts(execution.name, began_at, _RECEIPTS, invocations))
-    return ConsolidationCost(len(execution.visits), total["readUnits"], total["writeUnits"], int(total["itemWrites"]))
+    return Cost(total["readUnits"], total["writeUnits"], int(total["itemWrites"]), len(execution.visits))
 
 
 def _age(bench: Bench, session: SessionId, turns: int) -> None:
