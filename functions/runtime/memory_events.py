@@ -5,13 +5,15 @@ from typing import Any
 from turnwright.agentcore import data_operations as operations
 from turnwright.agentcore.events import Events
 from turnwright.agentcore.listings import Listings
-from turnwright.agentcore.routes import resolve, resolver
+from turnwright.agentcore.routes import resolve, resolver, streamed
 from turnwright.documents import documents
+from turnwright.settings import settings
+from turnwright.streaming_runtime import StreamedResponse
 from turnwright.table import table
 
 
 def _events() -> Events:
-    return Events(table(), documents())
+    return Events(table(), documents(), buffered=not settings().streams_responses)
 
 
 def _listings() -> Listings:
@@ -28,6 +30,11 @@ app = resolver(
 )
 
 
+def stream_handler(event: dict[str, Any], context: Any) -> StreamedResponse:
+    """An API Gateway proxy event -> the response's head, and its body in pieces (see `streaming_runtime.py`)."""
+    return streamed(resolve(app, event, context))
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """An API Gateway proxy event -> the proxy response."""
+    """The same, buffered: for a stack whose parameter StreamResponses is false."""
     return resolve(app, event, context)

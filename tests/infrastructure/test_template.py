@@ -276,7 +276,8 @@ GRANTED = {
         *MODELS,
     },
     "InvokeToolFunction": {
-        *on("Table", *READ, *WRITE),
+        *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", "dynamodb:DeleteItem", CHECK),
+        *EMBEDDING,
         *on("Bucket/turns/*", GET, PUT),
         *on("ToolDeadLetterQueue", "sqs:SendMessage"),
         *on("BankingToolsFunction", "lambda:InvokeFunction"),

@@ -54,6 +54,11 @@ class Settings:
         return self.environment.get("MEMORY_EMBEDDING_MODEL_ID") or None
 
     @property
+    def streams_responses(self) -> bool:
+        """Whether the function's own runtime loop streams its answers (`streaming_runtime.py`)."""
+        return "AWS_LAMBDA_EXEC_WRAPPER" in self.environment
+
+    @property
     def trace_header(self) -> str | None:
         """The X-Ray trace header of the running invocation; the Lambda runtime puts it there anew for each."""
         return os.environ.get("_X_AMZN_TRACE_ID") or None

@@ -33,10 +33,13 @@ from turnwright.memory.plans import configuration_of
 from turnwright.sessions import Session
 from turnwright.table import SCHEMA_VERSION, Delete, Item, Put, Table, TransactionRefused, Update, Write
 
-ANSWER_BYTES = 5_500_000
-"""How long an event, and the events of a page together, may be in the function's answer, of which Lambda takes 6 MB.
-There JSON stands as a text in JSON, so that each of its quotation marks has two bytes.
-"""
+EVENT_BYTES = 10 * 1024 * 1024
+"""How long an event may be in JSON, and how long the events of a page together: AgentCore's bound of an event, and API
+Gateway's of a request."""
+
+BUFFERED_EVENT_BYTES = 5_500_000
+"""The same where the function's answer is buffered, of which Lambda takes 6 MB. There JSON stands as a text in JSON, so
+that each of its quotation marks has two bytes."""
 
 MAIN = "main"
 """The branch that needs no name."""
@@ -106,28 +109,41 @@ class Event:
 class Events:
     """What CreateEvent, GetEvent, ListEvents and DeleteEvent do. Each takes checked fields and returns the answer."""
 
-    def __init__(self, table: Table, documents: Documents, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        table: Table,
+        documents: Documents,
+        *,
+        buffered: bool = False,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._table = table
         self._documents = documents
         self._stores = Stores(table)
         self._pause = pause
+        self._buffered = buffered
+        self._most_bytes = BUFFERED_EVENT_BYTES if buffered else EVENT_BYTES
 
     def create(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """A repeat with the same clientToken is answered with the event that is there, whatever else it says.
 
         Raises Busy when others kept writing to the session.
         """
-        store = self._stores.require(memory_id(fields))
         token = sha256(fields["clientToken"].encode()).hexdigest() if fields.get("clientToken") else ""
-        session = SessionId(store.store_id, fields["actorId"], fields.get("sessionId") or _new_session(fields, token))
-        new = self._new_event(store, session, fields, token)
+        session_name = fields.get("sessionId") or _new_session(fields, token)
+        session = SessionId(memory_id(fields), fields["actorId"], session_name)
+        branch = _branch(fields)
+        found = self._read(session, token, branch)
+        store = self._stores.usable(session.store, found.store)
+        new = self._new_event(store, session, fields, token, branch)
         for attempt in range(_MOST_TRIES):
             try:
-                return {"event": self._create_once(store, session, new)}
+                return {"event": self._create_once(store, session, new, found)}
             except (TransactionRefused, CommitConflict):
                 self._pause(random.uniform(0, _PAUSE_SECONDS * (attempt + 1)))
             except ActorErased as erased:
                 raise Busy(str(erased)) from erased
+            found = self._read(session, token, branch)
         raise Busy(f"others keep writing to session {session.session}; repeat the request")
 
     def get(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,8 +192,8 @@ class Events:
                 return continued(last)
             payload = event.payload(self._documents) if fields.get("includePayloads", True) else None
             answer = event.wire(session, payload)
-            size += wire_bytes(answer)
-            if page and size > ANSWER_BYTES:
+            size += self._bytes(answer)
+            if page and size > self._most_bytes:
                 return continued(last)
             page.append(answer)
             last = event.event_id
@@ -200,6 +216,10 @@ class Events:
                 yield Event.decode(item)
             if read < chunk:
                 return
+
+    def _bytes(self, answer: Mapping[str, Any]) -> int:
+        text = json_text(answer)
+        return len((json_text(text) if self._buffered else text).encode())
 
     def _after(self, session: SessionId, fields: Mapping[str, Any]) -> str | None:
         position = paging.position(LIST_EVENTS, fields, 1)
@@ -234,14 +254,23 @@ class Events:
         if not name:
             yield Lineage("", bound)
 
-    def _new_event(self, store: Store, session: SessionId, fields: Mapping[str, Any], token: str) -> "_NewEvent":
-        branch = dict(fields.get("branch", {}))
-        if branch.get("name") == MAIN:
-            if "rootEventId" in branch:
-                raise invalid("branch.rootEventId", "is given for the main branch, which begins at no event")
-            branch = {}
+    def _read(self, session: SessionId, token: str, branch: Mapping[str, str]) -> "_Found":
+        """All that a new event depends on, in one request."""
+        items = self._table.get_many(
+            [
+                keys.store(session.store),
+                keys.actor(session.store, session.actor),
+                keys.session(session),
+                keys.client_token(session, token or "-"),
+                keys.branch(session, branch.get("name", MAIN)),
+            ]
+        )
+        return _Found(*items)
+
+    def _new_event(
+        self, store: Store, session: SessionId, fields: Mapping[str, Any], token: str, branch: dict[str, str]
+    ) -> "_NewEvent":
         payload = fields["payload"]
-        now = now_ms()
         days = store.configuration.storage_days
         new = _NewEvent(
             at=milliseconds(fields["eventTimestamp"]),
@@ -250,13 +279,11 @@ class Events:
             payload=payload,
             token=token,
             extracted="extractionMode" not in fields and characters(payload) > 0,
-            expires_at=expiry(now, days),
+            expires_at=expiry(now_ms(), days),
         )
-        size = wire_bytes(new.preview(session))
-        if size > ANSWER_BYTES:
-            raise invalid(
-                "payload", f"makes an event of {size} bytes (in JSON within JSON); at most {ANSWER_BYTES} are taken"
-            )
+        size = self._bytes(new.preview(session))
+        if size > self._most_bytes:
+            raise invalid("payload", f"makes an event of {size} bytes of JSON; at most {self._most_bytes} are taken")
         owner = token or uuid4().hex  # no other event has this one's object, which goes with it
         new.stowed = json_text(
             self._documents.stow(
@@ -267,36 +294,33 @@ class Events:
         )
         return new
 
-    def _create_once(self, store: Store, session_id: SessionId, new: "_NewEvent") -> dict[str, Any]:
+    def _create_once(self, store: Store, session_id: SessionId, new: "_NewEvent", found: "_Found") -> dict[str, Any]:
         """One transaction on what was read. Raises TransactionRefused or CommitConflict when that has changed."""
-        actor = Actors(self._table).require(session_id.store, session_id.actor)
-        token_key = keys.client_token(session_id, new.token or "-")
-        branch_key = keys.branch(session_id, new.branch.get("name", MAIN))
-        session_item, token_item, branch_item = self._table.get_many([keys.session(session_id), token_key, branch_key])
-        if new.token and token_item:
-            made = self._table.get(keys.session_event(session_id, token_item["eventId"]))
+        if new.token and found.token:
+            made = self._table.get(keys.session_event(session_id, found.token["eventId"]))
             if made and Event.decode(made).alive(now_ms()):
                 event = Event.decode(made)
                 return event.wire(session_id, event.payload(self._documents))
+        actor = Actors(self._table).required(session_id.store, session_id.actor, found.actor)
         now = now_ms()
-        session = (Session.decode(session_item) if session_item else Session()).as_of(now)
+        session = (Session.decode(found.session) if found.session else Session()).as_of(now)
         event_id = _event_id(max(new.at, _moment(session.first_event_id)))
-        branch = self._branch(session_id, new, branch_item)
+        branch = self._branch_item(session_id, new, found.branch)
+        due = self._due(store, found.session or {}, new)
+        item = new.item(event_id)
         writes: list[Write] = [
-            Put(keys.session_event(session_id, event_id), new.item(event_id), only_if_absent=True),
-            _session_update(
-                session_id, session_item, session, new, event_id, self._due(store, session_item or {}, new), now
-            ),
+            Put(keys.session_event(session_id, event_id), item, only_if_absent=True),
+            _session_update(session_id, found.session, session, new, event_id, due, now),
             actor.unchanged(),
         ]
         if new.token:
-            writes.append(_token_put(token_key, new, event_id, token_item))
+            writes.append(_token_put(keys.client_token(session_id, new.token), new, event_id, found.token))
         if branch is not None:
-            writes.append(Put(branch_key, branch, only_if_absent=branch_item is None))
+            writes.append(Put(keys.branch(session_id, branch["name"]), branch, only_if_absent=found.branch is None))
         self._table.transact(writes)
-        return Event.decode(new.item(event_id)).wire(session_id, new.payload)
+        return Event.decode(item).wire(session_id, new.payload)
 
-    def _branch(self, session: SessionId, new: "_NewEvent", known: Item | None) -> Item | None:
+    def _branch_item(self, session: SessionId, new: "_NewEvent", known: Item | None) -> Item | None:
         """The item of the event's branch. Raises Invalid for a branch that would begin nowhere or elsewhere."""
         if not new.branch:
             return None
@@ -318,12 +342,24 @@ class Events:
         """The configuration by which the event makes its session due; None if it does not."""
         if not new.extracted:
             return None
-        agent_id, agent_version = store.agent_id, store.agent_version
+        configuration = store.configuration
         if "agentId" in session:
-            agent_id, agent_version = session["agentId"], session["agentVersion"]
-        configuration = configuration_of(self._table, store.store_id, agent_id, agent_version)
-        new.agent = (agent_id, agent_version) if agent_id else None
+            agent_id, version = session["agentId"], session["agentVersion"]
+            configuration = configuration_of(self._table, store.store_id, agent_id, version)
+        elif store.agent_id:
+            new.agent = (store.agent_id, store.agent_version)
         return configuration if configuration.consolidates and configuration.idle_seconds is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The items that a new event depends on, None for one that is not there."""
+
+    store: Item | None
+    actor: Item | None
+    session: Item | None
+    token: Item | None
+    branch: Item | None
 
 
 @dataclass(slots=True)
@@ -361,11 +397,6 @@ class _NewEvent:
         return item
 
 
-def wire_bytes(answer: Mapping[str, Any]) -> int:
-    """How many bytes a part of the body has in the function's answer."""
-    return len(json.dumps(json_text(answer), ensure_ascii=False).encode())
-
-
 def _event_id(at: int) -> str:
     """Grows with each event of a moment for 71 minutes of events; then another order begins."""
     offset = (time.time_ns() // 1000 - at * 1000) % 2**32
@@ -374,6 +405,16 @@ def _event_id(at: int) -> str:
 
 def _moment(event_id: str) -> int:
     return int(event_id.partition("#")[0] or 0)
+
+
+def _branch(fields: Mapping[str, Any]) -> dict[str, str]:
+    """The branch that a new event is on, empty for the main one."""
+    branch = dict(fields.get("branch", {}))
+    if branch.get("name") != MAIN:
+        return branch
+    if branch.get("rootEventId") is not None:
+        raise invalid("branch.rootEventId", "is given for the main branch, which begins at no event")
+    return {}
 
 
 def _new_session(fields: Mapping[str, Any], token: str) -> str:
@@ -403,10 +444,10 @@ def _session_update(
 ) -> Update:
     """Lets the session know of the event. It neither takes the session from a running turn nor counts as one.
 
-    The condition is what was read, so that a turn or an end in between is noticed. An ended session is open again, and
-    begins afresh.
+    A turn or an end in between is noticed by the version; other events in between are welcome, if only the last one
+    stays the last. An ended session is open again, and begins afresh.
     """
-    sets = {
+    sets: dict[str, Any] = {
         "memoryStore": session_id.store,
         "actor": session_id.actor,
         "sessionId": session_id.session,
@@ -414,34 +455,29 @@ def _session_update(
         "updatedAt": now,
         "version": session.version,
         "expiresAt": max(session.expires_at, new.expires_at),
-        "historyFloor": session.first_event_id,
-        "lastEventId": max(session.last_event_id, event_id),
         **keys.owned_session(session_id),
     }
     removed = ""
+    condition = "version = :version AND #status = :status" if item else "attribute_not_exists(PK)"
+    if event_id > session.last_event_id:
+        sets["lastEventId"] = event_id
+        condition += " AND (attribute_not_exists(lastEventId) OR lastEventId < :lastEventId)"
     if session.ended:
-        sets["attributes"] = "{}"
+        sets |= {"attributes": "{}", "historyFloor": session.first_event_id}
         removed = " REMOVE digestedTo, undigestedTurns, undigestedCharacters, endedAt"
     if new.agent:
         sets |= {"agentId": new.agent[0], "agentVersion": new.agent[1]}
     if due is not None and due.idle_seconds is not None:
         sets |= keys.due(session_id, now + due.idle_seconds * 1000)
-    values: dict[str, Any] = {f":{name}": value for name, value in sets.items()}
-    if item is None:
-        condition = "attribute_not_exists(PK)"
-    else:
-        last = "lastEventId = :seen" if session.last_event_id else "attribute_not_exists(lastEventId)"
-        condition = f"version = :version AND #status = :status AND {last}"
-        values[":status"] = item["status"]
-        if session.last_event_id:
-            values[":seen"] = session.last_event_id
+    assignments = ", ".join(f"{name} = :{name}" for name in sets)
     return Update(
         keys.session(session_id),
-        "SET "
-        + ", ".join(f"{name} = :{name}" for name in sets)
-        + ", #status = :open, createdAt = if_not_exists(createdAt, :updatedAt)"
-        + removed,
+        f"SET {assignments}, #status = :open, createdAt = if_not_exists(createdAt, :updatedAt){removed}",
         condition=condition,
         names={"#status": "status"},
-        values={**values, ":open": "OPEN"},
+        values={
+            **{f":{name}": value for name, value in sets.items()},
+            ":open": "OPEN",
+            **({":status": item["status"]} if item else {}),
+        },
     )

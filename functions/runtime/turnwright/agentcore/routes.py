@@ -12,6 +12,9 @@ from turnwright.agentcore.operations import Operation
 from turnwright.agentcore.refusals import Answer, Refusal, refusal_of, refused
 from turnwright.documents import json_text
 from turnwright.log import logger
+from turnwright.streaming_runtime import StreamedResponse
+
+_PIECE_BYTES = 64 * 1024
 
 Action = Callable[[dict[str, Any]], Mapping[str, Any]]
 """What an operation does: its checked fields -> its answer."""
@@ -28,6 +31,14 @@ def resolver(*actions: tuple[Operation, Action]) -> APIGatewayRestResolver:
 def resolve(app: APIGatewayRestResolver, event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """The proxy response. A path is as good with a trailing slash as without."""
     return app.resolve({**event, "path": event["resource"].rstrip("/")}, context)
+
+
+def streamed(response: Mapping[str, Any]) -> StreamedResponse:
+    """A proxy response as a streamed one: its head, and its body in pieces."""
+    headers = {name: values[-1] for name, values in response["multiValueHeaders"].items()}
+    body = response["body"].encode()
+    pieces = (body[start : start + _PIECE_BYTES] for start in range(0, len(body), _PIECE_BYTES))
+    return {"statusCode": response["statusCode"], "headers": headers}, pieces
 
 
 def answer(operation: Operation, action: Action, event: Mapping[str, Any]) -> Answer:

@@ -64,7 +64,10 @@ class Stores:
 
     def find(self, store_id: str) -> Store | None:
         """A store, also one that is being deleted."""
-        item = self._table.get(keys.store(store_id))
+        return self.of_item(store_id, self._table.get(keys.store(store_id)))
+
+    def of_item(self, store_id: str, item: Item | None) -> Store | None:
+        """The store whose item was read already."""
         if item is not None:
             return Store(store_id, of_store(item), item)
         if store_id.endswith(OWN_STORE_SUFFIX):
@@ -77,7 +80,11 @@ class Stores:
 
     def require(self, store_id: str) -> Store:
         """A store that may be used. Raises NotThere."""
-        store = self.find(store_id)
+        return self.usable(store_id, self._table.get(keys.store(store_id)))
+
+    def usable(self, store_id: str, item: Item | None) -> Store:
+        """The same of an item that was read already."""
+        store = self.of_item(store_id, item)
         if store is None or store.status == DELETING:
             raise NotThere(f"there is no memory {store_id}")
         return store
