@@ -7,7 +7,7 @@ Facts are the user's own plain statements (`rule_statements`), given to the name
 word with them. A summary repeats statements and questions: other words would need a language model.
 
 What a turn is shown of memory stands in its system prompt, in `<memory>`. The rule model repeats of it what it is asked
-for.
+for. Of the memory tools it calls `remember` for statements behind "remember that", and none that is not named.
 """
 
 import json
@@ -25,6 +25,9 @@ _ELEMENT = r"<{name}>\s*(.*?)\s*</{name}>"
 _COMMON_WORDS = frozenset({"user", "customer", "person", "fact", "conversation", "assistant", "agent"})
 _DEFAULT_CHARACTERS = 2_000
 _ASKED = "Asked: "
+_REMEMBER = "remember"
+_MEMORY_TOOLS = {"search_memory": "memory", _REMEMBER: "remember", "forget": "forget"}
+_ORDER = re.compile(r"\W*(?:please\s+)?(?:remember|note|keep in mind)\b", re.IGNORECASE)
 _ABOUT_ME = re.compile(r"\b(?:know|remember|recall)\b[^.?!]*\b(?:me|us|my|our|I)\b[^.!]*\?", re.IGNORECASE)
 
 
@@ -68,6 +71,33 @@ def asks_what_is_remembered(text: str) -> bool:
     return _ABOUT_ME.search(text) is not None
 
 
+def to_remember(request: ConverseRequest, text: str) -> list[dict[str, str]]:
+    """The arguments of `remember` for each statement behind "remember that" that belongs to one of its namespaces."""
+    offered = [tool for tool in request.tool_specifications if tool["name"] == _REMEMBER]
+    if not offered or not _ORDER.match(text):
+        return []
+    _, _, listed = offered[0].get("description", "").partition("Namespaces: ")
+    namespaces = {entry.partition(":")[0]: _words_of(entry) for entry in listed.split("; ") if entry}
+    return [
+        {"namespace": name, "text": statement.text, "key": statement.about}
+        for statement in statements(text)
+        for name in [next((name for name, known in namespaces.items() if statement.topics & known), None)]
+        if name is not None
+    ]
+
+
+def unnamed_memory_tools(text: str) -> frozenset[str]:
+    """The memory tools that the text does not ask for by name: their descriptions speak of all that is remembered, and
+    would match anything.
+    """
+    said = set(words(text))
+    return frozenset(name for name, word in _MEMORY_TOOLS.items() if word not in said)
+
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(words(text)) - _COMMON_WORDS
+
+
 def _told_of(memory: Mapping[str, Any]) -> Iterator[str]:
     if "earlierInThisConversation" in memory:
         yield str(memory["earlierInThisConversation"])
@@ -85,7 +115,7 @@ def _forced_schema(request: ConverseRequest) -> Mapping[str, Any]:
 def _records(request: ConverseRequest, form: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     prompt = _whole_prompt(request)
     namespace = _element(prompt, "namespace", {})
-    belonging = frozenset(words(" ".join(map(str, namespace.values())))) - _COMMON_WORDS
+    belonging = _words_of(" ".join(map(str, namespace.values())))
     known = [str(key) for key in _element(prompt, "known_keys", [])]
     for said in _said(prompt):
         for statement in statements(said.text):

@@ -26,7 +26,13 @@ from local.bedrock.model_backend import (
 from local.bedrock.rule_answers import capabilities_text, labelled, question_text, results_text
 from local.bedrock.rule_commands import ANY_MODEL, CommandError, Commands, read_commands
 from local.bedrock.rule_facts import failure_reason
-from local.bedrock.rule_memory import asks_what_is_remembered, memory_answer, recalled
+from local.bedrock.rule_memory import (
+    asks_what_is_remembered,
+    memory_answer,
+    recalled,
+    to_remember,
+    unnamed_memory_tools,
+)
 from local.bedrock.rule_planning import Call, Planner
 from local.bedrock.rule_statements import statements
 from local.bedrock.rule_tools import Tool, read_tools
@@ -112,6 +118,13 @@ def _content(request: ConverseRequest, turns: Sequence[Turn], commands: Commands
         return [{"text": labelled("\n".join(commands.say))}]
     if commands.calls:
         return [{"text": labelled(results_text(turn.outcomes) if turn.steps else capabilities_text(tools))}]
+    remembered = to_remember(request, commands.text)
+    if remembered and not turn.steps:
+        return _tool_uses(request, [("remember", arguments) for arguments in remembered])
+    if remembered:
+        return [{"text": labelled(results_text(turn.outcomes))}]
+    unnamed = unnamed_memory_tools(commands.text)
+    tools = [tool for tool in tools if tool.name not in unnamed]
     facts = recalled(request, commands.text)
     if asks_what_is_remembered(commands.text):
         return [{"text": labelled(_recalled_text(facts))}]
