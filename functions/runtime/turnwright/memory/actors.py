@@ -50,7 +50,7 @@ class Actors:
         """The actor, which comes to be if it is new. Raises ActorErased while the actor's memory is being erased."""
         found = self.read(store, actor) or self._create(store, actor)
         if found.erasing:
-            raise ActorErased(f"the memory of {actor} is being erased; try again when it is gone")
+            raise ActorErased("this memory is being erased; try again when it is gone")
         return found
 
     def _create(self, store: str, actor: str) -> Actor:
