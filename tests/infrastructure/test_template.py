@@ -16,9 +16,11 @@ import pytest
 from local.definitions import Definition, used_substitutions
 from local.intrinsics import Resolver
 from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
+from turnwright.memory.erasure import LATE_WRITE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 STATE_MACHINE = "AgentTurnStateMachine"
+STATE_MACHINES = [STATE_MACHINE, "EraseMemoryStateMachine"]
 INVOKE_AGENT_PATH = "/agents/{agentId}/agentAliases/{agentAliasId}/sessions/{sessionId}/text"
 
 
@@ -124,33 +126,40 @@ def test_a_function_outlives_the_longest_call_that_an_agent_file_may_ask_of_it()
 # ---- The state machine ----
 
 
-def definition() -> Definition:
-    location = resources()[STATE_MACHINE]["Properties"]["DefinitionS3Location"]
+def definition(machine: str) -> Definition:
+    location = resources()[machine]["Properties"]["DefinitionS3Location"]
     return Definition.read(ROOT / location["Key"])
 
 
-def test_every_substitution_is_used_and_every_placeholder_is_substituted() -> None:
-    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
-    assert used_substitutions(definition()) == substitutions.keys()
+def test_every_state_machine_is_looked_at() -> None:
+    assert sorted(STATE_MACHINES) == sorted(of_type("AWS::StepFunctions::StateMachine"))
+
+
+@pytest.mark.parametrize("machine", STATE_MACHINES)
+def test_every_substitution_is_used_and_every_placeholder_is_substituted(machine: str) -> None:
+    substitutions = resources()[machine]["Properties"]["DefinitionSubstitutions"]
+    assert used_substitutions(definition(machine)) == substitutions.keys()
     assert substitutions == {f"{name[: -len('Arn')]}Arn": get_att(name[: -len("Arn")]) for name in substitutions}
 
 
-def test_the_state_machine_may_invoke_exactly_the_functions_in_its_definition() -> None:
-    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
+@pytest.mark.parametrize("machine", STATE_MACHINES)
+def test_a_state_machine_may_invoke_exactly_the_functions_in_its_definition(machine: str) -> None:
+    substitutions = resources()[machine]["Properties"]["DefinitionSubstitutions"]
     allowed = [
-        statement["Resource"]
-        for statement in statements(f"{STATE_MACHINE}Role")
+        as_list(statement["Resource"])
+        for statement in statements(f"{machine}Role")
         if statement["Action"] == "lambda:InvokeFunction"
     ]
     assert sorted(map(spell, allowed[0])) == sorted(map(spell, substitutions.values()))
     assert len(allowed) == 1
 
 
+@pytest.mark.parametrize("machine_name", STATE_MACHINES)
 @pytest.mark.parametrize(("parameters", "with_data"), [({}, False), ({"LogExecutionData": "true"}, True)])
-def test_the_state_machine_is_standard_traced_and_logs_every_event_but_texts_only_if_asked(
-    parameters: dict[str, str], with_data: bool
+def test_a_state_machine_is_standard_traced_and_logs_every_event_but_texts_only_if_asked(
+    machine_name: str, parameters: dict[str, str], with_data: bool
 ) -> None:
-    machine = resources(**parameters)[STATE_MACHINE]["Properties"]
+    machine = resources(**parameters)[machine_name]["Properties"]
     assert machine["StateMachineType"] == "STANDARD"
     assert machine["TracingConfiguration"] == {"Enabled": True}
     assert machine["LoggingConfiguration"] == {
@@ -158,6 +167,12 @@ def test_the_state_machine_is_standard_traced_and_logs_every_event_but_texts_onl
         "IncludeExecutionData": with_data,
         "Destinations": [{"CloudWatchLogsLogGroup": {"LogGroupArn": get_att("StateMachineLogGroup")}}],
     }
+
+
+def test_an_erasure_waits_longer_than_any_function_of_a_stopped_turn_runs_on() -> None:
+    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
+    timeouts = [functions()[name.removesuffix("Arn")]["Timeout"] for name in substitutions]
+    assert max(timeouts) < LATE_WRITE_SECONDS
 
 
 # ---- Tracing and logs ----
@@ -226,6 +241,21 @@ EXECUTIONS = "arn:aws:states:${AWS::Region}:${AWS::AccountId}:execution:${AgentT
 READ, WRITE = ("dynamodb:GetItem", "dynamodb:Query"), ("dynamodb:PutItem", "dynamodb:UpdateItem")
 GET, PUT = "s3:GetObject", "s3:PutObject"
 GRANTED = {
+    "AgentMemoryFunction": {
+        *on("Table", *READ, "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"),
+        *on("Bucket", "s3:ListBucket"),
+        *on("Bucket/sessions/*", "s3:DeleteObject"),
+        *on("EraseMemoryStateMachine", "states:StartExecution"),
+    },
+    "EraseMemoryFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"),
+        *on("Table", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"),
+        *on("Table/index/Owned", "dynamodb:Query"),
+        *on("Bucket", "s3:ListBucket"),
+        *on("Bucket/sessions/*", "s3:DeleteObject"),
+        *on("Bucket/turns/*", "s3:DeleteObject"),
+        *on(EXECUTIONS, "states:StopExecution"),
+    },
     "InvokeAgentFunction": {
         *on("Table", *READ, "dynamodb:BatchGetItem", "dynamodb:UpdateItem"),
         *on("Bucket/turns/*", GET, PUT),
@@ -290,7 +320,7 @@ def test_a_star_for_a_resource_is_only_where_the_service_has_nothing_narrower() 
         for statement in statements(role)
         if any(spell(named).strip("*") == "" for named in as_list(statement["Resource"]))
     }
-    assert stars == {("AgentTurnStateMachineRole", "DeliverLogs")}
+    assert stars == {(f"{machine}Role", "DeliverLogs") for machine in STATE_MACHINES}
     actions = {action for role in roles for action, _ in granted(role)}
     assert not {action for action in actions if "*" in action}
 
@@ -319,15 +349,20 @@ def get_att(name: str) -> dict[str, Any]:
 # ---- The API ----
 
 
-def test_the_route_is_the_one_that_botocore_calls() -> None:
+def test_every_route_is_the_one_that_botocore_calls() -> None:
     (path,) = Path(botocore.__file__).parent.glob("data/bedrock-agent-runtime/*/service-2.json*")
     raw = path.read_bytes()
     model = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    http = model["operations"]["InvokeAgent"]["http"]
     routes = resources()["Api"]["Properties"]["Body"]["paths"]
-    assert {(method.upper(), route) for route, methods in routes.items() for method in methods} == {
-        (http["method"], http["requestUri"])
+    operations = {
+        operation["operationId"]: (method.upper(), route)
+        for route, methods in routes.items()
+        for method, operation in methods.items()
     }
+    assert operations.keys() == {"InvokeAgent", "GetAgentMemory", "DeleteAgentMemory"}
+    for name, called in operations.items():
+        http = model["operations"][name]["http"]
+        assert called == (http["method"], http["requestUri"])
 
 
 def test_a_streamed_answer_goes_through_the_runtime_loop_for_as_long_as_the_function_lives() -> None:
@@ -495,10 +530,22 @@ def test_the_table_is_paid_by_request_forgets_by_itself_and_can_be_restored() ->
         "AttributeDefinitions": [
             {"AttributeName": "PK", "AttributeType": "S"},
             {"AttributeName": "SK", "AttributeType": "S"},
+            *[{"AttributeName": name, "AttributeType": "S"} for name in ("ownerPK", "ownerSK", "duePK", "dueSK")],
         ],
         "KeySchema": [
             {"AttributeName": "PK", "KeyType": "HASH"},
             {"AttributeName": "SK", "KeyType": "RANGE"},
+        ],
+        "GlobalSecondaryIndexes": [
+            {
+                "IndexName": index,
+                "KeySchema": [
+                    {"AttributeName": f"{name}PK", "KeyType": "HASH"},
+                    {"AttributeName": f"{name}SK", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+            for index, name in (("Owned", "owner"), ("Due", "due"))
         ],
         "TimeToLiveSpecification": {"AttributeName": "expiresAt", "Enabled": True},
         "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
