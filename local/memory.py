@@ -139,7 +139,13 @@ def render(memory: Memory, paint: Paint) -> str:
         lines += ["", paint("summaries", "bold"), *_table(rows)]
     if memory.sessions:
         sessions = [
-            (each.session_id, each.status, f"begun {_time(each.created_at)}", f"last {_time(each.last_event_at)}", each.agent)
+            (
+                each.session_id,
+                each.status,
+                f"begun {_time(each.created_at)}",
+                f"last {_time(each.last_event_at)}",
+                each.agent,
+            )
             for each in memory.sessions
         ]
         lines += ["", paint("sessions", "bold"), *_table(sessions)]
@@ -150,9 +156,7 @@ def render(memory: Memory, paint: Paint) -> str:
 
 def _stores(table: Table) -> set[str]:
     """Those that CreateMemory made and those of published agents."""
-    stores = {
-        unquote(item["SK"].removeprefix("STORE#")) for item in table.query(keys.STORE_LISTING, " ", keys.END)
-    }
+    stores = {unquote(item["SK"].removeprefix("STORE#")) for item in table.query(keys.STORE_LISTING, " ", keys.END)}
     for item in table.query(keys.AGENT_LISTING, " ", keys.END):
         try:
             version = resolve(table, item["agentId"], LIVE_ALIAS)

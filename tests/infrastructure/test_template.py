@@ -239,7 +239,12 @@ def on(resource: str, *actions: str) -> set[tuple[str, str]]:
 
 EXECUTIONS = "arn:aws:states:${AWS::Region}:${AWS::AccountId}:execution:${AgentTurnStateMachine.Name}:*"
 READ, WRITE = ("dynamodb:GetItem", "dynamodb:Query"), ("dynamodb:PutItem", "dynamodb:UpdateItem")
+CHECK = "dynamodb:ConditionCheckItem"
 GET, PUT = "s3:GetObject", "s3:PutObject"
+EMBEDDING = {
+    *on("arn:aws:bedrock:*::foundation-model/*", "bedrock:InvokeModel"),
+    *on("arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*", "bedrock:InvokeModel"),
+}
 GRANTED = {
     "AgentMemoryFunction": {
         *on("Table", *READ, "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"),
@@ -257,12 +262,16 @@ GRANTED = {
         *on(EXECUTIONS, "states:StopExecution"),
     },
     "InvokeAgentFunction": {
-        *on("Table", *READ, "dynamodb:BatchGetItem", "dynamodb:UpdateItem"),
+        *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", CHECK),
         *on("Bucket/turns/*", GET, PUT),
         *on("AgentTurnStateMachine", "states:StartExecution"),
         *on(EXECUTIONS, "states:DescribeExecution"),
     },
-    "LoadMemoryFunction": {*on("Table", *READ, *WRITE), *on("Bucket/turns/*", GET)},
+    "LoadMemoryFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK),
+        *on("Bucket/turns/*", GET, PUT),
+        *EMBEDDING,
+    },
     "InvokeModelFunction": {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),

@@ -56,17 +56,6 @@ def executions() -> Executions:
     return Executions()
 
 
-def owned(stored: StoredTurns, session_id: SessionId) -> None:
-    """The session as the claim of a turn leaves it."""
-    stored.table.update(
-        Update(
-            keys.session(session_id),
-            "SET ownerPK = :pk, ownerSK = :sk",
-            values={":pk": session_id.owner, ":sk": keys.owned_session(session_id)["ownerSK"]},
-        )
-    )
-
-
 def remember(stored: StoredTurns, words: str, record_id: str, actor: str = ACTOR) -> Record:
     """A record, with what every writer of one also writes."""
     namespace = f"/facts/{actor}/"
@@ -93,8 +82,6 @@ def live(stored: StoredTurns) -> None:
     stored.journal(turn, step(1, text(LONG)))
     Sessions(stored.table).release(turn.session, C)
     Turns(stored.table).fail(C, {"error": "ModelsExhausted", "cause": "no"})
-    for session in ("s-1", "s-2"):
-        owned(stored, SESSION._replace(session=session))
     stored.table.put(Put(keys.segment(SESSION, "0000000000000009#aaaaaaaa"), {"status": "PENDING"}))
     stored.table.put(Put(keys.client_token(SESSION, "token"), {"eventId": "e"}))
     stored.table.put(Put(keys.extraction(SESSION, "c-1", "/facts/user-1/", 0), {"records": "[]"}))
@@ -111,7 +98,6 @@ def live_besides(stored: StoredTurns) -> None:
         remember(stored, "Likes tea.", f"mem-other-{number}", actor)
         summarize(stored, actor=actor)
         Sessions(stored.table).claim(session_id, f"{number}" * 32)
-        owned(stored, session_id)
         for name in (keys.session_object(session_id, "d"), keys.turn_object(f"{number}" * 32, "d")):
             stored.s3.client.put_object(Bucket=stored.bucket, Key=name, Body=b"{}")
     Sessions(stored.table).claim(SessionId(STORE, NO_ACTOR, "s-1"), "9" * 32)
@@ -220,7 +206,6 @@ def live_shortly(stored: StoredTurns, turn_id: str) -> None:
     summarize(stored)
     stored.run(turn_id, answer=LONG, words="x" * 9_000)
     stored.begin(f"{turn_id[:-1]}x")
-    owned(stored, SESSION)
 
 
 @pytest.mark.parametrize(("service", "fewest"), [("dynamodb", 20), ("s3", 6)])
@@ -302,7 +287,6 @@ def test_thousands_of_items_are_erased_in_as_many_invocations_as_it_takes(
         stored.table.put(Put(keys.session_event(SESSION, f"{number:016d}#aaaaaaaa"), {"messages": "{}"}))
     Sessions(stored.table).claim(SESSION, A)
     Sessions(stored.table).release(SESSION, A)
-    owned(stored, SESSION)
     erased = []
     while True:
         looks = iter([True] * 3)
@@ -323,7 +307,6 @@ def test_a_running_turn_is_stopped_cannot_commit_and_what_it_writes_late_is_remo
 ) -> None:
     Actors(stored.table).require(STORE, ACTOR)
     running = stored.begin(A, trace=True)
-    owned(stored, SESSION)
     stored.journal(running, step(1, tool_use()))
 
     progress = erasure(stored, executions).run()
@@ -346,7 +329,6 @@ def test_a_running_turn_is_stopped_cannot_commit_and_what_it_writes_late_is_remo
 def test_a_turn_that_commits_first_is_erased_without_being_stopped(stored: StoredTurns, executions: Executions) -> None:
     Actors(stored.table).require(STORE, ACTOR)
     turn = stored.begin(A)
-    owned(stored, SESSION)
     stored.journal(turn, step(1, text("Hi")))
     stored.commit(turn)
     erase(stored, executions)
@@ -360,19 +342,13 @@ def test_an_erasure_at_any_request_of_a_turn_leaves_nothing(
 ) -> None:
     """An erasure begins between two requests of a turn's states; the turn goes on as long as it is let."""
     Actors(stored.table).require(STORE, ACTOR)
-    Sessions(stored.table).claim(SESSION, C)
-    Sessions(stored.table).release(SESSION, C)
-    owned(stored, SESSION)
     stored.dynamodb.forget()
     stored.dynamodb.before[at] = lambda: erasure(stored, executions).run()
     with suppress(ActorErased, LeaseLost, TurnAlreadyEnded):  # what the states would say
         turn = stored.begin(A)
-        Actors(stored.table).require(STORE, ACTOR)
         stored.journal(turn, step(1, text("Hi")))
         stored.commit(turn)
     stored.dynamodb.forget()
-    if keys.session(SESSION) in stored.items():
-        owned(stored, SESSION)
 
     erase(stored, executions)
     assert left(stored) == []
@@ -381,7 +357,6 @@ def test_an_erasure_at_any_request_of_a_turn_leaves_nothing(
 def test_a_turn_between_its_claim_and_its_header_is_stopped_too(stored: StoredTurns, executions: Executions) -> None:
     Actors(stored.table).require(STORE, ACTOR)
     Sessions(stored.table).claim(SESSION, A)
-    owned(stored, SESSION)
 
     assert erasure(stored, executions).run().waitSeconds == LATE_WRITE_SECONDS
     assert executions.stopped == [A]
@@ -393,7 +368,6 @@ def test_a_turn_between_its_claim_and_its_header_is_stopped_too(stored: StoredTu
 def test_a_lease_that_has_expired_is_of_no_running_turn(stored: StoredTurns, executions: Executions) -> None:
     Actors(stored.table).require(STORE, ACTOR)
     Sessions(stored.table).claim(SESSION, A)
-    owned(stored, SESSION)
     stored.clock.ms += 3_600_000
     assert erasure(stored, executions).run().waitSeconds == 5
     assert executions.stopped == []
@@ -402,7 +376,6 @@ def test_a_lease_that_has_expired_is_of_no_running_turn(stored: StoredTurns, exe
 def test_a_turn_whose_execution_is_gone_is_erased_like_any(stored: StoredTurns, executions: Executions) -> None:
     Actors(stored.table).require(STORE, ACTOR)
     stored.begin(A)
-    owned(stored, SESSION)
     executions.unknown.add(A)
     erase(stored, executions)
     assert left(stored) == []
@@ -411,7 +384,6 @@ def test_a_turn_whose_execution_is_gone_is_erased_like_any(stored: StoredTurns, 
 def test_the_failure_of_a_stopped_turn_is_recorded_nowhere(stored: StoredTurns, executions: Executions) -> None:
     Actors(stored.table).require(STORE, ACTOR)
     stored.begin(A)
-    owned(stored, SESSION)
     erase(stored, executions)
     aborted = ExecutionFailure(
         "arn", A, stored.request(A).encode(), "ABORTED", "ActorErased", "the actor's memory was erased", "Invoke Model"
@@ -542,7 +514,6 @@ def test_an_erasure_takes_nothing_of_another_actor(
         summarize(stored, actor=actor)
         Sessions(stored.table).claim(session_id, "")
         Sessions(stored.table).release(session_id, "")
-        owned(stored, session_id)
         for name in (keys.session_object(session_id, "d"), keys.memory_object(STORE, actor, "d")):
             stored.s3.client.put_object(Bucket=stored.bucket, Key=name, Body=b"{}")
     kept = of(second)

@@ -41,7 +41,7 @@ def commit(table: Table, documents: Documents, turn: Turn, agent: Agent) -> Head
             answer=documents.stow(answer, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES),
             usage=_total(step.usage for step in steps),
             session_attributes=session_attributes,
-            storage_days=agent.storage_days,
+            memory=agent.memory,
         ),
     )
 

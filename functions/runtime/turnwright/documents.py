@@ -65,6 +65,11 @@ class Documents:
         if left:
             raise NotAllDeleted(f"S3 left {len(left)} of {len(names)} objects: {left[0].get('Code')}")
 
+    def discard(self, stowed: Stowed) -> None:
+        """Removes the object of a document that nothing refers to; an inline one has none."""
+        if "object" in stowed:
+            self._client.delete_object(Bucket=self._bucket, Key=stowed["object"])
+
     def fetch(self, stowed: Stowed) -> Any:
         """The value that was stowed."""
         if "inline" in stowed:

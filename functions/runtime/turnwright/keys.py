@@ -160,6 +160,10 @@ def consolidation_summary(session_id: SessionId, consolidation_id: str) -> Key:
     return _consolidation(session_id, consolidation_id, "SUMMARY")
 
 
+def consolidation_progress(session_id: SessionId, consolidation_id: str) -> Key:
+    return _consolidation(session_id, consolidation_id, "PROGRESS")
+
+
 def _consolidation(session_id: SessionId, consolidation_id: str, entry: str) -> Key:
     return Key(session_id.partition, f"CONSOLIDATION#{_part(consolidation_id)}#{entry}")
 
@@ -219,6 +223,11 @@ def due(session_id: SessionId, at: int) -> dict[str, str]:
     """The attributes with which a session or a segment is in the index `Due` from the moment `at` (milliseconds) on."""
     shard = int(hashlib.sha256(session_id.partition.encode()).hexdigest()[:8], 16) % DUE_SHARDS
     return {"duePK": due_partition(shard), "dueSK": f"{at:016d}#{session_id.partition}"}
+
+
+def due_later(due_sk: str, at: int) -> str:
+    """The sort key in the index `Due` of an item that has `due_sk` there, for another moment."""
+    return f"{at:016d}#{due_sk.partition('#')[2]}"
 
 
 def due_partition(shard: int) -> str:

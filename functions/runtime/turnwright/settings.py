@@ -32,6 +32,10 @@ class Settings:
         return self._required("ERASE_MEMORY_STATE_MACHINE_ARN")
 
     @property
+    def consolidation_state_machine_arn(self) -> str:
+        return self._required("CONSOLIDATE_STATE_MACHINE_ARN")
+
+    @property
     def dead_letter_queue_url(self) -> str:
         return self._required("DEAD_LETTER_QUEUE_URL")
 

@@ -15,7 +15,8 @@ from turnwright import keys
 from turnwright.clock import expiry, now_ms
 from turnwright.documents import Stowed, json_text
 from turnwright.errors import LeaseLost, SessionBusy, TurnAlreadyEnded
-from turnwright.keys import SessionId
+from turnwright.keys import NO_ACTOR, SessionId
+from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.sessions import FREE_SESSION, lease_expiry
 from turnwright.table import SCHEMA_VERSION, ConditionFailed, Item, Put, Table, TransactionRefused, Update
 
@@ -71,6 +72,11 @@ class Header:
         return self._document("request")
 
     @property
+    def injected(self) -> dict[str, Any] | None:
+        """What the turn's model calls are shown of memory, a stowed text; None for nothing."""
+        return self._document("injected") if "injected" in self.fields else None
+
+    @property
     def answer(self) -> dict[str, Any]:
         return self._document("answer")
 
@@ -115,6 +121,7 @@ class Beginning:
     session_attributes: Mapping[str, str]
     execution_arn: str
     caller: str
+    injected: Stowed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,7 @@ class Outcome:
     answer: Stowed
     usage: Mapping[str, int]
     session_attributes: Mapping[str, str]
-    storage_days: int
+    memory: MemoryConfiguration
 
 
 class Turns:
@@ -159,6 +166,8 @@ class Turns:
             "expiresAt": expiry(now, JOURNAL_DAYS),
             **keys.owned_turn(beginning.turn.session, now, beginning.turn.turnId),
         }
+        if beginning.injected:
+            item["injected"] = json_text(beginning.injected)
         key = keys.turn_header(beginning.turn.turnId)
         found = self._put_or_find(Put(key, item, only_if_absent=True))
         if found and found.status is Status.FAILED and redriven:
@@ -215,7 +224,7 @@ class Turns:
         """
         turn = header.turn
         now = now_ms()
-        expires = expiry(now, outcome.storage_days)
+        expires = expiry(now, outcome.memory.storage_days)
         event: Item = {
             "eventId": header.event_id,
             "turnId": turn.turnId,
@@ -230,12 +239,16 @@ class Turns:
             "status": Status.COMMITTED,
             "answer": json_text(outcome.answer),
             "usage": json_text(outcome.usage),
+            "characters": outcome.characters,
             "endedAt": now,
         }
+        remembered = _remembered(header, outcome, now)
         session_update = Update(
             keys.session(turn.session),
             "SET version = :next, #status = :open, lastEventId = :event, attributes = :attributes, "
-            "historyFloor = :floor, updatedAt = :now, expiresAt = :expires REMOVE leaseOwner, leaseExpiresAt",
+            "historyFloor = :floor, updatedAt = :now, expiresAt = :expires, agentId = :agent, "
+            f"agentVersion = :agentVersion{remembered.assignments} "
+            f"REMOVE leaseOwner, leaseExpiresAt{remembered.removed}",
             condition="leaseOwner = :turn AND version = :version",
             names={"#status": "status"},
             values={
@@ -248,11 +261,14 @@ class Turns:
                 ":floor": header.fields["historyFloor"],
                 ":now": now,
                 ":expires": expires,
+                ":agent": turn.agentId,
+                ":agentVersion": turn.agentVersion,
+                **remembered.values,
             },
         )
         header_update = Update(
             keys.turn_header(turn.turnId),
-            "SET #status = :status, answer = :answer, #usage = :usage, endedAt = :endedAt",
+            "SET #status = :status, answer = :answer, #usage = :usage, characters = :characters, endedAt = :endedAt",
             condition="#status = :running",
             names={"#status": "status", "#usage": "usage"},
             values={":running": Status.RUNNING, **{f":{name}": value for name, value in committed.items()}},
@@ -336,3 +352,34 @@ class Turns:
             )
         except ConditionFailed:
             return  # a repeat of this state was faster, and may even have led to the commit
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What the update of a session says besides, so that memory sees the turn: parts of its expression."""
+
+    assignments: str
+    removed: str
+    values: Mapping[str, Any]
+
+
+def _remembered(header: Header, outcome: Outcome, now: int) -> _Remembered:
+    """The session is due when it will have been idle for too long, and one more turn of it is in no digest."""
+    memory, session = outcome.memory, header.turn.session
+    assignments, removed, values = "", "", dict[str, Any]()
+    if memory.consolidates and memory.idle_seconds is not None and session.actor != NO_ACTOR:
+        assignments += ", duePK = :duePK, dueSK = :dueSK"
+        due = keys.due(session, now + memory.idle_seconds * 1000)
+        values |= {f":{name}": value for name, value in due.items()}
+    else:
+        removed += ", duePK, dueSK"
+    if memory.remembers:
+        assignments += (
+            ", digestedTo = if_not_exists(digestedTo, :floor), "
+            "undigestedTurns = if_not_exists(undigestedTurns, :none) + :one, "
+            "undigestedCharacters = if_not_exists(undigestedCharacters, :none) + :characters"
+        )
+        values |= {":none": 0, ":one": 1, ":characters": outcome.characters}
+    else:
+        removed += ", digestedTo, undigestedTurns, undigestedCharacters"
+    return _Remembered(assignments, removed, values)

@@ -21,6 +21,8 @@ RECORD_BYTES = 16 * 1024
 DIGEST_NAMESPACE = "session_digest"
 """The namespace of session scope in which a long session's digest is kept; every configuration has it."""
 
+_DIGEST_TEMPLATE = f"/{DIGEST_NAMESPACE}/{{actorId}}/{{sessionId}}/"
+
 _VARIABLE = re.compile(r"\{([a-zA-Z][a-zA-Z0-9]*)\}")
 
 
@@ -115,6 +117,11 @@ class MemoryConfiguration:
             if variables is not None:
                 return namespace, variables
         return None
+
+
+def digest_path(actor: str, session: str) -> str:
+    """The path of the namespace that a session's digest is in."""
+    return filled(_DIGEST_TEMPLATE, {ACTOR_VARIABLE: actor, SESSION_VARIABLE: session})
 
 
 def filled(template: str, variables: Mapping[str, str]) -> str:
