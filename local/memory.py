@@ -1,4 +1,4 @@
-"""`python -m local memory ACTOR`: what is remembered of an actor, with where each fact came from; its export; its erasure.
+"""`python -m local memory ACTOR`: what is remembered of an actor and where it came from; its export; its erasure.
 
 Everything is read from the running stack's table and bucket, by the runtime's own modules.
 """
@@ -18,8 +18,8 @@ from turnwright.clock import iso8601
 from turnwright.documents import Documents
 from turnwright.errors import NotFound
 from turnwright.keys import Key
-from turnwright.memory.belongings import Belongings
 from turnwright.memory.bedrock_memory import Erasures
+from turnwright.memory.belongings import Belongings
 from turnwright.memory.records import Record, Records
 from turnwright.memory.session_summaries import SessionSummaries, SessionSummary
 from turnwright.table import Item, Table
