@@ -28,6 +28,10 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+class NotRemoved(Exception):
+    """The bucket kept an object that was to be removed; removing it again may do."""
+
+
 class Documents:
     """Documents in the bucket `name`."""
 
@@ -76,6 +80,16 @@ class Documents:
             return stowed["inline"]
         response = self._client.get_object(Bucket=self._bucket, Key=stowed["object"])
         return json.loads(response["Body"].read())
+
+    def remove(self, stowed: Stowed) -> None:
+        """Removes the object of a stowed document that has one; removing it again does nothing."""
+        if "object" in stowed:
+            self._client.delete_object(Bucket=self._bucket, Key=stowed["object"])
+
+    def remove_all(self, prefix: str) -> None:
+        """Removes all objects whose names begin with the prefix. Raises NotAllDeleted if S3 leaves some."""
+        for names in self.names(prefix):
+            self.delete(names)
 
     def fetch_text(self, attribute: str) -> Any:
         """The value of a stowed document that an item's attribute holds as JSON text."""

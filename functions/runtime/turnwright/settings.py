@@ -48,6 +48,21 @@ class Settings:
         return self._required("AGENT_FILES_DIRECTORY")
 
     @property
+    def memory_models(self) -> tuple[str, ...]:
+        """The models that extract for the stores that CreateMemory makes, in order."""
+        return tuple(filter(None, self._required("MEMORY_MODEL_IDS").split(",")))
+
+    @property
+    def memory_embedding_model(self) -> str | None:
+        """The embedding model of the stores that CreateMemory makes; without one search is lexical."""
+        return self.environment.get("MEMORY_EMBEDDING_MODEL_ID") or None
+
+    @property
+    def streams_responses(self) -> bool:
+        """Whether the function's own runtime loop streams its answers (`streaming_runtime.py`)."""
+        return "AWS_LAMBDA_EXEC_WRAPPER" in self.environment
+
+    @property
     def trace_header(self) -> str | None:
         """The X-Ray trace header of the running invocation; the Lambda runtime puts it there anew for each."""
         return os.environ.get("_X_AMZN_TRACE_ID") or None

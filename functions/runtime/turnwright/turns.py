@@ -14,7 +14,7 @@ from typing import Any
 from turnwright import keys
 from turnwright.clock import expiry, now_ms
 from turnwright.documents import Stowed, json_text
-from turnwright.errors import LeaseLost, SessionBusy, TurnAlreadyEnded
+from turnwright.errors import CommitConflict, LeaseLost, SessionBusy, TurnAlreadyEnded
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.sessions import FREE_SESSION, lease_expiry
@@ -242,30 +242,6 @@ class Turns:
             "characters": outcome.characters,
             "endedAt": now,
         }
-        remembered = _remembered(header, outcome, now)
-        session_update = Update(
-            keys.session(turn.session),
-            "SET version = :next, #status = :open, lastEventId = :event, attributes = :attributes, "
-            "historyFloor = :floor, updatedAt = :now, expiresAt = :expires, agentId = :agent, "
-            f"agentVersion = :agentVersion{remembered.assignments} "
-            f"REMOVE leaseOwner, leaseExpiresAt{remembered.removed}",
-            condition="leaseOwner = :turn AND version = :version",
-            names={"#status": "status"},
-            values={
-                ":turn": turn.turnId,
-                ":version": turn.sessionVersion,
-                ":next": turn.sessionVersion + 1,
-                ":open": "OPEN",
-                ":event": header.event_id,
-                ":attributes": json_text(outcome.session_attributes),
-                ":floor": header.fields["historyFloor"],
-                ":now": now,
-                ":expires": expires,
-                ":agent": turn.agentId,
-                ":agentVersion": turn.agentVersion,
-                **remembered.values,
-            },
-        )
         header_update = Update(
             keys.turn_header(turn.turnId),
             "SET #status = :status, answer = :answer, #usage = :usage, characters = :characters, endedAt = :endedAt",
@@ -273,20 +249,29 @@ class Turns:
             names={"#status": "status", "#usage": "usage"},
             values={":running": Status.RUNNING, **{f":{name}": value for name, value in committed.items()}},
         )
+        event_put = Put(keys.session_event(turn.session, header.event_id), event, only_if_absent=True)
         try:
-            self._table.transact(
-                [
-                    Put(keys.session_event(turn.session, header.event_id), event, only_if_absent=True),
-                    session_update,
-                    header_update,
-                ]
-            )
+            self._table.transact([event_put, _committed_session(header, outcome, now), header_update])
         except TransactionRefused as refused:
             current = self.read(turn.turnId)
             if current and current.status is Status.COMMITTED:
                 return current
-            raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
+            later = self._later_event(turn, header.event_id)
+            if not later:
+                raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
+            try:
+                self._table.transact([event_put, _committed_session(header, outcome, now, later), header_update])
+            except TransactionRefused as again:
+                raise CommitConflict(f"session {turn.sessionId} changes while turn {turn.turnId} commits") from again
         return Header.decode({**header.fields, **committed})
+
+    def _later_event(self, turn: Turn, event_id: str) -> str:
+        """The event that CreateEvent put behind the turn's own while that ran; "" if the turn may not commit at all."""
+        item = self._table.get(keys.session(turn.session))
+        if item is None or item.get("leaseOwner") != turn.turnId or item["version"] != turn.sessionVersion:
+            return ""
+        last = str(item.get("lastEventId", ""))
+        return last if last > event_id else ""
 
     def fail(
         self,
@@ -352,6 +337,36 @@ class Turns:
             )
         except ConditionFailed:
             return  # a repeat of this state was faster, and may even have led to the commit
+
+
+def _committed_session(header: Header, outcome: Outcome, now: int, later: str = "") -> Update:
+    """The session without the turn's lease, in its next version. `later` is the event that stays its last one."""
+    turn = header.turn
+    remembered = _remembered(header, outcome, now)
+    is_last = "lastEventId = :event" if later else "(attribute_not_exists(lastEventId) OR lastEventId < :event)"
+    return Update(
+        keys.session(turn.session),
+        "SET version = :next, #status = :open, lastEventId = :event, attributes = :attributes, "
+        "historyFloor = :floor, updatedAt = :now, expiresAt = :expires, agentId = :agent, "
+        f"agentVersion = :agentVersion{remembered.assignments} "
+        f"REMOVE leaseOwner, leaseExpiresAt{remembered.removed}",
+        condition=f"leaseOwner = :turn AND version = :version AND {is_last}",
+        names={"#status": "status"},
+        values={
+            ":turn": turn.turnId,
+            ":version": turn.sessionVersion,
+            ":next": turn.sessionVersion + 1,
+            ":open": "OPEN",
+            ":event": later or header.event_id,
+            ":attributes": json_text(outcome.session_attributes),
+            ":floor": header.fields["historyFloor"],
+            ":now": now,
+            ":expires": expiry(now, outcome.memory.storage_days),
+            ":agent": turn.agentId,
+            ":agentVersion": turn.agentVersion,
+            **remembered.values,
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,12 @@ class Belonging:
 
     partition: str
     head: str | None
-    objects: str | None = None
+    objects: tuple[str, ...] = ()
 
     @classmethod
     def of_turn(cls, turn_id: str) -> "Belonging":
         header = keys.turn_header(turn_id)
-        return cls(header.pk, header.sk, keys.turn_objects(turn_id))
+        return cls(header.pk, header.sk, (keys.turn_objects(turn_id),))
 
 
 class Belongings:
@@ -52,9 +52,9 @@ class Belongings:
 
     def memory(self) -> Belonging:
         """The records and summaries, and the objects of all sessions."""
-        return Belonging(
-            keys.actor_partition(self._store, self._actor), None, keys.actor_objects(self._store, self._actor)
-        )
+        objects = keys.actor_objects(self._store, self._actor)
+        partition = keys.actor_partition(self._store, self._actor)
+        return Belonging(partition, None, (objects, keys.LASTING_PREFIX + objects))
 
     def namespaces(self) -> Iterator[Key]:
         return self._owned(keys.NAMESPACE_PREFIX)
@@ -71,8 +71,8 @@ class Belongings:
     def objects(self) -> Iterator[str]:
         """The name of every object."""
         for belonging in (*self.turns(), self.memory()):
-            if belonging.objects:
-                for names in self._documents.names(belonging.objects):
+            for prefix in belonging.objects:
+                for names in self._documents.names(prefix):
                     yield from names
 
     def _owned(self, prefix: str) -> Iterator[Key]:

@@ -29,6 +29,8 @@ from turnwright.documents import Documents
 from turnwright.errors import ActorErased, CommitConflict, SessionBusy
 from turnwright.keys import Key, SessionId
 from turnwright.memory.belongings import Belonging, Belongings
+from turnwright.memory.configuration import digest_path
+from turnwright.memory.records import Records
 from turnwright.memory.session_summaries import SessionSummaries
 from turnwright.sessions import FREE_SESSION, Session
 from turnwright.table import (
@@ -212,8 +214,8 @@ class Erasure:
         return mark
 
     def _erase(self, belonging: Belonging) -> None:
-        if belonging.objects:
-            for names in self._documents.names(belonging.objects):
+        for prefix in belonging.objects:
+            for names in self._documents.names(prefix):
                 self._count(len(names))
                 self._documents.delete(names)
         self._delete(key for key in self._table.keys(belonging.partition) if key.sk != belonging.head)
@@ -261,7 +263,7 @@ class Erasure:
 
 
 def erase_session(table: Table, documents: Documents, session_id: SessionId) -> bool:
-    """Removes a session with its events, its summaries and their objects; False if there is none of it.
+    """Removes a session with its events, its digest, its summaries and their objects; False if there is none of it.
 
     What was remembered of it in records stays, and its turns' journals live out their days. Raises SessionBusy while a
     turn runs in it. Meanwhile no turn may: the removal holds the session's lease. A repeat, also of one that was
@@ -306,12 +308,16 @@ def _hold(table: Table, session_id: SessionId) -> Session | None:
 def _erase_around(table: Table, documents: Documents, session_id: SessionId) -> bool:
     """Removes all of a session but its item; whether there was any."""
     found = False
-    for names in documents.names(keys.session_objects(session_id)):
-        documents.delete(names)
-        found = found or bool(names)
+    objects = keys.session_objects(session_id)
+    for prefix in (objects, keys.LASTING_PREFIX + objects):
+        for names in documents.names(prefix):
+            documents.delete(names)
+            found = found or bool(names)
     head = keys.session(session_id)
     rest = [key for key in table.keys(session_id.partition) if key != head]
     rest += [summary.item_key for summary in SessionSummaries(table).of_session(*session_id)]
+    digest = digest_path(session_id.actor, session_id.session)
+    rest += [record.item_key for record in Records(table).of_namespace(session_id.store, session_id.actor, digest)]
     for start in range(0, len(rest), MOST_BATCH_WRITES):
         table.delete_many(rest[start : start + MOST_BATCH_WRITES])
     return found or bool(rest)

@@ -28,8 +28,8 @@ LATER_MS = 60_000
 """When a session in which a turn runs is looked at again."""
 
 LOOK_AGAIN_MS = 15 * 60_000
-"""When a segment is looked at again whose consolidation was started, whose end takes it out of the index; and what could
-not be done because of a fault.
+"""When a segment is looked at again whose consolidation was started, the end of which takes it out of the index; and
+what could not be done because of a fault.
 """
 
 _SPARE_SECONDS = 5
