@@ -17,11 +17,17 @@ from local.definitions import Definition, used_substitutions
 from local.intrinsics import Resolver
 from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
 from turnwright.memory.asking import MODEL_SECONDS
+from turnwright.memory.erasure import LATE_WRITE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 STATE_MACHINE = "AgentTurnStateMachine"
 CONSOLIDATION = "ConsolidateMemoryStateMachine"
-STATE_MACHINES = {STATE_MACHINE: "StateMachineLogGroup", CONSOLIDATION: "ConsolidationLogGroup"}
+ERASURE = "EraseMemoryStateMachine"
+STATE_MACHINES = {
+    STATE_MACHINE: "StateMachineLogGroup",
+    CONSOLIDATION: "ConsolidationLogGroup",
+    ERASURE: "ErasureLogGroup",
+}
 INVOKE_AGENT_PATH = "/agents/{agentId}/agentAliases/{agentAliasId}/sessions/{sessionId}/text"
 
 
@@ -132,7 +138,7 @@ def definition(machine: str) -> Definition:
     return Definition.read(ROOT / location["Key"])
 
 
-def test_the_machines_are_the_turn_and_the_consolidation() -> None:
+def test_the_machines_are_the_turn_the_consolidation_and_the_erasure() -> None:
     assert of_type("AWS::StepFunctions::StateMachine").keys() == STATE_MACHINES.keys()
     files = {path.name for path in (ROOT / "statemachines").iterdir()}
     assert files == {Path(definition(machine).file).name for machine in STATE_MACHINES}
@@ -149,7 +155,7 @@ def test_every_substitution_is_used_and_every_placeholder_is_substituted(machine
 def test_a_state_machine_may_invoke_exactly_the_functions_in_its_definition(machine: str) -> None:
     substitutions = resources()[machine]["Properties"]["DefinitionSubstitutions"]
     allowed = [
-        statement["Resource"]
+        as_list(statement["Resource"])
         for statement in statements(f"{machine}Role")
         if statement["Action"] == "lambda:InvokeFunction"
     ]
@@ -170,6 +176,12 @@ def test_a_state_machine_is_standard_traced_and_logs_every_event_but_texts_only_
         "IncludeExecutionData": with_data,
         "Destinations": [{"CloudWatchLogsLogGroup": {"LogGroupArn": get_att(STATE_MACHINES[name])}}],
     }
+
+
+def test_an_erasure_waits_longer_than_any_function_of_a_stopped_turn_runs_on() -> None:
+    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
+    timeouts = [functions()[name.removesuffix("Arn")]["Timeout"] for name in substitutions]
+    assert max(timeouts) < LATE_WRITE_SECONDS
 
 
 # ---- Tracing and logs ----
@@ -257,6 +269,23 @@ EMBEDDING = {
     *on("arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*", "bedrock:InvokeModel"),
 }
 GRANTED = {
+    "AgentMemoryFunction": {
+        *on("Table", *READ, "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"),
+        *on("Bucket", "s3:ListBucket"),
+        *on("Bucket/sessions/*", "s3:DeleteObject"),
+        *on("Bucket/lasting/*", "s3:DeleteObject"),
+        *on("EraseMemoryStateMachine", "states:StartExecution"),
+    },
+    "EraseMemoryFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"),
+        *on("Table", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"),
+        *on("Table/index/Owned", "dynamodb:Query"),
+        *on("Bucket", "s3:ListBucket"),
+        *on("Bucket/sessions/*", "s3:DeleteObject"),
+        *on("Bucket/lasting/*", "s3:DeleteObject"),
+        *on("Bucket/turns/*", "s3:DeleteObject"),
+        *on(EXECUTIONS, "states:StopExecution"),
+    },
     "InvokeAgentFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", CHECK),
         *on("Bucket/turns/*", GET, PUT),
@@ -378,15 +407,26 @@ def get_att(name: str) -> dict[str, Any]:
 # ---- The API ----
 
 
-def test_the_route_is_the_one_that_botocore_calls() -> None:
-    (path,) = Path(botocore.__file__).parent.glob("data/bedrock-agent-runtime/*/service-2.json*")
+def operations_of(service: str) -> dict[str, Any]:
+    (path,) = Path(botocore.__file__).parent.glob(f"data/{service}/*/service-2.json*")
     raw = path.read_bytes()
-    model = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    http = model["operations"]["InvokeAgent"]["http"]
+    operations: dict[str, Any] = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)["operations"]
+    return operations
+
+
+def test_every_route_is_one_that_botocore_calls() -> None:
+    services = ("bedrock-agent-runtime", "bedrock-agentcore", "bedrock-agentcore-control")
+    known = {name: operation["http"] for service in services for name, operation in operations_of(service).items()}
     routes = resources()["Api"]["Properties"]["Body"]["paths"]
-    assert {(method.upper(), route) for route, methods in routes.items() for method in methods} == {
-        (http["method"], http["requestUri"])
+    served = {
+        operation["operationId"]: (method.upper(), route)
+        for route, methods in routes.items()
+        for method, operation in methods.items()
+        if method != "parameters"
     }
+    assert served.keys() >= {"InvokeAgent", "GetAgentMemory", "DeleteAgentMemory"}
+    for name, (method, route) in served.items():
+        assert (method, route) == (known[name]["method"], known[name]["requestUri"].rstrip("/"))
 
 
 def test_a_streamed_answer_goes_through_the_runtime_loop_for_as_long_as_the_function_lives() -> None:

@@ -38,7 +38,7 @@ def begin(
 
     def refuse(refusal: TurnwrightError) -> None:
         failure = {"error": type(refusal).__name__, "cause": str(refusal), "state": "Load Memory"}
-        turns.fail(request.turn_id, failure, unless_failed=True)
+        turns.fail(request.turn_id, failure, unless_failed=True, session_id=session_id)
 
     try:
         session = sessions.claim(session_id, request.turn_id)
