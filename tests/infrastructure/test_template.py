@@ -16,6 +16,7 @@ import pytest
 from local.definitions import Definition, used_substitutions
 from local.intrinsics import Resolver
 from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
+from turnwright.agentcore import control_operations, data_operations
 from turnwright.memory.asking import MODEL_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -256,6 +257,11 @@ EMBEDDING = {
     *on("arn:aws:bedrock:*::foundation-model/*", "bedrock:InvokeModel"),
     *on("arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*", "bedrock:InvokeModel"),
 }
+STORED = {
+    *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", "dynamodb:DeleteItem"),
+    *on("Table/index/Owned", "dynamodb:Query"),
+}
+DELETE = "s3:DeleteObject"
 GRANTED = {
     "InvokeAgentFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", CHECK),
@@ -273,6 +279,7 @@ GRANTED = {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
         *on("Bucket/sessions/*", GET),
+        *on("Bucket/lasting/*", GET),
         *MODELS,
     },
     "InvokeToolFunction": {
@@ -294,11 +301,12 @@ GRANTED = {
         *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
     },
     "LoadSessionFunction": on("Table", *READ),
-    "ExtractRecordsFunction": {*JOURNAL, *on("Bucket/sessions/*", GET), *MODELS},
+    "ExtractRecordsFunction": {*JOURNAL, *on("Bucket/sessions/*", GET), *on("Bucket/lasting/*", GET), *MODELS},
     "MergeRecordsFunction": {
         *JOURNAL,
         *on("Table", "dynamodb:BatchGetItem"),
         *on("Bucket/sessions/*", GET),
+        *on("Bucket/lasting/*", GET),
         *MODELS,
         *on("DeadLetterQueue", "sqs:SendMessage"),
     },
@@ -306,6 +314,7 @@ GRANTED = {
         *JOURNAL,
         *on("Table", "dynamodb:BatchGetItem"),
         *on("Bucket/sessions/*", GET),
+        *on("Bucket/lasting/*", GET),
         *MODELS,
         *on("DeadLetterQueue", "sqs:SendMessage"),
     },
@@ -326,6 +335,19 @@ GRANTED = {
     "PublishAgentsFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:DeleteItem"),
         *on("Bucket/schemas/*", GET),
+    },
+    "MemoryEventsFunction": {
+        *STORED,
+        *on("Table", CHECK),
+        *on("Bucket/sessions/*", GET, PUT, DELETE),
+        *on("Bucket/lasting/*", GET, PUT, DELETE),
+    },
+    "MemoryRecordsFunction": {*STORED, *on("Table", CHECK), *EMBEDDING},
+    "MemoryControlFunction": {
+        *STORED,
+        *on("Bucket", "s3:ListBucket"),
+        *on("Bucket/sessions/*", DELETE),
+        *on("Bucket/lasting/*", DELETE),
     },
     "BankingToolsFunction": set(),
 }
@@ -378,15 +400,44 @@ def get_att(name: str) -> dict[str, Any]:
 # ---- The API ----
 
 
-def test_the_route_is_the_one_that_botocore_calls() -> None:
-    (path,) = Path(botocore.__file__).parent.glob("data/bedrock-agent-runtime/*/service-2.json*")
+def botocore_model(service: str) -> dict[str, Any]:
+    (path,) = Path(botocore.__file__).parent.glob(f"data/{service}/*/service-2.json*")
     raw = path.read_bytes()
-    model = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    http = model["operations"]["InvokeAgent"]["http"]
-    routes = resources()["Api"]["Properties"]["Body"]["paths"]
-    assert {(method.upper(), route) for route, methods in routes.items() for method in methods} == {
-        (http["method"], http["requestUri"])
+    model: dict[str, Any] = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+    return model
+
+
+ROUTED = {
+    "bedrock-agent-runtime": ["InvokeAgent"],
+    "bedrock-agentcore": [operation.name for operation in data_operations.OPERATIONS],
+    "bedrock-agentcore-control": [operation.name for operation in control_operations.OPERATIONS],
+}
+
+
+def test_the_routes_are_those_that_botocore_calls() -> None:
+    called = {
+        (name, http["method"], http["requestUri"].rstrip("/"))
+        for service, names in ROUTED.items()
+        for name, http in ((name, botocore_model(service)["operations"][name]["http"]) for name in names)
     }
+    routes = resources()["Api"]["Properties"]["Body"]["paths"]
+    assert called == {
+        (operation["operationId"], method.upper(), route)
+        for route, methods in routes.items()
+        for method, operation in methods.items()
+        if method != "parameters"
+    }
+
+
+def test_every_route_has_the_same_authorizer_and_names_its_path_parameters() -> None:
+    for parameters in ({}, {"AuthorizationType": "NONE"}):
+        routes = resources(**parameters)["Api"]["Properties"]["Body"]["paths"]
+        for route, methods in routes.items():
+            for method in methods.keys() - {"parameters"}:
+                operation = methods[method]
+                assert operation["security"] == invoke_agent_operation(**parameters)["security"]
+                declared = operation.get("parameters", methods.get("parameters", []))
+                assert [entry["name"] for entry in declared] == re.findall(r"{(\w+)}", route)
 
 
 def test_a_streamed_answer_goes_through_the_runtime_loop_for_as_long_as_the_function_lives() -> None:
@@ -560,7 +611,7 @@ def test_every_placeholder_in_an_agent_file_is_substituted_by_the_template() -> 
 def test_api_schemas_are_kept_in_the_bucket_for_ever() -> None:
     rules = resources()["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     expiring = [rule["Prefix"] for rule in rules if "ExpirationInDays" in rule]
-    assert sorted(expiring) == ["sessions/", "turns/"]
+    assert sorted(expiring) == ["lasting/", "sessions/", "turns/"]
 
 
 def test_the_agents_layer_holds_json_files_and_nothing_else() -> None:
@@ -630,8 +681,8 @@ def test_the_bucket_forgets_each_prefix_that_keys_are_made_of() -> None:
     rules = resources()["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     keys = (ROOT / "functions/runtime/turnwright/keys.py").read_text()
     expiring = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
-    assert expiring == {"turns/": 35, "sessions/": 400}
-    assert set(re.findall(r'f"([a-z]+/)', keys)) == expiring.keys()
+    assert expiring == {"turns/": 35, "sessions/": 400, "lasting/": 3_700}
+    assert set(re.findall(r'"([a-z]+/)', keys)) == expiring.keys()
     assert {"DaysAfterInitiation": 1} in [rule.get("AbortIncompleteMultipartUpload") for rule in rules]
 
 

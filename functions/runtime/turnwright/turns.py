@@ -215,11 +215,13 @@ class Turns:
         if header.status is Status.FAILED:
             self._run_again(turn.turnId)
 
-    def commit(self, header: Header, outcome: Outcome) -> Header:
+    def commit(self, header: Header, outcome: Outcome, *, is_last: bool = True) -> Header:
         """Commits the turn in one transaction: its event, its session's new version without the lease, its header.
 
         A turn that is committed already is answered from its header. Raises LeaseLost if the session went on without
         this turn or the turn was declared failed, CommitConflict when it should be tried again.
+
+        CreateEvent may have added a later event while the turn ran (`is_last` False then), which stays the last one.
         """
         turn = header.turn
         now = now_ms()
@@ -242,13 +244,15 @@ class Turns:
             "endedAt": now,
         }
         remembered = _remembered(header, outcome, now)
+        last = ", lastEventId = :event" if is_last else ""
         session_update = Update(
             keys.session(turn.session),
-            "SET version = :next, #status = :open, lastEventId = :event, attributes = :attributes, "
+            f"SET version = :next, #status = :open{last}, attributes = :attributes, "
             "historyFloor = :floor, updatedAt = :now, expiresAt = :expires, agentId = :agent, "
             f"agentVersion = :agentVersion{remembered.assignments} "
             f"REMOVE leaseOwner, leaseExpiresAt{remembered.removed}",
-            condition="leaseOwner = :turn AND version = :version",
+            condition="leaseOwner = :turn AND version = :version AND "
+            + ("(attribute_not_exists(lastEventId) OR lastEventId < :event)" if is_last else "lastEventId > :event"),
             names={"#status": "status"},
             values={
                 ":turn": turn.turnId,
@@ -284,6 +288,8 @@ class Turns:
             current = self.read(turn.turnId)
             if current and current.status is Status.COMMITTED:
                 return current
+            if is_last and self._has_later_event(turn, header.event_id):
+                return self.commit(header, outcome, is_last=False)
             raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
         return Header.decode({**header.fields, **committed})
 
@@ -316,6 +322,12 @@ class Turns:
         except ConditionFailed:
             return False
         return True
+
+    def _has_later_event(self, turn: Turn, event_id: str) -> bool:
+        """Whether the turn holds its session still, in which there is an event later than its own."""
+        item = self._table.get(keys.session(turn.session)) or {}
+        holds = item.get("leaseOwner") == turn.turnId and item.get("version") == turn.sessionVersion
+        return holds and item.get("lastEventId", "") > event_id
 
     def _put_or_find(self, write: Put) -> Header | None:
         """Writes a header; the one that is there instead, if its condition did not hold."""
