@@ -283,7 +283,7 @@ def test_a_session_without_an_actor_is_idle_too(stored: StoredTurns) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("request_number", range(7))
+@pytest.mark.parametrize("request_number", range(8))
 def test_a_beginning_in_an_idle_session_that_dies_anywhere_is_completed_by_its_repeat(
     remembering: StoredTurns, when: str, request_number: int
 ) -> None:
