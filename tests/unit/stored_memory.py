@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import extract_records
@@ -14,12 +14,16 @@ import write_records
 from tests.unit.stored_turns import A, StoredTurns
 from turnwright import keys
 from turnwright.converse import Reply
+from turnwright.documents import json_text
 from turnwright.errors import ActorErased, RecordsChanged
 from turnwright.keys import SessionId
+from turnwright.memory import records
+from turnwright.memory.actors import Actors
 from turnwright.memory.consolidation import Consolidation
-from turnwright.memory.records import Record, Records
+from turnwright.memory.records import Provenance, Record, Records
 from turnwright.memory.session_summaries import SessionSummaries, SessionSummary
 from turnwright.sessions import Sessions
+from turnwright.table import Table
 
 STORE, ACTOR = "BANK-turnwright", "user-1"
 EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:consolidations:one"
@@ -105,6 +109,14 @@ class StatementModel:
         return {"digest": " / ".join(filter(None, [former, *parts, *(words for _, words in said(text))]))[:4_000]}
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The storage at a moment."""
+
+    items: Mapping[tuple[str, str], Any]
+    objects: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class Queue:
     """The dead-letter queue."""
@@ -147,27 +159,25 @@ class StoredMemory:
         outcome: dict[str, Any] = {}
 
         def load() -> dict[str, Any]:
-            plan.clear()
             plan.update(load_session.handler({"consolidation": work.encode()}, None))
             return plan
 
         def write() -> dict[str, Any]:
-            outcome.clear()
             try:
-                outcome.update(
-                    write_records.handler(
-                        {
-                            "consolidation": work.encode(),
-                            "plan": {k: v for k, v in plan.items() if k not in ("chunks", "extractions")},
-                            "merge": merge,
-                            "redriveCount": 0,
-                        },
-                        None,
-                    )
+                written = write_records.handler(
+                    {
+                        "consolidation": work.encode(),
+                        "plan": {k: v for k, v in plan.items() if k not in ("chunks", "extractions")},
+                        "merge": merge,
+                        "redriveCount": 0,
+                    },
+                    None,
                 )
             except RecordsChanged as changed:
-                outcome["again"] = type(changed).__name__
-            return outcome
+                written = {"again": type(changed).__name__}
+            outcome.clear()
+            outcome.update(written)
+            return written
 
         yield load
         for extraction in plan["extractions"]:
@@ -208,15 +218,41 @@ class StoredMemory:
     def summaries(self) -> list[SessionSummary]:
         return SessionSummaries(self.stored.table).latest(STORE, ACTOR, 100)
 
-    def visible(self) -> dict[tuple[str, str], Any]:
-        """What a turn can see of the actor's memory."""
-        partition = keys.actor_partition(STORE, ACTOR)
-        return {key: item for key, item in self.stored.items().items() if key[0] == partition}
+    def snapshot(self) -> Snapshot:
+        """All items, and all objects."""
+        return Snapshot(self.stored.items(), self.stored.objects())
 
-    def restore(self, items: Mapping[tuple[str, str], Any]) -> None:
-        """Makes these the items of the table."""
+    def visible(self, snapshot: Snapshot | None = None) -> dict[tuple[str, str], Any]:
+        """What a turn can see of the actor's memory, now or then."""
+        items = self.stored.items() if snapshot is None else snapshot.items
+        return {key: item for key, item in items.items() if key[0] == keys.actor_partition(STORE, ACTOR)}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Makes the storage what it was, writing no more than differs."""
         client, name = self.stored.dynamodb.client, self.stored.table.name
-        for pk, sk in self.stored.items().keys() - items.keys():
+        now = self.stored.items()
+        for pk, sk in now.keys() - snapshot.items.keys():
             client.delete_item(TableName=name, Key={"PK": {"S": pk}, "SK": {"S": sk}})
-        for item in items.values():
-            client.put_item(TableName=name, Item=item)
+        for key, item in snapshot.items.items():
+            if now.get(key) != item:
+                client.put_item(TableName=name, Item=item)
+        s3, bucket = self.stored.s3.client, self.stored.bucket
+        objects = self.stored.objects()
+        for path in objects.keys() - snapshot.objects.keys():
+            s3.delete_object(Bucket=bucket, Key=path)
+        for path in snapshot.objects.keys() - objects.keys():
+            s3.put_object(Bucket=bucket, Key=path, Body=json_text(snapshot.objects[path]).encode())
+
+    def quiet(self) -> "StoredMemory":
+        """The same storage for somebody else, whose requests are not counted."""
+        table = Table(self.stored.dynamodb.client, self.stored.table.name)
+        return replace(self, stored=replace(self.stored, table=table))
+
+
+def stored_record(memory: StoredMemory, text: str, *, key: str = "", namespace: str = "projects") -> Record:
+    """A record that somebody else writes, as `remember` does."""
+    path = f"/{namespace}/{ACTOR}/"
+    record = Record(STORE, ACTOR, path, records.new_record_id(), text, Provenance("TOOL"), namespace, key)
+    actor = Actors(memory.stored.table).require(STORE, ACTOR)
+    memory.stored.table.transact([records.added(record), records.known(STORE, ACTOR, path), actor.unchanged()])
+    return record

@@ -3,33 +3,16 @@ from typing import Any
 
 import pytest
 
-from tests.unit.stored_memory import ACTOR, EXECUTION, STORE, StoredMemory
+from tests.unit.stored_memory import ACTOR, EXECUTION, StoredMemory, stored_record
 from turnwright import keys
 from turnwright.clock import expiry
 from turnwright.errors import ModelThrottled
 from turnwright.memory import records
-from turnwright.memory.actors import Actors
 from turnwright.memory.asking import BrokenAnswer, ask
-from turnwright.memory.records import Provenance, Record, new_record_id
+from turnwright.memory.records import Provenance
 from turnwright.memory.segments import Segments, SegmentStatus
 
 PREFERENCES = f"/preferences/{ACTOR}/"
-
-
-def stored_record(memory: StoredMemory, text: str, *, key: str = "", namespace: str = "projects") -> Record:
-    """A record that was there before, as `remember` writes it."""
-    record = Record(
-        STORE, ACTOR, f"/{namespace}/{ACTOR}/", new_record_id(), text, Provenance("TOOL"), namespace, key, version=1
-    )
-    write_record(memory, record)
-    return record
-
-
-def write_record(memory: StoredMemory, record: Record) -> None:
-    actor = Actors(memory.stored.table).require(STORE, ACTOR)
-    memory.stored.table.transact(
-        [records.added(record), records.known(STORE, ACTOR, record.namespace), actor.unchanged()]
-    )
 
 
 def test_what_was_said_becomes_records_and_a_summary_with_where_they_come_from(memory: StoredMemory) -> None:
