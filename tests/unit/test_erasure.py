@@ -21,6 +21,7 @@ from turnwright.journal import Journal
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.memory.actors import Actors
 from turnwright.memory.belongings import Belongings
+from turnwright.memory.configuration import digest_path
 from turnwright.memory.erasure import LATE_WRITE_SECONDS, Erasure, Progress, erase_session
 from turnwright.memory.records import Provenance, Record, Records, added, known
 from turnwright.memory.session_summaries import SessionSummaries, SessionSummary
@@ -56,9 +57,11 @@ def executions() -> Executions:
     return Executions()
 
 
-def remember(stored: StoredTurns, words: str, record_id: str, actor: str = ACTOR) -> Record:
+def remember(
+    stored: StoredTurns, words: str, record_id: str, actor: str = ACTOR, namespace: str | None = None
+) -> Record:
     """A record, with what every writer of one also writes."""
-    namespace = f"/facts/{actor}/"
+    namespace = namespace or f"/facts/{actor}/"
     record = Record(STORE, actor, namespace, record_id, words, Provenance("TOOL", session_id="s-1"))
     unchanged = Actors(stored.table).require(STORE, actor).unchanged()
     stored.table.transact([added(record), known(STORE, actor, namespace), unchanged])
@@ -86,6 +89,8 @@ def live(stored: StoredTurns) -> None:
     stored.table.put(Put(keys.client_token(SESSION, "token"), {"eventId": "e"}))
     stored.table.put(Put(keys.extraction(SESSION, "c-1", "/facts/user-1/", 0), {"records": "[]"}))
     stored.documents.stow(LONG, lambda digest: keys.memory_object(STORE, ACTOR, digest), 10)
+    stored.documents.stow(LONG, lambda digest: keys.event_object(SESSION, 3_000, digest), 10)
+    remember(stored, "They spoke of accounts.", "mem-digest", namespace=digest_path(ACTOR, "s-1"))
     remember(stored, "Reports in USD.", "mem-1")
     remember(stored, "Takes moderate risks.", "mem-2")
     summarize(stored)
@@ -547,11 +552,11 @@ def test_a_session_is_erased_with_its_events_and_summary_and_nothing_else(stored
     after = everything(stored)
     gone = before[0].keys() - after[0].keys()
     assert {key[0] for key in gone} == {SESSION.partition, keys.actor_partition(STORE, ACTOR)}
+    assert [key[1].partition("#")[0] for key in sorted(gone) if key[0] != SESSION.partition] == ["RECORD", "SUMMARY"]
+    assert len(Records(stored.table).of_actor(STORE, ACTOR)) == 2
     assert not any(key[0] == SESSION.partition for key in after[0])
     assert [summary.session_id for summary in SessionSummaries(stored.table).latest(STORE, ACTOR, 9)] == ["s-2"]
-    assert before[1].keys() - after[1].keys() == {
-        name for name in before[1] if name.startswith(keys.session_objects(SESSION))
-    }
+    assert before[1].keys() - after[1].keys() == {name for name in before[1] if keys.session_objects(SESSION) in name}
     assert erase_session(stored.table, stored.documents, SESSION) is False
 
 
