@@ -130,8 +130,11 @@ class DefinitionError(ValueError):
 
 
 def check_template(template: Template) -> list[Problem]:
-    """The problems of each definition that `template` names with a DefinitionUri, in order."""
+    """The problems of each definition that `template` names with a DefinitionUri, in order, and each file beside them
+    that no state machine has.
+    """
     problems: list[Problem] = []
+    named: set[Path] = set()
     for logical_id, resource in template["Resources"].items():
         if not isinstance(resource, dict) or resource.get("Type") != "AWS::Serverless::StateMachine":
             continue
@@ -139,6 +142,7 @@ def check_template(template: Template) -> list[Problem]:
         if not isinstance(properties.get("DefinitionUri"), str):
             continue
         file = template.file.parent / properties["DefinitionUri"]
+        named.add(file)
         try:
             definition = Definition.read(file)
         except DefinitionError as error:
@@ -151,7 +155,9 @@ def check_template(template: Template) -> list[Problem]:
             place = ("Resources", logical_id, "Properties", "DefinitionSubstitutions", name)
             line = template.line_of(*place)
             problems.append(Problem(str(template.file), line, _spell(place), f"{file.name} has no ${{{name}}}"))
-    return problems
+    beside = sorted(file for folder in {file.parent for file in named} for file in folder.glob("*.asl.json"))
+    rule = f"no state machine of {template.file.name} has this definition"
+    return problems + [Problem(str(file), None, "", rule) for file in beside if file not in named]
 
 
 def used_substitutions(definition: Definition) -> set[str]:

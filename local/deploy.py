@@ -28,6 +28,7 @@ from local.moto_patches.state_machines import definition_fault
 from local.proxy_integration import ACCOUNT_ID
 from local.routes import Api, UnsupportedApi, read_api
 from local.sam_yaml import LOCAL_BUCKET, REGION, Template, load_template, transform
+from local.schedules import Schedule, ScheduleError, parse_schedule
 
 CARRIED_BY_MOTO = frozenset(
     {
@@ -68,6 +69,7 @@ SET_AFTERWARDS: Mapping[tuple[str, str], str] = {
         "AWS::Events::Rule",
         "Targets",
     ): "moto keeps them, but publishes no execution events; local.event_delivery does",
+    ("AWS::Events::Rule", "ScheduleExpression"): "moto keeps it, but has no clock; local.event_delivery has",
 }
 
 _CREATION_FAULTS = (BotoCoreError, ClientError, OSError)
@@ -116,11 +118,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An EventBridge rule. `pattern` is an event pattern as a document."""
+    """An EventBridge rule, by its logical id. `pattern` is an event pattern as a document, None for a rule that has
+    only a schedule; `arn` is what its scheduled events name.
+    """
 
     name: str
-    pattern: Mapping[str, Any]
+    pattern: Mapping[str, Any] | None
     targets: tuple[Target, ...]
+    schedule: Schedule | None = None
+    arn: str = ""
 
 
 @dataclass(slots=True)
@@ -377,8 +383,6 @@ class _Deployer:
             if location is not None:
                 substitutions = properties.get("DefinitionSubstitutions") or {}
                 properties["DefinitionString"] = self._definition(location, substitutions, logical_id)
-        if kind == "AWS::Events::Rule" and "ScheduleExpression" in properties:
-            raise self._fault(f"{logical_id}: the offline stack runs no schedules", "Resources", logical_id)
         carried = {"Type": kind, "Properties": properties}
         if "DependsOn" in resource:
             carried["DependsOn"] = resource["DependsOn"]
@@ -496,9 +500,14 @@ class _Deployer:
                 )
             except UnsupportedApi as error:
                 raise self._fault(f"{logical_id}: {error}", "Resources", logical_id) from error
-        self._deployment.rules = tuple(
-            self._rule(logical_id, self._resolver.resolve(properties))
+        rules = [
+            (logical_id, self._resolver.resolve(properties))
             for logical_id, properties in self._of_type("AWS::Events::Rule")
+        ]
+        self._deployment.rules = tuple(
+            self._rule(logical_id, properties)
+            for logical_id, properties in rules
+            if properties.get("State", "ENABLED") != "DISABLED"
         )
         for _, properties in self._of_type("AWS::Lambda::EventInvokeConfig"):
             resolved = self._resolver.resolve(properties)
@@ -526,7 +535,15 @@ class _Deployer:
                 (target.get("DeadLetterConfig") or {}).get("Arn"),
             )
             targets.append(Target(str(target["Arn"]), delivery))
-        return Rule(logical_id, properties.get("EventPattern") or {}, tuple(targets))
+        schedule: Schedule | None = None
+        if "ScheduleExpression" in properties:
+            place = ("Resources", logical_id, "Properties", "ScheduleExpression")
+            try:
+                schedule = parse_schedule(str(properties["ScheduleExpression"]))
+            except ScheduleError as error:
+                raise self._fault(f"{logical_id}: {error}", *place) from error
+        arn = f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{self._attributes[logical_id]}"
+        return Rule(logical_id, properties.get("EventPattern"), tuple(targets), schedule, arn)
 
     def _create_custom_resources(self) -> None:
         declared = [(name, resource) for name, resource in self._resources.items() if _is_custom(resource["Type"])]

@@ -32,7 +32,9 @@ def tool_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(tmp_path_factory: pytest.TempPathFactory, tool_calls: Path) -> Iterator[LocalStack]:
     """The offline stack with the project's template, one more agent and tool (`project.py`), and a scripted model."""
     template = copy_project(tmp_path_factory.mktemp("project"), tool_calls)
-    options = LocalStackOptions(port=0, aws_port=0, model=ScriptedModel([]), template=template, quiet=True)
+    options = LocalStackOptions(
+        port=0, aws_port=0, model=ScriptedModel([]), template=template, quiet=True, schedules=False
+    )
     with LocalStack(options) as running:
         yield running
 

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from turnwright import agent_versions
+from turnwright import agent_versions, clients
 from turnwright.commit import commit
 from turnwright.documents import documents
 from turnwright.log import turn_logger
+from turnwright.memory.digests import start_digest
+from turnwright.settings import settings
 from turnwright.table import table
 from turnwright.turns import Turn, Turns
 
@@ -18,6 +20,8 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         Turns(store).resume(turn)
     agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
     header = commit(store, documents(), turn, agent)
+    if agent.memory.remembers:
+        start_digest(store, clients.stepfunctions(), settings().consolidation_state_machine_arn, agent, header)
     turn_logger(turn, step=event["step"]).info("turn committed", usage=header.usage, **store.consumed.fields())
     return {
         "turnId": turn.turnId,

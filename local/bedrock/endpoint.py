@@ -1,8 +1,10 @@
-"""The Bedrock Runtime endpoint of the offline stack: `Converse` and `ConverseStream` over HTTP on 127.0.0.1.
+"""The Bedrock Runtime endpoint of the offline stack: `Converse`, `ConverseStream` and, for embeddings, `InvokeModel`
+over HTTP on 127.0.0.1.
 
 It answers as the service does: percent-encoded model ids, `x-amzn-errortype`, event streams with exception frames.
 The signature of a request is not looked at. A failure of the backend is always an error to the caller: nothing falls
-back to another model.
+back to another model. Embeddings are those of the model behind it, where it is one that has a say in them (`bedrock`,
+`openai`); the others, which are no models, come with `hashed_embeddings`.
 """
 
 import json
@@ -21,11 +23,20 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from local.bedrock.converse_answer import converse_answer
-from local.bedrock.model_backend import ConverseRequest, ModelBackend, ModelError, StreamEvent
+from local.bedrock.hashed_embeddings import HashedEmbeddings
+from local.bedrock.model_backend import (
+    ConverseRequest,
+    EmbeddingBackend,
+    EmbeddingRequest,
+    JsonObject,
+    ModelBackend,
+    ModelError,
+    StreamEvent,
+)
 from local.bedrock.request_rules import check_request
 from turnwright import event_stream
 
-_ROUTE = re.compile(r"/model/([^/]+)/(converse|converse-stream)/?")
+_ROUTE = re.compile(r"/model/([^/]+)/(converse|converse-stream|invoke)/?")
 _IN_STREAM = {
     "InternalServerException",
     "ModelStreamErrorException",
@@ -112,6 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
         started = time.monotonic()
         try:
             request = self._request(payload)
+            if isinstance(request, EmbeddingRequest):
+                self._answer(200, self._invoke(request))
+                return
             events = self._events(request, started)
             with closing(events):
                 if request.is_stream:
@@ -141,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             return b""
         return self.rfile.read(int(length))
 
-    def _request(self, payload: bytes) -> ConverseRequest:
+    def _request(self, payload: bytes) -> ConverseRequest | EmbeddingRequest:
         route = _ROUTE.fullmatch(urlsplit(self.path).path)
         if not route:
             raise self._unknown_operation()
@@ -150,12 +164,27 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             raise ModelError(400, "ValidationException", f"The request body is not JSON: {error}") from error
         model_id = unquote(route.group(1))
+        if route.group(2) == "invoke":
+            if not isinstance(body, dict):
+                raise ModelError(400, "ValidationException", "The request body must be a JSON object.")
+            return EmbeddingRequest(model_id, body)
         check_request(model_id, body)
         return ConverseRequest(model_id, body, route.group(2) == "converse-stream")
 
     def _unknown_operation(self) -> ModelError:
-        message = f"{self.command} {self.path}: the offline endpoint has Converse and ConverseStream only"
+        message = f"{self.command} {self.path}: the offline endpoint has Converse, ConverseStream and InvokeModel only"
         return ModelError(404, "UnknownOperationException", message)
+
+    def _invoke(self, request: EmbeddingRequest) -> JsonObject:
+        backend = self._owner.endpoint.backend
+        embeddings = backend if isinstance(backend, EmbeddingBackend) else HashedEmbeddings()
+        try:
+            return embeddings.invoke_model(request)
+        except ModelError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise ModelError(500, "InternalServerException", f"{type(error).__name__}: {error}") from error
 
     def _events(self, request: ConverseRequest, started: float) -> Generator[StreamEvent, None, None]:
         """The backend's events with the latency in the last; a mistake of the backend is an internal error."""

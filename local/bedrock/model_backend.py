@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 JsonObject = Mapping[str, Any]
 
@@ -66,6 +66,14 @@ class ConverseRequest:
         return name
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """An InvokeModel request. `body` is the parsed JSON, whose shape is the model's own."""
+
+    model_id: str
+    body: JsonObject
+
+
 class ModelBackend(Protocol):
     @property
     def name(self) -> str: ...
@@ -75,6 +83,15 @@ class ModelBackend(Protocol):
 
         Called from many threads at once. Raises ModelError.
         """
+        ...
+
+
+@runtime_checkable
+class EmbeddingBackend(Protocol):
+    """A model backend that has embeddings of its own, good or bad: without this the endpoint has hashed ones."""
+
+    def invoke_model(self, request: EmbeddingRequest) -> JsonObject:
+        """The JSON of InvokeModel's response. Called from many threads at once. Raises ModelError."""
         ...
 
 

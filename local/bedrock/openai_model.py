@@ -1,4 +1,5 @@
-"""A bridge to a server that speaks OpenAI's chat completions, streamed: Ollama, llama.cpp, vLLM and the like.
+"""A bridge to a server that speaks OpenAI's chat completions, streamed, and embeddings: Ollama, llama.cpp, vLLM and
+the like.
 
 The model id of the request is not used: the option names the model. Text arrives as the server sends it; tool calls
 are passed on when the server has finished them, since their pieces may be interleaved. Reasoning text is left out,
@@ -9,6 +10,7 @@ cache points are passed over. Where the server counts no tokens they are estimat
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 
 from local.bedrock.model_backend import (
     ConverseRequest,
+    EmbeddingRequest,
     JsonObject,
     ModelError,
     StreamEvent,
@@ -53,22 +56,64 @@ _LONGEST_ERROR_TEXT = 500
 
 
 class OpenAiModel:
-    """`url` is the server's base URL (`http://127.0.0.1:11434/v1`), `timeout_seconds` its longest silence."""
+    """`url` is the server's base URL (`http://127.0.0.1:11434/v1`), `timeout_seconds` its longest silence.
+
+    `embedding_model` is the server's model for embeddings; without one there are none.
+    """
 
     name = "openai"
 
-    def __init__(self, url: str, model: str, api_key: str | None = None, timeout_seconds: float = 300) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key: str | None = None,
+        timeout_seconds: float = 300,
+        embedding_model: str | None = None,
+    ) -> None:
         self._url = url.rstrip("/")
         self._model = model
+        self._embedding_model = embedding_model
         self._api_key = api_key
         self._timeout_seconds = timeout_seconds
 
     def converse(self, request: ConverseRequest) -> Iterator[StreamEvent]:
         body = chat_request(request, self._model)
-        connection = self._connection()
-        try:
-            response = self._post(connection, body)
+        with self._connection() as connection:
+            response = self._post(connection, "/chat/completions", body, "text/event-stream")
             yield from _events(request, _data_lines(response))
+
+    def invoke_model(self, request: EmbeddingRequest) -> JsonObject:
+        """Titan's and Cohere's requests as the server's embeddings, with as many numbers as its model has."""
+        if self._embedding_model is None:
+            message = (
+                "openai: without an embedding model has no embeddings: "
+                f"name one of the server's, MODEL=openai:{self._url}#{self._model}#EMBEDDING_MODEL"
+            )
+            raise ModelError(400, "ValidationException", message)
+        is_titan = "inputText" in request.body
+        texts = [request.body["inputText"]] if is_titan else request.body.get("texts")
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ModelError(400, "ValidationException", "the request has neither inputText nor texts")
+        body = {"model": self._embedding_model, "input": texts, "encoding_format": "float"}
+        with self._connection() as connection:
+            answer = _parsed(self._post(connection, "/embeddings", body, "application/json").read())
+        try:
+            vectors = [entry["embedding"] for entry in sorted(answer["data"], key=lambda entry: entry["index"])]
+        except (KeyError, TypeError) as error:
+            raise _broken(f"the model server sent no embeddings: {answer!r:.200}") from error
+        if is_titan:
+            count = (answer.get("usage") or {}).get("prompt_tokens") or estimated_tokens(texts)
+            return {"embedding": vectors[0], "embeddingsByType": {"float": vectors[0]}, "inputTextTokenCount": count}
+        return {"response_type": "embeddings_by_type", "embeddings": {"float": vectors}, "texts": texts}
+
+    @contextmanager
+    def _connection(self) -> Iterator[HTTPConnection]:
+        parts = urlsplit(self._url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.netloc, timeout=self._timeout_seconds)
+        try:
+            yield connection
         except TimeoutError as error:
             message = f"{self._url} sent nothing for {self._timeout_seconds} s"
             raise ModelError(408, "ModelTimeoutException", message) from error
@@ -77,16 +122,11 @@ class OpenAiModel:
         finally:
             connection.close()
 
-    def _connection(self) -> HTTPConnection:
-        parts = urlsplit(self._url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        return kind(parts.netloc, timeout=self._timeout_seconds)
-
-    def _post(self, connection: HTTPConnection, body: JsonObject) -> HTTPResponse:
-        headers = {"content-type": "application/json", "accept": "text/event-stream"}
+    def _post(self, connection: HTTPConnection, operation: str, body: JsonObject, media_type: str) -> HTTPResponse:
+        headers = {"content-type": "application/json", "accept": media_type}
         if self._api_key:
             headers["authorization"] = f"Bearer {self._api_key}"
-        path = urlsplit(self._url).path + "/chat/completions"
+        path = urlsplit(self._url).path + operation
         connection.request("POST", path, json.dumps(body).encode(), headers)
         response = connection.getresponse()
         if response.status != 200:
@@ -94,9 +134,9 @@ class OpenAiModel:
             status, error_type = _ERROR_TYPES.get(response.status, (500, "InternalServerException"))
             message = f"{self._url} answered {response.status}: {_error_text(text)}"
             raise ModelError(status, error_type, message)
-        if response.headers.get_content_type() != "text/event-stream":
-            content_type = response.headers.get_content_type()
-            message = f"{self._url} answered {content_type} where text/event-stream was asked for"
+        content_type = response.headers.get_content_type()
+        if content_type != media_type:
+            message = f"{self._url} answered {content_type} where {media_type} was asked for"
             raise ModelError(424, "ModelErrorException", message)
         return response
 

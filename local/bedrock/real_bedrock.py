@@ -1,12 +1,14 @@
-"""The real Bedrock, called with the user's own AWS profile and region, for the offline stack's Converse requests.
+"""The real Bedrock, called with the user's own AWS profile and region, for what the offline stack asks of models.
 
 Calls cost money. The credentials are looked up when the backend is made, before the stack gives its handlers dummies,
 and the endpoint variables (AWS_ENDPOINT_URL...) that lead to the stack are ignored.
 """
 
 import base64
+import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -22,7 +24,7 @@ from botocore.exceptions import (
 )
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from local.bedrock.model_backend import ConverseRequest, ModelError, StreamEvent
+from local.bedrock.model_backend import ConverseRequest, EmbeddingRequest, JsonObject, ModelError, StreamEvent
 
 _IN_STREAM_STATUS = {
     "InternalServerException": 500,
@@ -38,7 +40,7 @@ class RealBedrockError(Exception):
 
 
 class RealBedrock:
-    """Passes ConverseStream through a boto3 `bedrock-runtime` client, unretried: the state machine retries."""
+    """Passes ConverseStream and InvokeModel through a boto3 `bedrock-runtime` client. The state machine retries."""
 
     name = "bedrock"
 
@@ -69,19 +71,31 @@ class RealBedrock:
 
     def converse(self, request: ConverseRequest) -> Iterator[StreamEvent]:
         arguments = {**_with_bytes(request.body, self._input_shape), "modelId": request.model_id}
-        try:
+        with _as_model_errors():
             response = self._client.converse_stream(**arguments)
             for event in response["stream"]:
                 for name, body in event.items():
                     yield StreamEvent(name, _without_bytes(body))
-        except ClientError as error:
-            raise _model_error(error) from error
-        except (NoCredentialsError, TokenRetrievalError) as error:
-            raise ModelError(403, "AccessDeniedException", str(error)) from error
-        except ReadTimeoutError as error:
-            raise ModelError(408, "ModelTimeoutException", str(error)) from error
-        except (HTTPClientError, BotoCoreError) as error:
-            raise ModelError(503, "ServiceUnavailableException", str(error)) from error
+
+    def invoke_model(self, request: EmbeddingRequest) -> JsonObject:
+        with _as_model_errors():
+            response = self._client.invoke_model(modelId=request.model_id, body=json.dumps(request.body).encode())
+            answer: JsonObject = json.loads(response["body"].read())
+            return answer
+
+
+@contextmanager
+def _as_model_errors() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise _model_error(error) from error
+    except (NoCredentialsError, TokenRetrievalError) as error:
+        raise ModelError(403, "AccessDeniedException", str(error)) from error
+    except ReadTimeoutError as error:
+        raise ModelError(408, "ModelTimeoutException", str(error)) from error
+    except (HTTPClientError, BotoCoreError) as error:
+        raise ModelError(503, "ServiceUnavailableException", str(error)) from error
 
 
 def _model_error(error: ClientError) -> ModelError:

@@ -2,7 +2,8 @@
 
 rule                     deterministic rules, not an LLM (the default)
 script:FILE              the answers of a script, see `scripted_model`
-openai:URL#MODEL         an OpenAI-compatible server: openai:http://127.0.0.1:11434/v1#qwen3:8b
+openai:URL#MODEL         an OpenAI-compatible server: openai:http://127.0.0.1:11434/v1#qwen3:8b; for embeddings too
+                         with #EMBEDDING_MODEL behind it: ...#qwen3:8b#nomic-embed-text
 bedrock[:PROFILE]        the real Bedrock, with your AWS credentials; it costs money
 """
 
@@ -55,13 +56,14 @@ def _scripted_model(option: str, file: str) -> ScriptedModel:
 
 
 def _openai_model(option: str, rest: str) -> OpenAiModel:
-    url, _, model = rest.partition("#")
+    url, _, names = rest.partition("#")
+    model, _, embedding_model = names.partition("#")
     parts = urlsplit(url)
     if not _has_valid_port(parts) or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ModelOptionError(option, "give the server's URL: openai:http://127.0.0.1:11434/v1#MODEL")
     if not model:
         raise ModelOptionError(option, f"name the server's model: openai:{url}#MODEL")
-    return OpenAiModel(url, model, os.environ.get("OPENAI_API_KEY"))
+    return OpenAiModel(url, model, os.environ.get("OPENAI_API_KEY"), embedding_model=embedding_model or None)
 
 
 def _has_valid_port(parts: SplitResult) -> bool:

@@ -391,12 +391,29 @@ def test_a_body_of_the_wrong_shape_is_refused(endpoint: BedrockEndpoint, body: b
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/model/m/invoke"), ("POST", "/"), ("GET", f"/model/{MODEL_ID}/converse"), ("DELETE", "/nothing")],
+    [("POST", "/model/m/invoke-model"), ("POST", "/"), ("GET", f"/model/{MODEL_ID}/converse"), ("DELETE", "/nothing")],
 )
 def test_an_unknown_path_is_not_found(endpoint: BedrockEndpoint, method: str, path: str) -> None:
     status, error_type, answer = post(endpoint, path, b"{}", method)
     assert (status, error_type) == (404, "UnknownOperationException")
     assert path in answer["message"]
+
+
+def test_embeddings_are_invoked_as_boto3_does_it(client: Any) -> None:
+    answer = client.invoke_model(modelId="amazon.titan-embed-text-v2:0", body=json.dumps({"inputText": "tea"}))
+    assert answer["contentType"] == "application/json"
+    body = json.loads(answer["body"].read())
+    assert (len(body["embedding"]), body["inputTextTokenCount"]) == (1024, 2)
+
+
+def test_a_model_that_has_no_embeddings_cannot_be_invoked(client: Any, endpoint: BedrockEndpoint) -> None:
+    with pytest.raises(ClientError) as refused:
+        client.invoke_model(modelId=MODEL_ID, body=json.dumps({"inputText": "tea"}))
+    assert refused.value.response["Error"] == {
+        "Code": "ValidationException",
+        "Message": "The provided model identifier is invalid.",
+    }
+    assert post(endpoint, "/model/m/invoke", b"[]")[:2] == (400, "ValidationException")
 
 
 def test_a_connection_serves_many_requests_errors_included(endpoint: BedrockEndpoint) -> None:

@@ -97,7 +97,7 @@ def turn(**fields: Any) -> Turn:
             agentId="BANKASSIST",
             agentAliasId="live",
             agentVersion="3",
-            memoryStore="BANKASSIST",
+            memoryStore="BANKASSIST-turnwright",
             actor="user_1",
             sessionId="session-1",
             sessionVersion=4,

@@ -42,7 +42,7 @@ AGENT: Mapping[str, Any] = {
 A, B, C = "a" * 32, "b" * 32, "c" * 32
 """Turn ids."""
 
-SESSION = SessionId("BANK", "user-1", "s-1")
+SESSION = SessionId("BANK-turnwright", "user-1", "s-1")
 
 WRITES = ("put_item", "update_item", "delete_item", "transact_write_items")
 

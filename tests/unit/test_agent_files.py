@@ -690,3 +690,204 @@ def test_any_value_anywhere_is_either_a_problem_or_an_agent(directory: Path, pla
         (definition,) = read(directory, SUBSTITUTIONS)
         assert parse(json.loads(definition.text), "1").version == "1"
     assert all(problem.rule for problem in found)
+
+
+def memory(*namespaces: dict[str, Any], **fields: Any) -> Callable[[dict[str, Any]], None]:
+    return at("/memoryConfiguration", {"namespaces": list(namespaces), **fields})
+
+
+def test_a_memory_configuration_with_every_field_is_taken(directory: Path) -> None:
+    preferences = {
+        "name": "user_preferences",
+        "description": "What the user wants.",
+        "scope": "ACTOR",
+        "ttlDays": 365,
+        "maxRecords": 100,
+        "mergeRule": "REPLACE",
+        "extractionPrompt": "Extract preferences.",
+        "access": {"read": ["*"], "write": ["AGENT1"]},
+        "inject": {"topK": 10, "relevance": False},
+    }
+    write(
+        directory,
+        memory(
+            preferences,
+            {"name": "hidden", "inject": False},
+            enabledMemoryTypes=["SESSION_SUMMARY"],
+            storageDays=30,
+            sessionSummaryConfiguration={"maxRecentSessions": 5},
+            idleSessionTTLInSeconds=1800,
+            memoryStore="shared-0123456789",
+            modelId="us.amazon.nova-lite-v1:0",
+            embeddingModelId="amazon.titan-embed-text-v2:0",
+            inject={"maxCharacters": 4000},
+            history={"maxTurns": 20, "maxCharacters": 60000},
+        ),
+    )
+
+    assert problems(directory) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "rule"),
+    [
+        ("/namespaces/0/name", "session_digest", "'session_digest' is the namespace in which the digests"),
+        ("/namespaces/0/name", "a-b", "use a letter, then letters, digits and '_'"),
+        ("/namespaces/0/inject", True, "true is neither false nor an object"),
+        ("/namespaces/0/inject/topk", 3, "did you mean topK?"),
+        ("/namespaces/0/mergeRule", "NEWEST", "'NEWEST' is not one of"),
+        ("/namespaces/0/access/write", ["a b"], "give an agentId, or * for all agents"),
+        ("/namespaces/0/path", "/x/", "is not a field that is supported here"),
+        ("/memoryStore", "shared", "use a letter, then letters, digits, '_' and '-', and at the end '-' and 10"),
+        ("/idleSessionTTLInSeconds", 5, "5 is less than the minimum of 60"),
+        ("/enabledMemoryTypes", ["SEMANTIC"], "'SEMANTIC' is not one of"),
+        ("/modelId", "", "give the id or ARN of a Bedrock model"),
+    ],
+)
+def test_a_broken_memory_configuration_is_told_with_its_place_and_rule(
+    directory: Path, place: str, value: object, rule: str
+) -> None:
+    write(directory, memory({"name": "facts", "inject": {}, "access": {}}), at(f"/memoryConfiguration{place}", value))
+
+    (problem,) = problems(directory)
+
+    assert problem.startswith(f"agents/weather.json: /memoryConfiguration{place}")
+    assert rule in problem
+
+
+def test_two_namespaces_of_one_name_are_refused(directory: Path) -> None:
+    write(directory, memory({"name": "facts"}, {"name": "facts", "scope": "SESSION"}))
+
+    (problem,) = problems(directory)
+
+    assert problem == (
+        "agents/weather.json: /memoryConfiguration/namespaces/1/name: 'facts' is used at "
+        "/memoryConfiguration/namespaces/0/name too; it must be unique in the agent"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "different"),
+    [
+        ({"mergeRule": "APPEND"}, "mergeRule"),
+        ({"ttlDays": 3, "access": {"write": ["*"]}}, "ttlDays, access.write"),
+        ({"scope": "SESSION"}, "scope"),
+        ({"extractionPrompt": "Other."}, "extractionPrompt"),
+        ({"maxRecords": 1}, "maxRecords"),
+        ({"access": {"read": ["AGENT1"]}}, "access.read"),
+    ],
+)
+def test_agents_that_share_a_store_have_to_declare_a_namespace_alike(
+    directory: Path, fields: dict[str, Any], different: str
+) -> None:
+    store = "shared-0123456789"
+    write(directory, memory({"name": "facts"}, memoryStore=store))
+    write(directory, at("/agentId", "AGENT2"), memory({"name": "facts", **fields}, memoryStore=store), name="x.json")
+
+    (problem,) = problems(directory)
+
+    assert problem == (
+        "agents/x.json: /memoryConfiguration/namespaces/0: 'facts' differs from that of agents/weather.json in "
+        f"{different}; both are in the store {store}"
+    )
+
+
+def test_agents_that_share_a_store_may_show_its_namespaces_differently(directory: Path) -> None:
+    write(directory, memory({"name": "facts", "access": {"write": ["AGENT1"]}}))
+    write(
+        directory,
+        at("/agentId", "AGENT2"),
+        memory({"name": "facts", "access": {"write": ["AGENT1"]}, "inject": False}, memoryStore="AGENT1-turnwright"),
+        name="other.json",
+    )
+
+    assert problems(directory) == []
+
+
+def test_agents_with_stores_of_their_own_need_not_agree(directory: Path) -> None:
+    write(directory, memory({"name": "facts"}))
+    write(directory, at("/agentId", "AGENT2"), memory({"name": "facts", "scope": "SESSION"}), name="other.json")
+
+    assert problems(directory) == []
+
+
+MEMORY_GROUP = {"actionGroupName": "Memory", "parentActionGroupSignature": "TURNWRIGHT.Memory"}
+
+
+def test_an_agent_file_switches_the_memory_tools_on(directory: Path) -> None:
+    write(directory, at("/actionGroups/-", MEMORY_GROUP), memory({"name": "facts"}))
+
+    assert problems(directory) == []
+    (definition,) = read(directory, SUBSTITUTIONS)
+    agent = parse(json.loads(definition.text), "1")
+    assert [tool.name for tool in agent.tools] == ["forecast", "search_memory", "remember", "forget"]
+
+
+@pytest.mark.parametrize(
+    ("group", "place", "rule"),
+    [
+        ({"functionSchema": {"functions": [{"name": "f"}]}}, "", "has a parentActionGroupSignature, which brings its"),
+        ({"actionGroupExecutor": {"lambda": ARN}}, "", "has a parentActionGroupSignature, which brings its"),
+        (
+            {"parentActionGroupSignature": "AMAZON.UserInput"},
+            "/parentActionGroupSignature",
+            "'AMAZON.UserInput' is not one of ['TURNWRIGHT.Memory']",
+        ),
+    ],
+)
+def test_a_memory_group_has_nothing_of_its_own(directory: Path, group: dict[str, Any], place: str, rule: str) -> None:
+    write(directory, at("/actionGroups/-", {**MEMORY_GROUP, **group}), memory({"name": "facts"}))
+
+    (problem,) = problems(directory)
+
+    assert problem.startswith(f"agents/weather.json: /actionGroups/1{place}: ")
+    assert rule in problem
+
+
+def test_a_group_without_an_executor_or_a_signature_is_refused(directory: Path) -> None:
+    write(
+        directory, at("/actionGroups/-", {"actionGroupName": "Other", "functionSchema": {"functions": [{"name": "f"}]}})
+    )
+
+    assert problems(directory) == ["agents/weather.json: /actionGroups/1: 'actionGroupExecutor' is a required property"]
+
+
+def test_the_memory_tools_need_a_namespace_that_the_agent_may_use(directory: Path) -> None:
+    others = {"name": "facts", "access": {"read": ["OTHER"], "write": ["OTHER"]}}
+    for namespaces in ([], [others]):
+        write(directory, at("/actionGroups/-", MEMORY_GROUP), memory(*namespaces))
+
+        (problem,) = problems(directory)
+        assert problem == (
+            "agents/weather.json: /actionGroups/1/parentActionGroupSignature: needs a namespace in memoryConfiguration "
+            "that this agent may read or write"
+        )
+
+
+def test_a_function_may_not_have_the_name_of_a_memory_tool(directory: Path) -> None:
+    remember = {
+        "actionGroupName": "Own",
+        "actionGroupExecutor": {"lambda": ARN},
+        "functionSchema": {"functions": [{"name": "remember"}]},
+    }
+    write(directory, at("/actionGroups/-", MEMORY_GROUP), at("/actionGroups/-", remember), memory({"name": "facts"}))
+
+    (problem,) = problems(directory)
+
+    assert "'remember' is used at /actionGroups/1/parentActionGroupSignature too" in problem
+
+
+def test_a_session_must_be_able_to_end_before_it_expires(directory: Path) -> None:
+    write(directory, memory({"name": "facts"}, storageDays=1, idleSessionTTLInSeconds=86_400))
+
+    (problem,) = problems(directory)
+
+    assert problem.startswith("agents/weather.json: /memoryConfiguration/idleSessionTTLInSeconds: 86400 is not less")
+
+
+def test_an_embedding_model_that_nobody_can_ask_is_refused(directory: Path) -> None:
+    write(directory, memory(embeddingModelId="us.amazon.nova-pro-v1:0"))
+
+    (problem,) = problems(directory)
+
+    assert "'us.amazon.nova-pro-v1:0' is not supported; Titan Text Embeddings V2" in problem

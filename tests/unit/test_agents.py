@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from turnwright.agents import (
-    DEFAULT_STORAGE_DAYS,
     Agent,
     Definition,
     HistoryWindow,
@@ -14,6 +13,8 @@ from turnwright.agents import (
     Tool,
     parse,
 )
+from turnwright.memory.agent_configuration import DEFAULT_IDLE_SECONDS, DEFAULT_STORAGE_DAYS
+from turnwright.memory.configuration import Injection, MemoryConfiguration, MergeRule, Namespace
 from turnwright.openapi import Body
 from turnwright.policy import Backoff, CircuitBreaker, Jitter, OnTimeout, ToolPolicy, tool_policy
 
@@ -47,8 +48,7 @@ def test_a_minimal_definition_has_the_documented_defaults() -> None:
         tools=(),
         limits=Limits(max_steps=10, max_parallel_tools=4, model_timeout_seconds=60),
         history=HistoryWindow(max_turns=20, max_characters=60_000),
-        storage_days=30,
-        memory_store="A1",
+        memory=MemoryConfiguration("A1-turnwright", models=("model-1",)),
     )
 
 
@@ -111,9 +111,91 @@ def test_every_field_of_a_full_definition_is_read() -> None:
         ),
         limits=Limits(max_steps=3, max_parallel_tools=8, model_timeout_seconds=20),
         history=HistoryWindow(max_turns=5, max_characters=2000),
-        storage_days=7,
-        memory_store="A1",
+        memory=MemoryConfiguration("A1-turnwright", storage_days=7, models=("model-1", "model-2")),
     )
+
+
+def test_a_namespace_has_the_documented_defaults() -> None:
+    agent = parse({**MINIMAL, "memoryConfiguration": {"storageDays": 9, "namespaces": [{"name": "user_facts"}]}}, "1")
+
+    (namespace,) = agent.memory.namespaces
+    assert namespace == Namespace(
+        name="user_facts",
+        template="/user_facts/{actorId}/",
+        description="user facts",
+        merge_rule=MergeRule.REPLACE,
+        extraction_prompt=namespace.extraction_prompt,
+        ttl_days=9,
+        max_records=200,
+        readers=frozenset({"*"}),
+        writers=frozenset({"A1"}),
+        inject=Injection(top_k=10, relevance=False),
+    )
+    assert '"user_facts": user facts' in namespace.extraction_prompt
+    assert (agent.memory.idle_seconds, agent.memory.consolidates) == (DEFAULT_IDLE_SECONDS, True)
+
+
+def test_every_field_of_a_full_memory_configuration_is_read() -> None:
+    memory = {
+        "enabledMemoryTypes": ["SESSION_SUMMARY"],
+        "storageDays": 30,
+        "sessionSummaryConfiguration": {"maxRecentSessions": 3},
+        "idleSessionTTLInSeconds": 600,
+        "memoryStore": "shared-0123456789",
+        "modelId": "small-model",
+        "embeddingModelId": "embedder",
+        "inject": {"maxCharacters": 900},
+        "namespaces": [
+            {
+                "name": "notes",
+                "description": "What a session is about.",
+                "scope": "SESSION",
+                "ttlDays": 3,
+                "maxRecords": 5,
+                "mergeRule": "MODEL",
+                "extractionPrompt": "Extract notes.",
+                "access": {"read": ["A1", "B2"], "write": ["*"]},
+                "inject": False,
+            },
+            {"name": "projects", "inject": {"topK": 5, "relevance": True}},
+        ],
+    }
+
+    agent = parse({**MINIMAL, "memoryConfiguration": memory}, "1")
+
+    notes, projects = agent.memory.namespaces
+    assert agent.memory == MemoryConfiguration(
+        store="shared-0123456789",
+        namespaces=(notes, projects),
+        summarizes=True,
+        recent_summaries=3,
+        storage_days=30,
+        idle_seconds=600,
+        models=("small-model",),
+        embedding_model="embedder",
+        prompt_characters=900,
+    )
+    assert agent.memory_store == "shared-0123456789"
+    assert notes == Namespace(
+        name="notes",
+        template="/notes/{actorId}/{sessionId}/",
+        description="What a session is about.",
+        merge_rule=MergeRule.MODEL,
+        extraction_prompt="Extract notes.",
+        ttl_days=3,
+        max_records=5,
+        readers=frozenset({"A1", "B2"}),
+        writers=frozenset({"*"}),
+        inject=None,
+    )
+    assert (notes.of_session, notes.writable_by("X"), notes.readable_by("X")) == (True, True, False)
+    assert projects.inject == Injection(top_k=5, relevance=True)
+
+
+def test_an_agent_that_keeps_nothing_never_ends_a_session_by_itself() -> None:
+    agent = parse({**MINIMAL, "memoryConfiguration": {"storageDays": 7, "namespaces": []}}, "1")
+
+    assert (agent.memory.remembers, agent.memory.consolidates, agent.memory.idle_seconds) == (False, False, None)
 
 
 def test_an_operation_of_an_api_schema_is_a_tool_with_its_groups_function_and_policy() -> None:
@@ -238,6 +320,21 @@ def test_the_schema_documents_the_defaults_that_the_code_has() -> None:
     assert tuple(documented_limits) == dataclasses.astuple(Limits())
     assert (window["maxTurns"]["default"], window["maxCharacters"]["default"]) == dataclasses.astuple(HistoryWindow())
     assert memory["storageDays"]["default"] == DEFAULT_STORAGE_DAYS
+    defaults = MemoryConfiguration("store")
+    assert memory["sessionSummaryConfiguration"]["properties"]["maxRecentSessions"]["default"] == (
+        defaults.recent_summaries
+    )
+    assert memory["inject"]["properties"]["maxCharacters"]["default"] == defaults.prompt_characters
+    namespace = schema["$defs"]["namespace"]["properties"]
+    (minimal,) = parse({**MINIMAL, "memoryConfiguration": {"namespaces": [{"name": "n"}]}}, "1").memory.namespaces
+    assert minimal.inject is not None
+    assert (
+        namespace["scope"]["default"] == "ACTOR",
+        namespace["mergeRule"]["default"],
+        namespace["maxRecords"]["default"],
+        namespace["inject"]["properties"]["topK"]["default"],
+        namespace["inject"]["properties"]["relevance"]["default"],
+    ) == (not minimal.of_session, minimal.merge_rule, minimal.max_records, *dataclasses.astuple(minimal.inject))
     assert (
         ToolPolicy(
             max_attempts=retry["maxAttempts"]["default"],

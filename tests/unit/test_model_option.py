@@ -25,6 +25,7 @@ def test_each_kind_has_its_backend(tmp_path: Path) -> None:
     assert isinstance(select_model("rule"), RuleModel)
     assert isinstance(select_model(f"script:{script}"), ScriptedModel)
     assert isinstance(select_model("openai:http://127.0.0.1:11434/v1#qwen3:8b"), OpenAiModel)
+    assert isinstance(select_model("openai:http://127.0.0.1:11434/v1#qwen3:8b#nomic-embed-text"), OpenAiModel)
 
 
 @pytest.mark.parametrize("option", ["", "gpt", "rule:x", "Rule"])

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from local.bedrock.converse_answer import converse_answer
-from local.bedrock.model_backend import ConverseRequest, ModelError, StreamEvent
+from local.bedrock.model_backend import ConverseRequest, EmbeddingRequest, JsonObject, ModelError, StreamEvent
 from local.bedrock.openai_model import OpenAiModel
 
 USER = {"role": "user", "content": [{"text": "What is the balance?"}]}
@@ -301,3 +301,55 @@ def test_an_answer_that_is_no_event_stream_fails(server: FakeServer) -> None:
     assert error(server).message == f"{server.url} answered application/json where text/event-stream was asked for"
     server.content_type, server.body = "text/event-stream", b"data: nonsense\n\n"
     assert error(server).error_type == "ModelStreamErrorException"
+
+
+TITAN = EmbeddingRequest("amazon.titan-embed-text-v2:0", {"inputText": "tea", "dimensions": 256})
+
+
+def embeddings(server: FakeServer, request: EmbeddingRequest, embedding_model: str | None = "nomic") -> JsonObject:
+    server.content_type = "application/json"
+    model = OpenAiModel(server.url, "qwen3:8b", timeout_seconds=10, embedding_model=embedding_model)
+    return model.invoke_model(request)
+
+
+def test_embeddings_are_those_of_the_servers_embedding_model(server: FakeServer) -> None:
+    data = [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1, 2]}]
+    server.body = json.dumps({"data": data, "usage": {"prompt_tokens": 7}}).encode()
+
+    titan = embeddings(server, TITAN)
+    assert (titan["embedding"], titan["inputTextTokenCount"]) == ([1, 2], 7)
+    assert server.path == "/v1/embeddings"
+    assert server.request_body == {"model": "nomic", "input": ["tea"], "encoding_format": "float"}
+    cohere = embeddings(server, EmbeddingRequest("cohere.embed-v4:0", {"texts": ["tea", "milk"]}))
+    assert cohere["embeddings"] == {"float": [[1, 2], [3, 4]]}
+
+
+def test_without_an_embedding_model_there_are_none_and_the_option_is_named(server: FakeServer) -> None:
+    with pytest.raises(ModelError) as refused:
+        embeddings(server, TITAN, None)
+    assert refused.value.error_type == "ValidationException"
+    assert refused.value.message.endswith(f"MODEL=openai:{server.url}#qwen3:8b#EMBEDDING_MODEL")
+    assert server.path == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error_type", "message"),
+    [
+        (404, '{"error": {"message": "no such model"}}', "ResourceNotFoundException", "answered 404: no such model"),
+        (200, '{"data": [{}]}', "ModelStreamErrorException", "sent no embeddings"),
+        (200, "no json", "ModelStreamErrorException", "not JSON"),
+    ],
+)
+def test_a_server_that_cannot_embed_is_an_error(
+    server: FakeServer, status: int, body: str, error_type: str, message: str
+) -> None:
+    server.fail(status, body)
+    with pytest.raises(ModelError) as failed:
+        embeddings(server, TITAN)
+    assert failed.value.error_type == error_type
+    assert message in failed.value.message
+
+
+def test_a_request_without_texts_is_refused(server: FakeServer) -> None:
+    with pytest.raises(ModelError, match="neither inputText nor texts"):
+        embeddings(server, EmbeddingRequest("cohere.embed-v4:0", {"images": []}))

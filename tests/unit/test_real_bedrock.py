@@ -10,7 +10,8 @@ import pytest
 from botocore.config import Config
 
 from local.bedrock.endpoint import BedrockEndpoint
-from local.bedrock.model_backend import ConverseRequest, ModelError, StreamEvent
+from local.bedrock.hashed_embeddings import vector
+from local.bedrock.model_backend import ConverseRequest, EmbeddingRequest, ModelError, StreamEvent
 from local.bedrock.real_bedrock import RealBedrock, RealBedrockError
 from local.bedrock.scripted_model import ScriptedModel
 
@@ -170,3 +171,15 @@ def test_the_users_profile_is_used_and_the_stacks_environment_is_not(monkeypatch
 def test_an_incomplete_configuration_is_refused(profile: str | None, message: str) -> None:
     with pytest.raises(RealBedrockError, match=message):
         RealBedrock.from_profile(profile)
+
+
+def test_embeddings_are_passed_through(bedrock: RealBedrock) -> None:
+    body = {"inputText": "tea", "dimensions": 256}
+    answer = bedrock.invoke_model(EmbeddingRequest("amazon.titan-embed-text-v2:0", body))
+    assert answer["embedding"] == vector("tea", 256)
+
+
+def test_a_model_that_the_service_does_not_know_keeps_its_error(bedrock: RealBedrock) -> None:
+    with pytest.raises(ModelError) as refused:
+        bedrock.invoke_model(EmbeddingRequest("nobody.knows-v1:0", {}))
+    assert (refused.value.status, refused.value.error_type) == (400, "ValidationException")

@@ -10,12 +10,14 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from turnwright import openapi
 from turnwright.agents import Definition
+from turnwright.memory import agent_configuration, embeddings
+from turnwright.memory.tool_schemas import NAMES, memory_tools
 from turnwright.openapi import Finding, Steps
 from turnwright.policy import tool_policy
 
@@ -90,6 +92,7 @@ def _read(
     documents: list[Any] = []
     problems: list[Problem] = []
     file_of_agent: dict[str, str] = {}
+    shared = _SharedNamespaces()
     for path in paths:
         # The name that the file has in the repository, wherever the deployment has put it.
         file = f"{_FOLDER}/{path.name}"
@@ -104,7 +107,46 @@ def _read(
         if other != file:
             rule = f"'{agent_id}' is the agentId of {other} too; every agent needs its own"
             problems.append(Problem(file, "/agentId", rule))
+            continue
+        problems += [Problem(file, _pointer(steps), rule) for steps, rule in shared.findings(file, document)]
     return documents, problems
+
+
+class _SharedNamespaces:
+    """The namespaces of the memory stores, each as the first file declares it.
+
+    What is shown of a namespace, `inject`, is an agent's own affair; all else has to be the same for all of a store.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+
+    def findings(self, file: str, document: Mapping[str, Any]) -> Iterator[Finding]:
+        """What keeps the namespaces of a file from those of the files before it."""
+        memory = document.get("memoryConfiguration", {})
+        store = agent_configuration.store_of(document)
+        storage_days = int(memory.get("storageDays", agent_configuration.DEFAULT_STORAGE_DAYS))
+        for position, fields in enumerate(memory.get("namespaces", ())):
+            # An agent's id stands for itself where `access.write` is left out, and so does not differ.
+            declared = asdict(agent_configuration.namespace(fields, "", storage_days))
+            other, first = self._first.setdefault((store, fields["name"]), (file, declared))
+            different = [name for name in declared if name != "inject" and declared[name] != first[name]]
+            if different:
+                field = ", ".join(_NAMESPACE_FIELDS[name] for name in different)
+                rule = f"'{fields['name']}' differs from that of {other} in {field}; both are in the store {store}"
+                yield ("memoryConfiguration", "namespaces", position), rule
+
+
+_NAMESPACE_FIELDS = {
+    "template": "scope",
+    "description": "description",
+    "merge_rule": "mergeRule",
+    "extraction_prompt": "extractionPrompt",
+    "ttl_days": "ttlDays",
+    "max_records": "maxRecords",
+    "readers": "access.read",
+    "writers": "access.write",
+}
 
 
 def _is_agent_file(path: Path) -> bool:
@@ -367,7 +409,9 @@ def _tool_names(document: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
     """The name of each tool, and where it stands."""
     for position, group in enumerate(document.get("actionGroups", [])):
         steps: Steps = ("actionGroups", position)
-        if "functionSchema" in group:
+        if "parentActionGroupSignature" in group:
+            yield from (((*steps, "parentActionGroupSignature"), name) for name in NAMES)
+        elif "functionSchema" in group:
             for index, function in enumerate(group["functionSchema"]["functions"]):
                 yield (*steps, "functionSchema", "functions", index, "name"), function["name"]
         else:
@@ -385,12 +429,33 @@ def _check_agent(document: Mapping[str, Any]) -> Iterator[Finding]:
         for position, group in enumerate(groups)
     )
     yield from _repeated(functions)
+    yield from _repeated(
+        (("memoryConfiguration", "namespaces", position, "name"), namespace["name"])
+        for position, namespace in enumerate(document.get("memoryConfiguration", {}).get("namespaces", []))
+    )
     if len(functions) > MOST_TOOLS:
         yield ("actionGroups",), f"has {len(functions)} functions, at most {MOST_TOOLS} are allowed"
     yield from _inconsistent_delays(document)
+    yield from _memory_findings(document)
     size = len(Definition.of(document).text.encode())
     if size > LARGEST_DEFINITION:
         yield (), f"has {size} bytes without white space, at most {LARGEST_DEFINITION} are allowed"
+
+
+def _memory_findings(document: Mapping[str, Any]) -> Iterator[Finding]:
+    configuration = agent_configuration.configuration(document)
+    agent_id = document["agentId"]
+    if configuration.idle_seconds is not None and configuration.idle_seconds >= configuration.storage_days * 86_400:
+        rule = f"{configuration.idle_seconds} is not less than the storageDays, {configuration.storage_days}, in which "
+        yield ("memoryConfiguration", "idleSessionTTLInSeconds"), f"{rule}a session would expire before it ends"
+    model = configuration.embedding_model
+    if model is not None and not embeddings.supports(model):
+        rule = f"'{model}' is not supported; Titan Text Embeddings V2 and Cohere Embed v3 and v4 are"
+        yield ("memoryConfiguration", "embeddingModelId"), rule
+    for position, group in enumerate(document.get("actionGroups", [])):
+        if "parentActionGroupSignature" in group and not any(memory_tools(configuration, agent_id)):
+            rule = "needs a namespace in memoryConfiguration that this agent may read or write"
+            yield ("actionGroups", position, "parentActionGroupSignature"), rule
 
 
 def _repeated(names: Iterable[tuple[Steps, str]]) -> Iterator[Finding]:

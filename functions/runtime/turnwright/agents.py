@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwright import openapi
+from turnwright.memory import agent_configuration
+from turnwright.memory.configuration import MemoryConfiguration
+from turnwright.memory.tool_schemas import MemoryTool, memory_tools
 from turnwright.openapi import Operation
 from turnwright.policy import ToolPolicy, tool_policy
-
-DEFAULT_STORAGE_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Parameter:
 class Tool:
     """A function or an API operation of an action group, as the model is offered it and as the gateway calls it.
 
+    A tool of the memory action group has no function: the gateway carries it out itself (`memory/tools.py`).
     `input_schema` is the JSON Schema of the arguments. `parameters` are those that the event has as parameters, in the
     order of the definition; an operation's request body is told by `operation`, which a function does not have.
     """
@@ -91,11 +93,12 @@ class Tool:
     parameters: tuple[Parameter, ...]
     policy: ToolPolicy
     operation: Operation | None = None
+    is_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One version of an agent. `models` are tried in order; sessions are kept for `storage_days`."""
+    """One version of an agent. `models` are tried in order."""
 
     agent_id: str
     version: str
@@ -106,8 +109,17 @@ class Agent:
     tools: tuple[Tool, ...]
     limits: Limits
     history: HistoryWindow
-    storage_days: int
-    memory_store: str
+    memory: MemoryConfiguration
+
+    @property
+    def memory_store(self) -> str:
+        """The store that the agent's sessions and records are in."""
+        return self.memory.store
+
+    @property
+    def storage_days(self) -> int:
+        """How long a session is kept after its last turn."""
+        return self.memory.storage_days
 
     def tool(self, name: str) -> Tool | None:
         """The tool that the model calls `name`, or None if the agent has none of that name."""
@@ -116,7 +128,6 @@ class Agent:
 
 def parse(definition: Mapping[str, Any], version: str) -> Agent:
     """The agent that a definition describes. Disabled action groups offer no tools."""
-    memory = definition.get("memoryConfiguration", {})
     return Agent(
         agent_id=definition["agentId"],
         version=version,
@@ -126,9 +137,8 @@ def parse(definition: Mapping[str, Any], version: str) -> Agent:
         inference=_inference(definition.get("inferenceConfiguration", {})),
         tools=tuple(_tools(definition)),
         limits=_limits(definition.get("limits", {})),
-        history=_history(memory.get("history", {})),
-        storage_days=int(memory.get("storageDays", DEFAULT_STORAGE_DAYS)),
-        memory_store=definition["agentId"],
+        history=_history(definition.get("memoryConfiguration", {}).get("history", {})),
+        memory=agent_configuration.configuration(definition),
     )
 
 
@@ -166,7 +176,10 @@ def _tools(definition: Mapping[str, Any]) -> Iterator[Tool]:
         if group.get("actionGroupState", "ENABLED") == "DISABLED":
             continue
         policy = tool_policy(agent_wide, group.get("actionGroupExecutionConfig", {}))
-        if "apiSchema" in group:
+        if "parentActionGroupSignature" in group:
+            memory = agent_configuration.configuration(definition)
+            yield from (_memory_tool(tool, group, policy) for tool in memory_tools(memory, definition["agentId"]))
+        elif "apiSchema" in group:
             operations, _ = openapi.read(group["apiSchema"]["payload"])
             yield from (_api_tool(operation, group, policy) for operation in operations)
         else:
@@ -186,6 +199,21 @@ def _api_tool(operation: Operation, group: Mapping[str, Any], policy: ToolPolicy
         ),
         policy=policy,
         operation=operation,
+    )
+
+
+def _memory_tool(tool: MemoryTool, group: Mapping[str, Any], policy: ToolPolicy) -> Tool:
+    properties: Mapping[str, Mapping[str, Any]] = tool.input_schema["properties"]
+    required = tool.input_schema["required"]
+    return Tool(
+        name=tool.name,
+        description=tool.description,
+        action_group=group["actionGroupName"],
+        function_arn="",
+        input_schema=tool.input_schema,
+        parameters=tuple(Parameter(name, field["type"], name in required) for name, field in properties.items()),
+        policy=policy,
+        is_memory=True,
     )
 
 

@@ -13,16 +13,21 @@ another one's partition or sort order, whatever characters a later interface all
 | | `EVENT#<eventId>` | one committed turn, or one CreateEvent |
 | | `SEGMENT#<eventId>` | an ended part of the session, up to that event, and whether it is consolidated |
 | | `TOKEN#<clientToken>` | the event that a CreateEvent with that token made |
+| | `BRANCH#<name>` | a branch of the session that CreateEvent began |
 | | `CONSOLIDATION#<id>#…` | the journal of a consolidation of the session |
 | `ACTOR#<store>#<actor>` | `RECORD#<namespace>#<recordId>` | a memory record |
 | | `SUMMARY#<ended at>#<session>` | the summary of an ended session |
 | `STORE#<store>` | `STORE` | a memory store made by CreateMemory |
 | | `ACTOR#<actor>` | an actor that has sessions or records |
 | | `NAMESPACE#<namespace>` | a namespace that has records, and whose they are |
+| | `ERASURE#<id>` | an erasure of an actor that is over; nothing of the actor |
+| | `TOKEN#<clientToken>` | the records that a BatchCreateMemoryRecords with that token made |
 | `BREAKER#<agentId>#<tool>` | `BREAKER` | failures in a row, the probe |
 | `AGENT#<agentId>` | `DRAFT`, `VERSION#<n>`, `ALIAS#<aliasId>` | agent definitions |
 | `AGENTS` | `AGENT#<agentId>` | the agents that are published |
 | `STORES` | `STORE#<store>` | the memory stores made by CreateMemory |
+| | `NAME#<name>` | the store that has this name |
+| | `TOKEN#<clientToken>` | the store that a CreateMemory with that token made |
 
 Two indexes, both eventually consistent and without attributes but the keys:
 
@@ -30,6 +35,7 @@ Two indexes, both eventually consistent and without attributes but the keys:
 | --- | --- | --- | --- |
 | `Owned` (`ownerPK`, `ownerSK`) | `ACTOR#<store>#<actor>` | `SESSION#<session>` | session items |
 | | `ACTOR#<store>#<actor>`, without an actor `SESSION#…` | `TURN#<started at>#<turnId>` | turn headers |
+| | `ACTOR#<store>#<actor>` | `NAMESPACE#<namespace>` | known namespaces |
 | | `RECORD#<store>#<recordId>` | `RECORD` | memory records |
 | `Due` (`duePK`, `dueSK`) | `DUE#<shard>` | `<ms>#<partition>` | sessions that will have been idle too long, |
 | | | | segments that are not consolidated |
@@ -37,7 +43,7 @@ Two indexes, both eventually consistent and without attributes but the keys:
 
 import hashlib
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 NO_ACTOR = "-"
 """The actor of a session without a memoryId: one character, which no memoryId can be (they have at least two)."""
@@ -57,6 +63,14 @@ OWNED_INDEX = "Owned"
 DUE_INDEX = "Due"
 END = "\x7f"
 """Sorts after every character that a key can have: behind a prefix, the end of a range."""
+NEXT = "!"
+"""Sorts before every character that a key can have: behind a whole key, the beginning of what comes after it."""
+
+LASTING_PREFIX = "lasting/"
+"""What the names of the objects begin with that the bucket keeps for longer than `LONGEST_STORAGE_DAYS`."""
+
+LONGEST_STORAGE_DAYS = 365
+"""How long what the bucket has under `sessions/` is kept at least."""
 
 DUE_SHARDS = 4
 """Partitions that the index of what is due is spread over, so that its writes do not meet in one."""
@@ -88,6 +102,11 @@ class SessionId(NamedTuple):
 
 def turn_partition(turn_id: str) -> str:
     return f"TURN#{_part(turn_id)}"
+
+
+def turn_of(partition: str) -> str:
+    """The turn whose partition this is."""
+    return unquote(partition.removeprefix(TURN_PREFIX))
 
 
 def turn_header(turn_id: str) -> Key:
@@ -123,6 +142,10 @@ def client_token(session_id: SessionId, token: str) -> Key:
     return Key(session_id.partition, f"TOKEN#{_part(token)}")
 
 
+def branch(session_id: SessionId, name: str) -> Key:
+    return Key(session_id.partition, f"BRANCH#{_part(name)}")
+
+
 def actor_partition(store: str, actor: str) -> str:
     return f"{ACTOR_PREFIX}{_part(store)}#{_part(actor)}"
 
@@ -153,6 +176,10 @@ def consolidation_summary(session_id: SessionId, consolidation_id: str) -> Key:
     return _consolidation(session_id, consolidation_id, "SUMMARY")
 
 
+def consolidation_progress(session_id: SessionId, consolidation_id: str) -> Key:
+    return _consolidation(session_id, consolidation_id, "PROGRESS")
+
+
 def _consolidation(session_id: SessionId, consolidation_id: str, entry: str) -> Key:
     return Key(session_id.partition, f"CONSOLIDATION#{_part(consolidation_id)}#{entry}")
 
@@ -172,8 +199,24 @@ def listed_store(store_id: str) -> Key:
     return Key(STORE_LISTING, f"STORE#{_part(store_id)}")
 
 
+def store_name(name: str) -> Key:
+    return Key(STORE_LISTING, f"NAME#{_part(name)}")
+
+
+def store_token(token: str) -> Key:
+    return Key(STORE_LISTING, f"TOKEN#{_part(token)}")
+
+
+def batch_token(store_id: str, token: str) -> Key:
+    return Key(store_partition(store_id), f"TOKEN#{_part(token)}")
+
+
 def actor(store_id: str, actor_id: str) -> Key:
     return Key(store_partition(store_id), f"{ACTOR_PREFIX}{_part(actor_id)}")
+
+
+def ended_erasure(store_id: str, erasure_id: str) -> Key:
+    return Key(store_partition(store_id), f"ERASURE#{_part(erasure_id)}")
 
 
 def namespace(store_id: str, path: str) -> Key:
@@ -196,6 +239,10 @@ def owned_turn(session_id: SessionId, started_at: int, turn_id: str) -> dict[str
     return {"ownerPK": session_id.owner, "ownerSK": f"{TURN_PREFIX}{started_at:016d}#{_part(turn_id)}"}
 
 
+def owned_namespace(store_id: str, actor_id: str, path: str) -> dict[str, str]:
+    return {"ownerPK": actor_partition(store_id, actor_id), "ownerSK": namespaces_prefix(path)}
+
+
 def owned_record(store_id: str, record_id: str) -> dict[str, str]:
     return {"ownerPK": f"{RECORD_PREFIX}{_part(store_id)}#{_part(record_id)}", "ownerSK": "RECORD"}
 
@@ -204,6 +251,11 @@ def due(session_id: SessionId, at: int) -> dict[str, str]:
     """The attributes with which a session or a segment is in the index `Due` from the moment `at` (milliseconds) on."""
     shard = int(hashlib.sha256(session_id.partition.encode()).hexdigest()[:8], 16) % DUE_SHARDS
     return {"duePK": due_partition(shard), "dueSK": f"{at:016d}#{session_id.partition}"}
+
+
+def due_later(due_sk: str, at: int) -> str:
+    """The sort key in the index `Due` of an item that has `due_sk` there, for another moment."""
+    return f"{at:016d}#{due_sk.partition('#')[2]}"
 
 
 def due_partition(shard: int) -> str:
@@ -240,12 +292,22 @@ def turn_object(turn_id: str, digest: str) -> str:
 
 def session_object(session_id: SessionId, digest: str) -> str:
     """The bucket object of a text that belongs to a session; it lives as long as the longest storageDays."""
-    folders = "/".join(_folder(part) for part in session_id)
-    return f"sessions/{folders}/{digest}.json"
+    return f"{session_objects(session_id)}{digest}.json"
+
+
+def session_objects(session_id: SessionId) -> str:
+    """What the names of all objects of a session begin with, but for `LASTING_PREFIX`."""
+    return f"sessions/{'/'.join(_folder(part) for part in session_id)}/"
+
+
+def event_object(session_id: SessionId, days: int, digest: str) -> str:
+    """The bucket object of a CreateEvent's payload; it lives as long as the longest eventExpiryDuration."""
+    name = session_object(session_id, digest)
+    return name if days <= LONGEST_STORAGE_DAYS else LASTING_PREFIX + name
 
 
 def actor_objects(store_id: str, actor_id: str) -> str:
-    """What the names of all objects of an actor's sessions begin with."""
+    """What the names of all objects of an actor's sessions begin with, but for `LASTING_PREFIX`."""
     return f"sessions/{_folder(store_id)}/{_folder(actor_id)}/"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from turnwright.memory.consolidation import Consolidation
 from turnwright.turns import Turn
 
 
@@ -23,6 +24,21 @@ def turn_logger(turn: Turn, **fields: Any) -> Logger:
         sessionId=turn.sessionId,
         agentId=turn.agentId,
         agentVersion=turn.agentVersion,
+        **fields,
+    )
+    return log
+
+
+def consolidation_logger(consolidation: Consolidation, **fields: Any) -> Logger:
+    """The logger with the consolidation's ids, instead of those of what was done before."""
+    log = logger()
+    log.structure_logs(
+        append=False,
+        consolidationId=consolidation.consolidationId,
+        kind=consolidation.kind,
+        sessionId=consolidation.sessionId,
+        agentId=consolidation.agentId,
+        agentVersion=consolidation.agentVersion,
         **fields,
     )
     return log

@@ -48,14 +48,15 @@ def converse(arguments: Mapping[str, Any], timeout_seconds: int) -> Reply:
     except TimeoutError as error:
         raise ModelUnavailable(f"{arguments['modelId']} took longer than {timeout_seconds} s") from error
     except ClientError as error:
-        raise _classify(error)(f"{arguments['modelId']}: {error}") from error
+        raise classify(error)(f"{arguments['modelId']}: {error}") from error
     except ParamValidationError as error:
         raise ModelRejected(f"{arguments['modelId']}: {error}") from error
     except (BotoCoreError, HTTPError, ParserError) as error:  # a stream that breaks raises urllib3's own error
         raise ModelUnavailable(f"{arguments['modelId']}: {error}") from error
 
 
-def _classify(error: ClientError) -> type[ModelError]:
+def classify(error: ClientError) -> type[ModelError]:
+    """What a failed Bedrock call means."""
     code = error.response["Error"]["Code"]
     if isinstance(error, EventStreamError):
         code = code[:1].upper() + code[1:]

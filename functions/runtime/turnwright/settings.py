@@ -28,6 +28,14 @@ class Settings:
         return self._required("STATE_MACHINE_ARN")
 
     @property
+    def erase_memory_state_machine_arn(self) -> str:
+        return self._required("ERASE_MEMORY_STATE_MACHINE_ARN")
+
+    @property
+    def consolidation_state_machine_arn(self) -> str:
+        return self._required("CONSOLIDATE_STATE_MACHINE_ARN")
+
+    @property
     def dead_letter_queue_url(self) -> str:
         return self._required("DEAD_LETTER_QUEUE_URL")
 
@@ -38,6 +46,21 @@ class Settings:
     @property
     def agent_files_directory(self) -> str:
         return self._required("AGENT_FILES_DIRECTORY")
+
+    @property
+    def memory_models(self) -> tuple[str, ...]:
+        """The models that extract for the stores that CreateMemory makes, in order."""
+        return tuple(filter(None, self._required("MEMORY_MODEL_IDS").split(",")))
+
+    @property
+    def memory_embedding_model(self) -> str | None:
+        """The embedding model of the stores that CreateMemory makes; without one search is lexical."""
+        return self.environment.get("MEMORY_EMBEDDING_MODEL_ID") or None
+
+    @property
+    def streams_responses(self) -> bool:
+        """Whether the function's own runtime loop streams its answers (`streaming_runtime.py`)."""
+        return "AWS_LAMBDA_EXEC_WRAPPER" in self.environment
 
     @property
     def trace_header(self) -> str | None:

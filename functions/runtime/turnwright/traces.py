@@ -139,8 +139,11 @@ def failure_trace(turn_id: str, reason: str) -> dict[str, Any]:
 def _invocation(tool: Tool, tool_use: Mapping[str, Any]) -> dict[str, Any]:
     arguments = tool_use["input"]
     called: dict[str, Any] = {"function": tool.name}
+    if not tool.is_memory:
+        called["executionType"] = "LAMBDA"
     if tool.operation:
-        called = {"apiPath": tool.operation.path, "verb": tool.operation.method.lower()}
+        called |= {"apiPath": tool.operation.path, "verb": tool.operation.method.lower()}
+        del called["function"]
         body = request_body(tool, arguments)
         if body:
             content_type, properties = body
@@ -150,7 +153,6 @@ def _invocation(tool: Tool, tool_use: Mapping[str, Any]) -> dict[str, Any]:
         "actionGroupInvocationInput": {
             "actionGroupName": tool.action_group,
             **called,
-            "executionType": "LAMBDA",
             "invocationId": tool_use["toolUseId"],
             "parameters": parameters(tool, arguments),
         },

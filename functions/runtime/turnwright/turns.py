@@ -15,7 +15,8 @@ from turnwright import keys
 from turnwright.clock import expiry, now_ms
 from turnwright.documents import Stowed, json_text
 from turnwright.errors import LeaseLost, SessionBusy, TurnAlreadyEnded
-from turnwright.keys import SessionId
+from turnwright.keys import NO_ACTOR, SessionId
+from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.sessions import FREE_SESSION, lease_expiry
 from turnwright.table import SCHEMA_VERSION, ConditionFailed, Item, Put, Table, TransactionRefused, Update
 
@@ -71,6 +72,11 @@ class Header:
         return self._document("request")
 
     @property
+    def injected(self) -> dict[str, Any] | None:
+        """What the turn's model calls are shown of memory, a stowed text; None for nothing."""
+        return self._document("injected") if "injected" in self.fields else None
+
+    @property
     def answer(self) -> dict[str, Any]:
         return self._document("answer")
 
@@ -115,6 +121,7 @@ class Beginning:
     session_attributes: Mapping[str, str]
     execution_arn: str
     caller: str
+    injected: Stowed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,7 @@ class Outcome:
     answer: Stowed
     usage: Mapping[str, int]
     session_attributes: Mapping[str, str]
-    storage_days: int
+    memory: MemoryConfiguration
 
 
 class Turns:
@@ -157,7 +164,10 @@ class Turns:
             "caller": beginning.caller,
             "startedAt": now,
             "expiresAt": expiry(now, JOURNAL_DAYS),
+            **keys.owned_turn(beginning.turn.session, now, beginning.turn.turnId),
         }
+        if beginning.injected:
+            item["injected"] = json_text(beginning.injected)
         key = keys.turn_header(beginning.turn.turnId)
         found = self._put_or_find(Put(key, item, only_if_absent=True))
         if found and found.status is Status.FAILED and redriven:
@@ -206,15 +216,17 @@ class Turns:
         if header.status is Status.FAILED:
             self._run_again(turn.turnId)
 
-    def commit(self, header: Header, outcome: Outcome) -> Header:
+    def commit(self, header: Header, outcome: Outcome, *, is_last: bool = True) -> Header:
         """Commits the turn in one transaction: its event, its session's new version without the lease, its header.
 
         A turn that is committed already is answered from its header. Raises LeaseLost if the session went on without
         this turn or the turn was declared failed, CommitConflict when it should be tried again.
+
+        CreateEvent may have added a later event while the turn ran (`is_last` False then), which stays the last one.
         """
         turn = header.turn
         now = now_ms()
-        expires = expiry(now, outcome.storage_days)
+        expires = expiry(now, outcome.memory.storage_days)
         event: Item = {
             "eventId": header.event_id,
             "turnId": turn.turnId,
@@ -229,13 +241,19 @@ class Turns:
             "status": Status.COMMITTED,
             "answer": json_text(outcome.answer),
             "usage": json_text(outcome.usage),
+            "characters": outcome.characters,
             "endedAt": now,
         }
+        remembered = _remembered(header, outcome, now)
+        last = ", lastEventId = :event" if is_last else ""
         session_update = Update(
             keys.session(turn.session),
-            "SET version = :next, #status = :open, lastEventId = :event, attributes = :attributes, "
-            "historyFloor = :floor, updatedAt = :now, expiresAt = :expires REMOVE leaseOwner, leaseExpiresAt",
-            condition="leaseOwner = :turn AND version = :version",
+            f"SET version = :next, #status = :open{last}, attributes = :attributes, "
+            "historyFloor = :floor, updatedAt = :now, expiresAt = :expires, agentId = :agent, "
+            f"agentVersion = :agentVersion{remembered.assignments} "
+            f"REMOVE leaseOwner, leaseExpiresAt{remembered.removed}",
+            condition="leaseOwner = :turn AND version = :version AND "
+            + ("(attribute_not_exists(lastEventId) OR lastEventId < :event)" if is_last else "lastEventId > :event"),
             names={"#status": "status"},
             values={
                 ":turn": turn.turnId,
@@ -247,43 +265,53 @@ class Turns:
                 ":floor": header.fields["historyFloor"],
                 ":now": now,
                 ":expires": expires,
+                ":agent": turn.agentId,
+                ":agentVersion": turn.agentVersion,
+                **remembered.values,
             },
         )
         header_update = Update(
             keys.turn_header(turn.turnId),
-            "SET #status = :status, answer = :answer, #usage = :usage, endedAt = :endedAt",
+            "SET #status = :status, answer = :answer, #usage = :usage, characters = :characters, endedAt = :endedAt",
             condition="#status = :running",
             names={"#status": "status", "#usage": "usage"},
             values={":running": Status.RUNNING, **{f":{name}": value for name, value in committed.items()}},
         )
+        event_put = Put(keys.session_event(turn.session, header.event_id), event, only_if_absent=True)
         try:
-            self._table.transact(
-                [
-                    Put(keys.session_event(turn.session, header.event_id), event, only_if_absent=True),
-                    session_update,
-                    header_update,
-                ]
-            )
+            self._table.transact([event_put, session_update, header_update])
         except TransactionRefused as refused:
             current = self.read(turn.turnId)
             if current and current.status is Status.COMMITTED:
                 return current
+            if is_last and self._has_later_event(turn, header.event_id):
+                return self.commit(header, outcome, is_last=False)
             raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
         return Header.decode({**header.fields, **committed})
 
-    def fail(self, turn_id: str, failure: Mapping[str, Any], *, unless_failed: bool = False) -> bool:
+    def fail(
+        self,
+        turn_id: str,
+        failure: Mapping[str, Any],
+        *,
+        unless_failed: bool = False,
+        session_id: SessionId | None = None,
+    ) -> bool:
         """Marks the turn FAILED, also one that never wrote a header. False if it is committed, which then stands.
 
-        `unless_failed` leaves the failure alone that a failed turn has already, and answers False then too.
+        `unless_failed` leaves the failure alone that a failed turn has already, and answers False then too. A turn
+        without a header is found among those of its actor only if its session is named.
         """
         now = now_ms()
+        owned = keys.owned_turn(session_id, now, turn_id) if session_id else {}
         replaceable = "= :status" if unless_failed else "<> :status"
         try:
             self._table.update(
                 Update(
                     keys.turn_header(turn_id),
                     "SET #status = :failed, failure = :failure, turnId = :turn, endedAt = :now, "
-                    "expiresAt = :expires, schemaVersion = :schema",
+                    "expiresAt = :expires, schemaVersion = :schema"
+                    + "".join(f", {name} = if_not_exists({name}, :{name})" for name in owned),
                     condition=f"attribute_not_exists(PK) OR #status {replaceable}",
                     names={"#status": "status"},
                     values={
@@ -294,12 +322,19 @@ class Turns:
                         ":now": now,
                         ":expires": expiry(now, JOURNAL_DAYS),
                         ":schema": SCHEMA_VERSION,
+                        **{f":{name}": value for name, value in owned.items()},
                     },
                 )
             )
         except ConditionFailed:
             return False
         return True
+
+    def _has_later_event(self, turn: Turn, event_id: str) -> bool:
+        """Whether the turn holds its session still, in which there is an event later than its own."""
+        item = self._table.get(keys.session(turn.session)) or {}
+        holds = item.get("leaseOwner") == turn.turnId and item.get("version") == turn.sessionVersion
+        return holds and item.get("lastEventId", "") > event_id
 
     def _put_or_find(self, write: Put) -> Header | None:
         """Writes a header; the one that is there instead, if its condition did not hold."""
@@ -324,3 +359,34 @@ class Turns:
             )
         except ConditionFailed:
             return  # a repeat of this state was faster, and may even have led to the commit
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What the update of a session says besides, so that memory sees the turn: parts of its expression."""
+
+    assignments: str
+    removed: str
+    values: Mapping[str, Any]
+
+
+def _remembered(header: Header, outcome: Outcome, now: int) -> _Remembered:
+    """The session is due when it will have been idle for too long, and one more turn of it is in no digest."""
+    memory, session = outcome.memory, header.turn.session
+    assignments, removed, values = "", "", dict[str, Any]()
+    if memory.consolidates and memory.idle_seconds is not None and session.actor != NO_ACTOR:
+        assignments += ", duePK = :duePK, dueSK = :dueSK"
+        due = keys.due(session, now + memory.idle_seconds * 1000)
+        values |= {f":{name}": value for name, value in due.items()}
+    else:
+        removed += ", duePK, dueSK"
+    if memory.remembers:
+        assignments += (
+            ", digestedTo = if_not_exists(digestedTo, :floor), "
+            "undigestedTurns = if_not_exists(undigestedTurns, :none) + :one, "
+            "undigestedCharacters = if_not_exists(undigestedCharacters, :none) + :characters"
+        )
+        values |= {":none": 0, ":one": 1, ":characters": outcome.characters}
+    else:
+        removed += ", digestedTo, undigestedTurns, undigestedCharacters"
+    return _Remembered(assignments, removed, values)

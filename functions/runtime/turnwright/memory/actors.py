@@ -48,9 +48,13 @@ class Actors:
 
     def require(self, store: str, actor: str) -> Actor:
         """The actor, which comes to be if it is new. Raises ActorErased while the actor's memory is being erased."""
-        found = self.read(store, actor) or self._create(store, actor)
+        return self.required(store, actor, self._table.get(keys.actor(store, actor)))
+
+    def required(self, store: str, actor: str, item: Item | None) -> Actor:
+        """The same of an item that was read already."""
+        found = Actor.decode(item) if item else self._create(store, actor)
         if found.erasing:
-            raise ActorErased(f"the memory of {actor} is being erased; try again when it is gone")
+            raise ActorErased("this memory is being erased; try again when it is gone")
         return found
 
     def _create(self, store: str, actor: str) -> Actor:

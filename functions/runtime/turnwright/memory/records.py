@@ -13,7 +13,7 @@ from uuid import uuid4
 from turnwright import keys
 from turnwright.clock import now_ms
 from turnwright.documents import json_text
-from turnwright.table import Delete, Item, Put, Table
+from turnwright.table import SCHEMA_VERSION, Delete, Item, Put, Table, Update
 
 Embedding = tuple[float, ...]
 
@@ -147,9 +147,30 @@ def removed(record: Record) -> Delete:
     return Delete(record.item_key, condition="version = :version", values={":version": record.version})
 
 
-def known(store: str, actor: str, namespace: str) -> Put:
-    """The write that makes a namespace's records findable by a path; doing it again changes nothing."""
-    return Put(keys.namespace(store, namespace), {"memoryStore": store, "actor": actor, "namespace": namespace})
+def known(store: str, actor: str, namespace: str, *, changes: int | None = None) -> Update:
+    """The write that makes a namespace's records findable by a path, and counts that records were added or changed.
+
+    `changes` is what `Records.changes` said before the namespace was read: the write then holds only if nobody has
+    added or changed one since, whatever its id.
+    """
+    values: dict[str, Any] = {} if not changes else {":changes": changes}
+    condition = "attribute_not_exists(changes)" if changes == 0 else "changes = :changes" if changes else None
+    return Update(
+        keys.namespace(store, namespace),
+        "SET memoryStore = :store, actor = :actor, #namespace = :namespace, schemaVersion = :schema, "
+        "ownerPK = :ownerPK, ownerSK = :ownerSK ADD changes :one",
+        condition=condition,
+        names={"#namespace": "namespace"},
+        values={
+            ":store": store,
+            ":actor": actor,
+            ":namespace": namespace,
+            ":schema": SCHEMA_VERSION,
+            ":one": 1,
+            **{f":{name}": value for name, value in keys.owned_namespace(store, actor, namespace).items()},
+            **values,
+        },
+    )
 
 
 class Records:
@@ -163,6 +184,11 @@ class Records:
         prefix = keys.records_prefix(namespace)
         items = self._table.query(keys.actor_partition(store, actor), prefix, prefix + keys.END, consistent=consistent)
         return self._alive(items)
+
+    def changes(self, store: str, namespace: str) -> int:
+        """How often records were added to the namespace or changed in it, to be read before they are; see `known`."""
+        item = self._table.get(keys.namespace(store, namespace))
+        return int(item["changes"]) if item else 0
 
     def of_actor(self, store: str, actor: str) -> list[Record]:
         """The records of all the actor's namespaces."""
