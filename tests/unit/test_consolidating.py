@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.stored_memory import ACTOR, EXECUTION, StoredMemory, stored_record
+from tests.unit.stored_memory import ACTOR, EXECUTION, MEMORY, StoredMemory, stored_record
 from turnwright import keys
 from turnwright.clock import expiry
 from turnwright.errors import ModelThrottled
@@ -345,6 +345,21 @@ def test_what_the_memory_tools_told_is_not_extracted_again(memory: StoredMemory)
     assert "Let me look." in told
     assert "GBP" not in told
     assert "search_memory" not in told
+
+
+def test_an_agents_own_tool_of_a_memory_tools_name_is_told(memory: StoredMemory) -> None:
+    from tests.unit.stored_turns import AGENT, step, text, tool_result, tool_use
+
+    (group,) = AGENT["actionGroups"]
+    own = {**group, "functionSchema": {"functions": [{"name": "search_memory", "description": "Of the bank."}]}}
+    memory.stored.publish(actionGroups=[own], memoryConfiguration=MEMORY)
+    memory.stored.run(
+        "0000000f" + "a" * 24,
+        step(1, tool_use(name="search_memory")),
+        step(2, text("It says so."), tool_result(words="the bank's own memory")),
+    )
+    memory.consolidate(memory.end())
+    assert "the bank's own memory" in memory.model.asked[0][1]
 
 
 # ---- Long sessions ----
