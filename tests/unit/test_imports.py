@@ -20,6 +20,7 @@ RULES = [
     "errors",
     "event_stream",
     "keys",
+    "memory.transcript",
     "policy",
     "requests",
     "surrogates",
@@ -55,13 +56,23 @@ def test_there_is_a_handler_module_for_each_function() -> None:
     assert HANDLERS == [
         "agent_memory",
         "erase_memory",
+        "extract_records",
         "invoke_agent",
         "invoke_model",
         "invoke_tool",
         "load_memory",
+        "load_session",
+        "memory_control",
+        "memory_events",
+        "memory_records",
+        "merge_records",
         "publish_agents",
+        "record_consolidation_failure",
         "record_failure",
+        "summarize_session",
+        "sweep_sessions",
         "write_memory",
+        "write_records",
     ]
 
 
