@@ -80,14 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     history.set_defaults(command=_history)
 
     dead_letters = commands.add_parser(
-        "dead-letters", help="show failed turns and tool calls that were given up, or send one again"
+        "dead-letters", help="show failed turns and consolidations and given up tool calls, or send one again"
     )
     dead_letters.add_argument("--queue", choices=["turns", "tools"], help="only this queue (default both)")
     dead_letters.add_argument(
         "--send-again",
         metavar="TURN_OR_KEY",
-        help="a tool call (its idempotency key) with the same event, or the request of a turn (its id) as a new turn; "
-        "a unique beginning is enough",
+        help="a tool call (its idempotency key) with the same event, the request of a turn (its id) as a new turn, "
+        "or a consolidation (its id); a unique beginning is enough",
     )
     dead_letters.add_argument("--json", action="store_true", help="show everything that the letters hold")
     _add_aws_url(dead_letters)
@@ -117,7 +117,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="rule",
-        help="rule (not an LLM), script:FILE, openai:URL#MODEL or bedrock[:PROFILE] (default %(default)s)",
+        help="rule (not an LLM), script:FILE, openai:URL#MODEL[#EMBEDDING_MODEL] or bedrock[:PROFILE] (default %(default)s)",
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 from local.definitions import Definition, used_substitutions
 from local.intrinsics import Resolver
 from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
+from turnwright.agentcore import control_operations, data_operations
 from turnwright.memory.asking import MODEL_SECONDS
 from turnwright.memory.erasure import LATE_WRITE_SECONDS
 
@@ -268,6 +269,11 @@ EMBEDDING = {
     *on("arn:aws:bedrock:*::foundation-model/*", "bedrock:InvokeModel"),
     *on("arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*", "bedrock:InvokeModel"),
 }
+STORED = {
+    *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", "dynamodb:DeleteItem"),
+    *on("Table/index/Owned", "dynamodb:Query"),
+}
+DELETE = "s3:DeleteObject"
 GRANTED = {
     "AgentMemoryFunction": {
         *on("Table", *READ, "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"),
@@ -302,6 +308,7 @@ GRANTED = {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
         *on("Bucket/sessions/*", GET),
+        *on("Bucket/lasting/*", GET),
         *MODELS,
     },
     "InvokeToolFunction": {
@@ -323,11 +330,12 @@ GRANTED = {
         *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
     },
     "LoadSessionFunction": on("Table", *READ),
-    "ExtractRecordsFunction": {*JOURNAL, *on("Bucket/sessions/*", GET), *MODELS},
+    "ExtractRecordsFunction": {*JOURNAL, *on("Bucket/sessions/*", GET), *on("Bucket/lasting/*", GET), *MODELS},
     "MergeRecordsFunction": {
         *JOURNAL,
         *on("Table", "dynamodb:BatchGetItem"),
         *on("Bucket/sessions/*", GET),
+        *on("Bucket/lasting/*", GET),
         *MODELS,
         *on("DeadLetterQueue", "sqs:SendMessage"),
     },
@@ -335,6 +343,7 @@ GRANTED = {
         *JOURNAL,
         *on("Table", "dynamodb:BatchGetItem"),
         *on("Bucket/sessions/*", GET),
+        *on("Bucket/lasting/*", GET),
         *MODELS,
         *on("DeadLetterQueue", "sqs:SendMessage"),
     },
@@ -355,6 +364,19 @@ GRANTED = {
     "PublishAgentsFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:DeleteItem"),
         *on("Bucket/schemas/*", GET),
+    },
+    "MemoryEventsFunction": {
+        *STORED,
+        *on("Table", CHECK),
+        *on("Bucket/sessions/*", GET, PUT, DELETE),
+        *on("Bucket/lasting/*", GET, PUT, DELETE),
+    },
+    "MemoryRecordsFunction": {*STORED, *on("Table", CHECK), *EMBEDDING},
+    "MemoryControlFunction": {
+        *STORED,
+        *on("Bucket", "s3:ListBucket"),
+        *on("Bucket/sessions/*", DELETE),
+        *on("Bucket/lasting/*", DELETE),
     },
     "BankingToolsFunction": set(),
 }
@@ -407,26 +429,44 @@ def get_att(name: str) -> dict[str, Any]:
 # ---- The API ----
 
 
-def operations_of(service: str) -> dict[str, Any]:
+def botocore_model(service: str) -> dict[str, Any]:
     (path,) = Path(botocore.__file__).parent.glob(f"data/{service}/*/service-2.json*")
     raw = path.read_bytes()
-    operations: dict[str, Any] = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)["operations"]
-    return operations
+    model: dict[str, Any] = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+    return model
 
 
-def test_every_route_is_one_that_botocore_calls() -> None:
-    services = ("bedrock-agent-runtime", "bedrock-agentcore", "bedrock-agentcore-control")
-    known = {name: operation["http"] for service in services for name, operation in operations_of(service).items()}
+ROUTED = {
+    "bedrock-agent-runtime": ["InvokeAgent", "GetAgentMemory", "DeleteAgentMemory"],
+    "bedrock-agentcore": [operation.name for operation in data_operations.OPERATIONS],
+    "bedrock-agentcore-control": [operation.name for operation in control_operations.OPERATIONS],
+}
+
+
+def test_the_routes_are_those_that_botocore_calls() -> None:
+    called = {
+        (name, http["method"], http["requestUri"].rstrip("/"))
+        for service, names in ROUTED.items()
+        for name, http in ((name, botocore_model(service)["operations"][name]["http"]) for name in names)
+    }
     routes = resources()["Api"]["Properties"]["Body"]["paths"]
-    served = {
-        operation["operationId"]: (method.upper(), route)
+    assert called == {
+        (operation["operationId"], method.upper(), route)
         for route, methods in routes.items()
         for method, operation in methods.items()
         if method != "parameters"
     }
-    assert served.keys() >= {"InvokeAgent", "GetAgentMemory", "DeleteAgentMemory"}
-    for name, (method, route) in served.items():
-        assert (method, route) == (known[name]["method"], known[name]["requestUri"].rstrip("/"))
+
+
+def test_every_route_has_the_same_authorizer_and_names_its_path_parameters() -> None:
+    for parameters in ({}, {"AuthorizationType": "NONE"}):
+        routes = resources(**parameters)["Api"]["Properties"]["Body"]["paths"]
+        for route, methods in routes.items():
+            for method in methods.keys() - {"parameters"}:
+                operation = methods[method]
+                assert operation["security"] == invoke_agent_operation(**parameters)["security"]
+                declared = operation.get("parameters", methods.get("parameters", []))
+                assert [entry["name"] for entry in declared] == re.findall(r"{(\w+)}", route)
 
 
 def test_a_streamed_answer_goes_through_the_runtime_loop_for_as_long_as_the_function_lives() -> None:
@@ -600,7 +640,7 @@ def test_every_placeholder_in_an_agent_file_is_substituted_by_the_template() -> 
 def test_api_schemas_are_kept_in_the_bucket_for_ever() -> None:
     rules = resources()["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     expiring = [rule["Prefix"] for rule in rules if "ExpirationInDays" in rule]
-    assert sorted(expiring) == ["sessions/", "turns/"]
+    assert sorted(expiring) == ["lasting/", "sessions/", "turns/"]
 
 
 def test_the_agents_layer_holds_json_files_and_nothing_else() -> None:
@@ -670,8 +710,8 @@ def test_the_bucket_forgets_each_prefix_that_keys_are_made_of() -> None:
     rules = resources()["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     keys = (ROOT / "functions/runtime/turnwright/keys.py").read_text()
     expiring = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
-    assert expiring == {"turns/": 35, "sessions/": 400}
-    assert set(re.findall(r'f"([a-z]+/)', keys)) == expiring.keys()
+    assert expiring == {"turns/": 35, "sessions/": 400, "lasting/": 3_700}
+    assert set(re.findall(r'"([a-z]+/)', keys)) == expiring.keys()
     assert {"DaysAfterInitiation": 1} in [rule.get("AbortIncompleteMultipartUpload") for rule in rules]
 
 

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 import erase_memory
 from tests.unit.stored_turns import SESSION, A, B, C, Interrupted, StoredTurns, die, step, text, tool_use
 from turnwright import keys
+from turnwright.agentcore.events import Events
+from turnwright.agentcore.refusals import Busy
 from turnwright.errors import ActorErased, LeaseLost, NotAllDeleted, SessionBusy, TurnAlreadyEnded
 from turnwright.failures import ExecutionFailure, record
 from turnwright.journal import Journal
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.memory.actors import Actors
 from turnwright.memory.belongings import Belongings
+from turnwright.memory.configuration import digest_path
 from turnwright.memory.erasure import LATE_WRITE_SECONDS, Erasure, Progress, erase_session
 from turnwright.memory.records import Provenance, Record, Records, added, known
 from turnwright.memory.session_summaries import SessionSummaries, SessionSummary
@@ -56,9 +59,11 @@ def executions() -> Executions:
     return Executions()
 
 
-def remember(stored: StoredTurns, words: str, record_id: str, actor: str = ACTOR) -> Record:
+def remember(
+    stored: StoredTurns, words: str, record_id: str, actor: str = ACTOR, namespace: str | None = None
+) -> Record:
     """A record, with what every writer of one also writes."""
-    namespace = f"/facts/{actor}/"
+    namespace = namespace or f"/facts/{actor}/"
     record = Record(STORE, actor, namespace, record_id, words, Provenance("TOOL", session_id="s-1"))
     unchanged = Actors(stored.table).require(STORE, actor).unchanged()
     stored.table.transact([added(record), known(STORE, actor, namespace), unchanged])
@@ -86,6 +91,8 @@ def live(stored: StoredTurns) -> None:
     stored.table.put(Put(keys.client_token(SESSION, "token"), {"eventId": "e"}))
     stored.table.put(Put(keys.extraction(SESSION, "c-1", "/facts/user-1/", 0), {"records": "[]"}))
     stored.documents.stow(LONG, lambda digest: keys.memory_object(STORE, ACTOR, digest), 10)
+    stored.documents.stow(LONG, lambda digest: keys.event_object(SESSION, 3_000, digest), 10)
+    remember(stored, "They spoke of accounts.", "mem-digest", namespace=digest_path(ACTOR, "s-1"))
     remember(stored, "Reports in USD.", "mem-1")
     remember(stored, "Takes moderate risks.", "mem-2")
     summarize(stored)
@@ -411,40 +418,46 @@ def test_a_consolidation_that_comes_late_writes_nothing(stored: StoredTurns, exe
     assert Records(stored.table).of_actor(STORE, ACTOR) == []
 
 
-def test_an_event_created_at_the_same_time_is_erased_or_refused(stored: StoredTurns, executions: Executions) -> None:
-    """As CreateEvent writes it: the event and its session, while the actor is unchanged."""
-    event = Put(keys.session_event(SESSION, "0000000000000001#aaaaaaaa"), {"payload": "[]"}, only_if_absent=True)
-    session = Update(
-        keys.session(SESSION),
-        "SET version = :zero, #status = :open, expiresAt = :at, schemaVersion = :one, ownerPK = :pk, ownerSK = :sk",
-        names={"#status": "status"},
-        values={
-            ":zero": 0,
-            ":open": "OPEN",
-            ":at": 9_999_999_999,
-            ":one": 1,
-            ":pk": SESSION.owner,
-            ":sk": keys.owned_session(SESSION)["ownerSK"],
-        },
-    )
-    writes: list[Write] = [event, session, Actors(stored.table).require(STORE, ACTOR).unchanged()]
-    stored.dynamodb.forget()
-    requests = count_requests(stored, lambda: erase(stored, executions, "e-0"))
-    created = 0
+def create_event(stored: StoredTurns) -> bool:
+    """CreateEvent; False if it was refused."""
+    message = {"conversational": {"role": "USER", "content": {"text": "Hi"}}}
+    fields = {"memoryId": STORE, "actorId": ACTOR, "sessionId": "s-1", "payload": [message], "clientToken": "token"}
+    events = Events(stored.table, stored.documents, pause=lambda _seconds: None)
+    try:
+        events.create({**fields, "eventTimestamp": stored.clock.ms / 1000})
+    except Busy:
+        return False
+    return True
+
+
+def test_an_event_created_at_any_moment_of_an_erasure_is_erased_or_refused(
+    stored: StoredTurns, executions: Executions
+) -> None:
+    create_event(stored)
+    requests = count_requests(stored, lambda: erase(stored, executions, "e"))
+    created = []
     for number in range(requests):
-        writes[2] = Actors(stored.table).require(STORE, ACTOR).unchanged()
+        create_event(stored)
         stored.dynamodb.forget()
-
-        def create() -> None:
-            nonlocal created
-            with suppress(TransactionRefused):
-                stored.table.transact(writes)
-                created += 1
-
-        stored.dynamodb.before[number] = create
-        erase(stored, executions, f"e-{number}-1")
+        stored.dynamodb.before[number] = lambda: created.append(create_event(stored))
+        erase(stored, executions, f"e-{number}")
         assert left(stored) == []
-    assert 0 < created < requests
+    assert set(created) == {True, False}
+    assert len(created) == requests
+
+
+def test_an_erasure_at_any_moment_of_creating_an_event_leaves_only_what_is_new(
+    stored: StoredTurns, executions: Executions
+) -> None:
+    requests = count_requests(stored, lambda: create_event(stored))
+    for number in range(requests):
+        remember(stored, "Reports in USD.", "mem-1")
+        stored.dynamodb.forget()
+        stored.dynamodb.before[number] = partial(erase, stored, executions, f"e-{number}")
+        assert create_event(stored), "after the erasure the actor begins anew"
+        assert Records(stored.table).of_actor(STORE, ACTOR) == []
+        erase(stored, executions, f"f-{number}")
+        assert left(stored) == []
 
 
 def test_objects_that_s3_leaves_are_an_error_and_not_forgotten(
@@ -547,11 +560,11 @@ def test_a_session_is_erased_with_its_events_and_summary_and_nothing_else(stored
     after = everything(stored)
     gone = before[0].keys() - after[0].keys()
     assert {key[0] for key in gone} == {SESSION.partition, keys.actor_partition(STORE, ACTOR)}
+    assert [key[1].partition("#")[0] for key in sorted(gone) if key[0] != SESSION.partition] == ["RECORD", "SUMMARY"]
+    assert len(Records(stored.table).of_actor(STORE, ACTOR)) == 2
     assert not any(key[0] == SESSION.partition for key in after[0])
     assert [summary.session_id for summary in SessionSummaries(stored.table).latest(STORE, ACTOR, 9)] == ["s-2"]
-    assert before[1].keys() - after[1].keys() == {
-        name for name in before[1] if name.startswith(keys.session_objects(SESSION))
-    }
+    assert before[1].keys() - after[1].keys() == {name for name in before[1] if keys.session_objects(SESSION) in name}
     assert erase_session(stored.table, stored.documents, SESSION) is False
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from turnwright import keys
 from turnwright.clock import expiry, now_ms
 from turnwright.documents import Stowed, json_text
-from turnwright.errors import CommitConflict, LeaseLost, SessionBusy, TurnAlreadyEnded
+from turnwright.errors import LeaseLost, SessionBusy, TurnAlreadyEnded
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.sessions import FREE_SESSION, lease_expiry
@@ -216,11 +216,13 @@ class Turns:
         if header.status is Status.FAILED:
             self._run_again(turn.turnId)
 
-    def commit(self, header: Header, outcome: Outcome) -> Header:
+    def commit(self, header: Header, outcome: Outcome, *, is_last: bool = True) -> Header:
         """Commits the turn in one transaction: its event, its session's new version without the lease, its header.
 
         A turn that is committed already is answered from its header. Raises LeaseLost if the session went on without
         this turn or the turn was declared failed, CommitConflict when it should be tried again.
+
+        CreateEvent may have added a later event while the turn ran (`is_last` False then), which stays the last one.
         """
         turn = header.turn
         now = now_ms()
@@ -242,6 +244,32 @@ class Turns:
             "characters": outcome.characters,
             "endedAt": now,
         }
+        remembered = _remembered(header, outcome, now)
+        last = ", lastEventId = :event" if is_last else ""
+        session_update = Update(
+            keys.session(turn.session),
+            f"SET version = :next, #status = :open{last}, attributes = :attributes, "
+            "historyFloor = :floor, updatedAt = :now, expiresAt = :expires, agentId = :agent, "
+            f"agentVersion = :agentVersion{remembered.assignments} "
+            f"REMOVE leaseOwner, leaseExpiresAt{remembered.removed}",
+            condition="leaseOwner = :turn AND version = :version AND "
+            + ("(attribute_not_exists(lastEventId) OR lastEventId < :event)" if is_last else "lastEventId > :event"),
+            names={"#status": "status"},
+            values={
+                ":turn": turn.turnId,
+                ":version": turn.sessionVersion,
+                ":next": turn.sessionVersion + 1,
+                ":open": "OPEN",
+                ":event": header.event_id,
+                ":attributes": json_text(outcome.session_attributes),
+                ":floor": header.fields["historyFloor"],
+                ":now": now,
+                ":expires": expires,
+                ":agent": turn.agentId,
+                ":agentVersion": turn.agentVersion,
+                **remembered.values,
+            },
+        )
         header_update = Update(
             keys.turn_header(turn.turnId),
             "SET #status = :status, answer = :answer, #usage = :usage, characters = :characters, endedAt = :endedAt",
@@ -251,27 +279,15 @@ class Turns:
         )
         event_put = Put(keys.session_event(turn.session, header.event_id), event, only_if_absent=True)
         try:
-            self._table.transact([event_put, _committed_session(header, outcome, now), header_update])
+            self._table.transact([event_put, session_update, header_update])
         except TransactionRefused as refused:
             current = self.read(turn.turnId)
             if current and current.status is Status.COMMITTED:
                 return current
-            later = self._later_event(turn, header.event_id)
-            if not later:
-                raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
-            try:
-                self._table.transact([event_put, _committed_session(header, outcome, now, later), header_update])
-            except TransactionRefused as again:
-                raise CommitConflict(f"session {turn.sessionId} changes while turn {turn.turnId} commits") from again
+            if is_last and self._has_later_event(turn, header.event_id):
+                return self.commit(header, outcome, is_last=False)
+            raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
         return Header.decode({**header.fields, **committed})
-
-    def _later_event(self, turn: Turn, event_id: str) -> str:
-        """The event that CreateEvent put behind the turn's own while that ran; "" if the turn may not commit at all."""
-        item = self._table.get(keys.session(turn.session))
-        if item is None or item.get("leaseOwner") != turn.turnId or item["version"] != turn.sessionVersion:
-            return ""
-        last = str(item.get("lastEventId", ""))
-        return last if last > event_id else ""
 
     def fail(
         self,
@@ -314,6 +330,12 @@ class Turns:
             return False
         return True
 
+    def _has_later_event(self, turn: Turn, event_id: str) -> bool:
+        """Whether the turn holds its session still, in which there is an event later than its own."""
+        item = self._table.get(keys.session(turn.session)) or {}
+        holds = item.get("leaseOwner") == turn.turnId and item.get("version") == turn.sessionVersion
+        return holds and item.get("lastEventId", "") > event_id
+
     def _put_or_find(self, write: Put) -> Header | None:
         """Writes a header; the one that is there instead, if its condition did not hold."""
         try:
@@ -337,36 +359,6 @@ class Turns:
             )
         except ConditionFailed:
             return  # a repeat of this state was faster, and may even have led to the commit
-
-
-def _committed_session(header: Header, outcome: Outcome, now: int, later: str = "") -> Update:
-    """The session without the turn's lease, in its next version. `later` is the event that stays its last one."""
-    turn = header.turn
-    remembered = _remembered(header, outcome, now)
-    is_last = "lastEventId = :event" if later else "(attribute_not_exists(lastEventId) OR lastEventId < :event)"
-    return Update(
-        keys.session(turn.session),
-        "SET version = :next, #status = :open, lastEventId = :event, attributes = :attributes, "
-        "historyFloor = :floor, updatedAt = :now, expiresAt = :expires, agentId = :agent, "
-        f"agentVersion = :agentVersion{remembered.assignments} "
-        f"REMOVE leaseOwner, leaseExpiresAt{remembered.removed}",
-        condition=f"leaseOwner = :turn AND version = :version AND {is_last}",
-        names={"#status": "status"},
-        values={
-            ":turn": turn.turnId,
-            ":version": turn.sessionVersion,
-            ":next": turn.sessionVersion + 1,
-            ":open": "OPEN",
-            ":event": later or header.event_id,
-            ":attributes": json_text(outcome.session_attributes),
-            ":floor": header.fields["historyFloor"],
-            ":now": now,
-            ":expires": expiry(now, outcome.memory.storage_days),
-            ":agent": turn.agentId,
-            ":agentVersion": turn.agentVersion,
-            **remembered.values,
-        },
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,12 @@ class SessionEvents:
     def _items(self, first: str, last: str) -> Iterator[Item]:
         now = now_ms() // 1000
         items = self._table.query(self._session.partition, keys.EVENT_PREFIX + first, keys.EVENT_PREFIX + last)
-        return (item for item in items if item["expiresAt"] > now and events.in_main_branch(item))
+        return (item for item in items if item["expiresAt"] > now and events.in_main_branch(item) and _is_read(item))
+
+
+def _is_read(item: Item) -> bool:
+    """CreateEvent may say that an event is not to be remembered."""
+    return item.get("extractionMode") != "SKIP"
 
 
 def _moment(item: Item) -> int:
