@@ -7,9 +7,7 @@ from typing import Any
 from turnwright.agent_versions import load
 from turnwright.clock import now_ms
 from turnwright.documents import Documents, json_text
-from turnwright.errors import ActorErased
 from turnwright.memory import extraction, model_merging, summarizing, tool_schemas, transcript
-from turnwright.memory.actors import Actors
 from turnwright.memory.asking import BrokenAnswer, ask
 from turnwright.memory.configuration import MemoryConfiguration, MergeRule, Namespace
 from turnwright.memory.consolidation import Consolidation, Kind
@@ -69,7 +67,7 @@ class Consolidating:
         was written already, or its segment is gone.
         """
         consolidation = self._consolidation
-        self._require_owner()
+        self._journal.require_owner()
         ended_at = 0
         if consolidation.kind is Kind.SESSION_END:
             segment = Segments(self._table).read(consolidation.session, consolidation.toEvent)
@@ -275,11 +273,6 @@ class Consolidating:
         digest = DigestRecord(self._table, consolidation).read()
         event = digest.provenance.event_id if digest else ""
         return event if consolidation.fromEvent < event <= consolidation.toEvent else ""
-
-    def _require_owner(self) -> None:
-        owner = self._consolidation.owner
-        if owner and Actors(self._table).read(owner.store, owner.actor) != owner:
-            raise ActorErased(f"the memory of {owner.actor} is being erased, or was since this began")
 
     def _configuration(self) -> MemoryConfiguration:
         consolidation = self._consolidation
