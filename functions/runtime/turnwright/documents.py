@@ -66,13 +66,14 @@ class Documents:
 
     def remove_all(self, prefix: str) -> None:
         """Removes all objects whose names begin with the prefix."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        for page in pages:
+        while True:
+            page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
             found = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
-            if found:
-                removed = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": found, "Quiet": True})
-                if removed.get("Errors"):
-                    raise NotRemoved(f"objects of {prefix} were not removed: {removed['Errors'][0]}")
+            if not found:
+                return
+            removed = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": found, "Quiet": True})
+            if removed.get("Errors"):
+                raise NotRemoved(f"objects of {prefix} were not removed: {removed['Errors'][0]}")
 
     def fetch_text(self, attribute: str) -> Any:
         """The value of a stowed document that an item's attribute holds as JSON text."""
