@@ -397,9 +397,13 @@ class _NewEvent:
         return item
 
 
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
 def _event_id(at: int) -> str:
     """Grows with each event of a moment for 71 minutes of events; then another order begins."""
-    offset = (time.time_ns() // 1000 - at * 1000) % 2**32
+    offset = (_now_us() - at * 1000) % 2**32
     return f"{at:016d}#{offset:08x}"
 
 

@@ -128,7 +128,7 @@ def removed(strategies: Sequence[Stored], ids: Sequence[str]) -> list[Stored]:
 
 def wire(strategy: Stored) -> dict[str, Any]:
     """A strategy as an answer has it."""
-    answer = {name: value for name, value in strategy.items() if name != "namespace"}
+    answer = {name: value for name, value in strategy.items() if name not in ("namespace", "template")}
     moments = {name: seconds(strategy[name]) for name in ("createdAt", "updatedAt")}
     return {**answer, **moments, "namespaces": [strategy["template"]], "namespaceTemplates": [strategy["template"]]} | (
         {"status": "ACTIVE"}
