@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -95,10 +96,8 @@ def project(tmp_path: Path) -> Path:
     calls.mkdir()
     folder.mkdir()
     copy_project(folder, calls)
-    definition = (ROOT / "statemachines" / "agent_turn.asl.json").read_text()
     (folder / "statemachines").unlink()
-    (folder / "statemachines").mkdir()
-    (folder / "statemachines" / "agent_turn.asl.json").write_text(definition)
+    shutil.copytree(ROOT / "statemachines", folder / "statemachines")
     return folder
 
 
