@@ -28,10 +28,6 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-class NotRemoved(Exception):
-    """The bucket kept an object that was to be removed; removing it again may do."""
-
-
 class Documents:
     """Documents in the bucket `name`."""
 
