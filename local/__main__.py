@@ -117,7 +117,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="rule",
-        help="rule (not an LLM), script:FILE, openai:URL#MODEL[#EMBEDDING_MODEL] or bedrock[:PROFILE] (default %(default)s)",
+        help="rule (not an LLM), script:FILE, openai:URL#MODEL[#EMBEDDING_MODEL] or bedrock[:PROFILE] "
+        "(default %(default)s)",
     )
 
 
