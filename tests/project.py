@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TEST_AGENT = "TESTAGENT"
 LAST_STEP_AGENT = "TWOSTEPS"
+REMEMBERING_AGENT = "REMEMBERS"
 
 
 def copy_project(folder: Path, calls: Path) -> Path:
@@ -20,7 +21,7 @@ def copy_project(folder: Path, calls: Path) -> Path:
         (folder / name).symlink_to(ROOT / name, target_is_directory=True)
     (folder / "tools").symlink_to(ROOT / "tests" / "tools", target_is_directory=True)
     shutil.copytree(ROOT / "agents", folder / "agents")
-    for definition in (_agent(TEST_AGENT, 10), _agent(LAST_STEP_AGENT, 2)):
+    for definition in (_agent(TEST_AGENT, 10), _agent(LAST_STEP_AGENT, 2), _remembering_agent()):
         (folder / "agents" / f"{definition['agentName']}.json").write_text(json.dumps(definition))
     template: dict[str, Any] = dict(load_template(ROOT / "template.yaml"))
     resources = template["Resources"]
@@ -46,6 +47,25 @@ def copy_project(folder: Path, calls: Path) -> Path:
     path = folder / "template.yaml"
     path.write_text(json.dumps(template, indent=1))
     return path
+
+
+def _remembering_agent() -> dict[str, Any]:
+    return {
+        "agentId": REMEMBERING_AGENT,
+        "agentName": REMEMBERING_AGENT.lower(),
+        "instruction": "You are an agent for tests of memory. Do exactly what the script says.",
+        "foundationModels": ["first-model", "second-model"],
+        "limits": {"modelTimeoutSeconds": 5},
+        "memoryConfiguration": {
+            "enabledMemoryTypes": ["SESSION_SUMMARY"],
+            "idleSessionTTLInSeconds": 60,
+            "history": {"maxTurns": 4},
+            "namespaces": [
+                {"name": "preferences", "description": "what the user prefers"},
+                {"name": "projects", "mergeRule": "APPEND"},
+            ],
+        },
+    }
 
 
 def _agent(agent_id: str, max_steps: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.stored_memory import ACTOR, EXECUTION, StoredMemory, stored_record
+from tests.unit.stored_memory import ACTOR, EXECUTION, MEMORY, StoredMemory, stored_record
 from turnwright import keys
 from turnwright.clock import expiry
 from turnwright.errors import ModelThrottled
@@ -347,6 +347,21 @@ def test_what_the_memory_tools_told_is_not_extracted_again(memory: StoredMemory)
     assert "search_memory" not in told
 
 
+def test_an_agents_own_tool_of_a_memory_tools_name_is_told(memory: StoredMemory) -> None:
+    from tests.unit.stored_turns import AGENT, step, text, tool_result, tool_use
+
+    (group,) = AGENT["actionGroups"]
+    own = {**group, "functionSchema": {"functions": [{"name": "search_memory", "description": "Of the bank."}]}}
+    memory.stored.publish(actionGroups=[own], memoryConfiguration=MEMORY)
+    memory.stored.run(
+        "0000000f" + "a" * 24,
+        step(1, tool_use(name="search_memory")),
+        step(2, text("It says so."), tool_result(words="the bank's own memory")),
+    )
+    memory.consolidate(memory.end())
+    assert "the bank's own memory" in memory.model.asked[0][1]
+
+
 # ---- Long sessions ----
 
 
@@ -377,6 +392,41 @@ def test_one_event_that_is_longer_than_a_chunk_is_read_in_parts(
     told = [text for name, text in memory.model.asked if name == "record_facts"]
     assert len(told) == 4
     assert all(any(f"item {number}: {'x' * 90}" in text for text in told) for number in range(30))
+
+
+@pytest.mark.parametrize("spilled", [False, True], ids=["inline", "spilled"])
+def test_what_a_consolidation_reads_asks_and_writes_is_in_proportion_to_its_session(
+    memory: StoredMemory, monkeypatch: pytest.MonkeyPatch, spilled: bool
+) -> None:
+    monkeypatch.setattr("turnwright.memory.transcript.CHUNK_CHARACTERS", 400)
+    if spilled:
+        monkeypatch.setattr("turnwright.memory.journal.ITEM_BYTES", 100)
+    memory.configure(namespaces=[{"name": "preferences"}], enabledMemoryTypes=[])
+    counted: list[tuple[int, ...]] = []
+    for turns in (12, 24, 48):
+        session = f"s-{turns}"
+        memory.say(*(f"item: {'x' * 100}" for _ in range(turns)), session=session)
+        work = memory.end(session)
+        dynamodb, s3 = memory.stored.dynamodb, memory.stored.s3
+        dynamodb.forget()
+        s3.forget()
+        memory.model.asked.clear()
+        memory.consolidate(work)
+        counted.append((len(dynamodb.made), dynamodb.written, dynamodb.read, len(s3.made), len(memory.model.asked)))
+    first, second, third = counted
+    growth = [(b - a, c - b) for a, b, c in zip(first, second, third, strict=True)]
+    assert all(more <= 2 * some + 2 for some, more in growth), counted
+
+
+def test_a_session_of_which_nothing_is_left_asks_no_model_and_is_done(memory: StoredMemory) -> None:
+    memory.say("currency: USD")
+    work = memory.end()
+    memory.stored.clock.ms += 8 * 86_400_000
+    assert memory.consolidate(work)["status"] == "WRITTEN"
+    segment = Segments(memory.stored.table).read(work.session, work.toEvent)
+    assert segment is not None
+    assert segment.status is SegmentStatus.DONE
+    assert (memory.model.asked, memory.visible()) == ([], {})
 
 
 # ---- Who else writes ----

@@ -20,6 +20,7 @@ RULES = [
     "errors",
     "event_stream",
     "keys",
+    "memory.transcript",
     "policy",
     "requests",
     "surrogates",

@@ -94,7 +94,8 @@ def test_tool_calls_are_told_shortly_those_of_memory_not_at_all() -> None:
             {"image": {"format": "png"}},
         ],
     }
-    ((line),) = lines([event(calls, results)], WHOLE)
+    told = text([event(calls, results)], WHOLE, ["search_memory"])
+    line = json.loads(told)
     called, result = line["said"]
     assert called["called"].startswith('balance {"account": "xxx')
     assert len(called["called"]) == 1_002

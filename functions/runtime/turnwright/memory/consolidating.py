@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from turnwright.agent_versions import load
 from turnwright.clock import now_ms
 from turnwright.documents import Documents, json_text
-from turnwright.errors import ActorErased
-from turnwright.memory import extraction, model_merging, summarizing, transcript
-from turnwright.memory.actors import Actors
+from turnwright.memory import extraction, model_merging, summarizing, tool_schemas, transcript
 from turnwright.memory.asking import BrokenAnswer, ask
 from turnwright.memory.configuration import MemoryConfiguration, MergeRule, Namespace
 from turnwright.memory.consolidation import Consolidation, Kind
@@ -68,7 +67,7 @@ class Consolidating:
         was written already, or its segment is gone.
         """
         consolidation = self._consolidation
-        self._require_owner()
+        self._journal.require_owner()
         ended_at = 0
         if consolidation.kind is Kind.SESSION_END:
             segment = Segments(self._table).read(consolidation.session, consolidation.toEvent)
@@ -111,7 +110,7 @@ class Consolidating:
         if found is not None:
             return found
         events = self._events.read(chunk.first, chunk.last)
-        text = transcript.text(events, chunk)
+        text = transcript.text(events, chunk, self._memory_tools())
         configuration = self._configuration()
         if name == SUMMARY:
             entry = self._summarized(configuration, summarizing.conversation_prompt(text), attempt) if text else {}
@@ -221,7 +220,8 @@ class Consolidating:
     def _whole_summary(self, chunks: Sequence[Chunk], attempt: int) -> Entry:
         configuration = self._configuration()
         if len(chunks) == 1:
-            told = transcript.text(self._events.read(chunks[0].first, chunks[0].last), chunks[0])
+            events = self._events.read(chunks[0].first, chunks[0].last)
+            told = transcript.text(events, chunks[0], self._memory_tools())
             return self._told(configuration, summarizing.conversation_prompt(told), attempt) if told else {}
         parts = self._journal.find_all([self._journal.extraction(SUMMARY, chunk.number) for chunk in chunks])
         broken = next((part for part in parts if "broken" in part), None)
@@ -249,6 +249,15 @@ class Consolidating:
     def _summarized(self, configuration: MemoryConfiguration, data: str, attempt: int) -> Entry:
         return _asked(configuration, attempt, summarizing.SUMMARY_RULES, data, "summary")
 
+    def _memory_tools(self) -> list[str]:
+        """The names of the memory tools, but for those by which the agent calls tools of its own."""
+        consolidation = self._consolidation
+        if not consolidation.agentId:
+            return list(tool_schemas.NAMES)
+        agent = load(self._table, consolidation.agentId, consolidation.agentVersion)
+        own = {tool.name for tool in agent.tools if not tool.is_memory}
+        return [name for name in tool_schemas.NAMES if name not in own]
+
     def _known_keys(self, namespace: Namespace) -> list[str]:
         consolidation = self._consolidation
         records = self._records.of_namespace(
@@ -264,11 +273,6 @@ class Consolidating:
         digest = DigestRecord(self._table, consolidation).read()
         event = digest.provenance.event_id if digest else ""
         return event if consolidation.fromEvent < event <= consolidation.toEvent else ""
-
-    def _require_owner(self) -> None:
-        owner = self._consolidation.owner
-        if owner and Actors(self._table).read(owner.store, owner.actor) != owner:
-            raise ActorErased(f"the memory of {owner.actor} is being erased, or was since this began")
 
     def _configuration(self) -> MemoryConfiguration:
         consolidation = self._consolidation

@@ -16,6 +16,7 @@ from turnwright.clock import expiry, now_ms
 from turnwright.documents import ITEM_BYTES, Documents, json_text
 from turnwright.errors import ActorErased, CommitConflict
 from turnwright.keys import Key
+from turnwright.memory.actors import Actors
 from turnwright.memory.consolidation import Consolidation
 from turnwright.table import SCHEMA_VERSION, ConditionFailed, Item, Put, Table, TransactionRefused, Update, Write
 from turnwright.turns import JOURNAL_DAYS
@@ -62,15 +63,22 @@ class ConsolidationJournal:
         return self._decode(item) if item else None
 
     def find_all(self, wanted: Sequence[Key]) -> list[Entry]:
-        """The entries of all keys, in their order. Raises KeyError for one that is not there."""
+        """The entries of all keys, in their order. Raises ActorErased or KeyError for one that is not there."""
         entries: list[Entry] = []
         for start in range(0, len(wanted), _MOST_KEYS):
             some = wanted[start : start + _MOST_KEYS]
             for key, item in zip(some, self._table.get_many(some), strict=True):
                 if item is None:
+                    self.require_owner()
                     raise KeyError(f"the journal has no {key.sk}")
                 entries.append(self._decode(item))
         return entries
+
+    def require_owner(self) -> None:
+        """Raises ActorErased unless the actor is the one that the consolidation is for, and is not being erased."""
+        owner = self._consolidation.owner
+        if owner and Actors(self._table).read(owner.store, owner.actor) != owner:
+            raise ActorErased(f"the memory of {owner.actor} is being erased, or was since this began")
 
     def record(self, key: Key, entry: Entry) -> Entry:
         """Writes the entry and returns it; if another writer was first, what that one wrote.

@@ -12,14 +12,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from turnwright import keys
 from turnwright.clock import now_ms
-from turnwright.errors import SessionBusy, TurnwrightError
+from turnwright.errors import CommitConflict, SessionBusy, TurnwrightError
 from turnwright.keys import Key, SessionId
 from turnwright.log import logger
 from turnwright.memory import consolidations
 from turnwright.memory.consolidation import Consolidation
 from turnwright.memory.segments import Segment, SegmentStatus
 from turnwright.sessions import Sessions
-from turnwright.table import ConditionFailed, Table, Update
+from turnwright.table import ConditionFailed, Table, TransactionRefused, Update
 
 MOST_AT_ONCE = 250
 """Due items of a shard that a run looks at."""
@@ -100,17 +100,19 @@ class Sweep:
         self._swept.started += 1
 
     def _postpone(self, key: Key, due: str, at: int) -> None:
-        """Unless its due time was changed or taken away meanwhile."""
+        """Unless its due time was changed or taken away meanwhile.
+
+        A transaction, since an update answers with the item, which may be what could not be read.
+        """
+        later = Update(
+            key,
+            "SET dueSK = :later",
+            condition="dueSK = :seen",
+            values={":later": keys.due_later(due, at), ":seen": due},
+        )
         try:
-            self._table.update(
-                Update(
-                    key,
-                    "SET dueSK = :later",
-                    condition="dueSK = :seen",
-                    values={":later": keys.due_later(due, at), ":seen": due},
-                )
-            )
-        except ConditionFailed:
+            self._table.transact([later])
+        except (TransactionRefused, CommitConflict):
             return
         self._swept.postponed += 1
 

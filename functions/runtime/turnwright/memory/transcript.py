@@ -6,7 +6,7 @@ the memory tools are left out here.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +17,6 @@ MOST_EXTRACTIONS = 1_000
 """Entries of the Map over namespaces and chunks; each makes some ten of the 25,000 events of an execution's history.
 The chunks of a session that would need more are longer.
 """
-
-MEMORY_TOOLS = frozenset({"search_memory", "remember", "forget"})
 
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<\x85\u2028\u2029"}
 
@@ -90,14 +88,15 @@ def bound_for(characters: int, namespaces: int) -> int:
     return max(CHUNK_CHARACTERS, -(-characters // most_chunks))
 
 
-def text(events: Sequence[Event], chunk: Chunk) -> str:
+def text(events: Sequence[Event], chunk: Chunk, memory_tools: Collection[str] = ()) -> str:
     """What a model reads of a chunk: a line of JSON for each event, in order; "" if nothing was said in it.
 
-    `<` is escaped as JSON allows, so that nothing that was said can end the element that the text stands in.
+    Calls of `memory_tools` are left out. `<` is escaped as JSON allows, so that nothing that was said can end the
+    element that the text stands in.
     """
     if not chunk.characters:
-        return "\n".join(line for event in events if (line := _line(event.event_id, _said(event))))
-    whole = [entry for event in events for entry in _said(event)]
+        return "\n".join(line for event in events if (line := _line(event.event_id, _said(event, memory_tools))))
+    whole = [entry for event in events for entry in _said(event, memory_tools)]
     return _line(chunk.first, list(_part(whole, chunk.start, chunk.start + chunk.characters)))
 
 
@@ -121,12 +120,12 @@ def _part(said: Iterable[Mapping[str, str]], start: int, end: int) -> Iterator[M
                 yield {who: part}
 
 
-def _said(event: Event) -> list[dict[str, str]]:
+def _said(event: Event, memory_tools: Collection[str]) -> list[dict[str, str]]:
     hidden = {
         block["toolUse"]["toolUseId"]
         for message in event.messages
         for block in message["content"]
-        if "toolUse" in block and block["toolUse"]["name"] in MEMORY_TOOLS
+        if "toolUse" in block and block["toolUse"]["name"] in memory_tools
     }
     return [
         entry

@@ -13,9 +13,8 @@ from typing import Any
 from turnwright import keys
 from turnwright.clock import expiry, now_ms
 from turnwright.documents import Documents, json_text
-from turnwright.errors import ActorErased, RecordsChanged, RecordsKeepChanging
+from turnwright.errors import RecordsChanged, RecordsKeepChanging
 from turnwright.memory import segments
-from turnwright.memory.actors import Actors
 from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.memory.consolidation import Consolidation, Kind
 from turnwright.memory.digest_records import DigestRecord
@@ -151,9 +150,8 @@ class Writing:
 
     def _after_refusal(self, refused: TransactionRefused, attempt: int, redrives: int) -> Written:
         """Why a transaction was refused, by what is there now."""
-        work, owner = self._consolidation, self._consolidation.owner
-        if owner and Actors(self._table).read(owner.store, owner.actor) != owner:
-            raise ActorErased(f"the memory of {owner.actor} was erased since this began") from refused
+        work = self._consolidation
+        self._journal.require_owner()
         if work.kind is Kind.SESSION_END:
             segment = Segments(self._table).read(work.session, work.toEvent)
             if segment is None or segment.status is SegmentStatus.DONE:
