@@ -80,18 +80,28 @@ def _parser() -> argparse.ArgumentParser:
     history.set_defaults(command=_history)
 
     dead_letters = commands.add_parser(
-        "dead-letters", help="show failed turns and tool calls that were given up, or send one again"
+        "dead-letters", help="show failed turns and consolidations and given up tool calls, or send one again"
     )
     dead_letters.add_argument("--queue", choices=["turns", "tools"], help="only this queue (default both)")
     dead_letters.add_argument(
         "--send-again",
         metavar="TURN_OR_KEY",
-        help="a tool call (its idempotency key) with the same event, or the request of a turn (its id) as a new turn; "
-        "a unique beginning is enough",
+        help="a tool call (its idempotency key) with the same event, the request of a turn (its id) as a new turn, "
+        "or a consolidation (its id); a unique beginning is enough",
     )
     dead_letters.add_argument("--json", action="store_true", help="show everything that the letters hold")
     _add_aws_url(dead_letters)
     dead_letters.set_defaults(command=_dead_letters)
+
+    memory = commands.add_parser("memory", help="show what is remembered of an actor, export it, or erase it")
+    memory.add_argument("actor", help="the memoryId of its turns, the actorId of AgentCore Memory")
+    memory.add_argument("--store", help="the memory store; needed only if several know the actor")
+    memory_does = memory.add_mutually_exclusive_group()
+    memory_does.add_argument("--json", action="store_true", help="show it as JSON, with all fields")
+    memory_does.add_argument("--export", action="store_true", help="write every item and object as JSON lines")
+    memory_does.add_argument("--erase", action="store_true", help="erase all of it, and wait until nothing is left")
+    _add_aws_url(memory)
+    memory.set_defaults(command=_memory)
 
     demo = commands.add_parser("demo", help="hold a short conversation with the banking agent")
     _add_model(demo)
@@ -107,7 +117,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="rule",
-        help="rule (not an LLM), script:FILE, openai:URL#MODEL or bedrock[:PROFILE] (default %(default)s)",
+        help="rule (not an LLM), script:FILE, openai:URL#MODEL[#EMBEDDING_MODEL] or bedrock[:PROFILE] (default %(default)s)",
     )
 
 
@@ -251,16 +261,10 @@ def _execution(options: argparse.Namespace) -> Any:
 
 def _dead_letters(options: argparse.Namespace) -> int:
     from local import dead_letters
-    from local.stack import STACK_NAME
     from turnwright.documents import Documents
     from turnwright.table import Table
 
-    cloudformation, sqs = _client(options, "cloudformation"), _client(options, "sqs")
-
-    def physical_id(logical_id: str) -> str:
-        answer = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
-        return str(answer["StackResourceDetail"]["PhysicalResourceId"])
-
+    physical_id, sqs = _physical_ids(options), _client(options, "sqs")
     queues = [options.queue] if options.queue else dead_letters.QUEUES
     with _RunningStack():
         urls = {queue: physical_id(dead_letters.LOGICAL_IDS[queue]) for queue in queues}
@@ -288,6 +292,49 @@ def _dead_letters(options: argparse.Namespace) -> int:
         print(sent.answer)
     print(sent.summary)
     return 0
+
+
+def _memory(options: argparse.Namespace) -> int:
+    from uuid import uuid4
+
+    from local import memory
+    from turnwright.documents import Documents
+    from turnwright.memory.bedrock_memory import Erasures
+    from turnwright.table import Table
+
+    with _RunningStack():
+        physical_id = _physical_ids(options)
+        table = Table(_client(options, "dynamodb"), physical_id("Table"))
+        documents = Documents(_client(options, "s3"), physical_id("Bucket"))
+        actor = options.actor
+        try:
+            store = memory.store_of(table, actor, options.store)
+            if options.export:
+                for line in memory.exported(table, documents, store, actor):
+                    print(line)
+            elif options.erase:
+                machine = physical_id("EraseMemoryStateMachine")
+                erasures = Erasures(_client(options, "stepfunctions"), machine, str(uuid4()))
+                print(memory.erase(table, documents, erasures, store, actor))
+            else:
+                found = memory.read(table, documents, store, actor)
+                print(memory.as_json(found) if options.json else memory.render(found, paint_for(sys.stdout)))
+        except (memory.NoMemory, memory.NotErased) as error:
+            raise UsageError(str(error)) from error
+    return 0
+
+
+def _physical_ids(options: argparse.Namespace) -> Callable[[str], str]:
+    """What finds the physical id of a resource of the running stack by its logical one."""
+    from local.stack import STACK_NAME
+
+    cloudformation = _client(options, "cloudformation")
+
+    def physical_id(logical_id: str) -> str:
+        answer = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
+        return str(answer["StackResourceDetail"]["PhysicalResourceId"])
+
+    return physical_id
 
 
 def _client(options: argparse.Namespace, service: str, read_timeout: int = 10) -> Any:

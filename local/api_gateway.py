@@ -28,6 +28,9 @@ from local.routes import Api, Route
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 LARGEST_BODY = 10 * 1024 * 1024
 LARGEST_BUFFERED_ANSWER = 6 * 1024 * 1024
+LARGEST_EVENT = 6_291_456
+"""What Lambda's Invoke takes: the event that a request becomes, in which its body is a JSON text in JSON."""
+
 
 _LARGEST_DISCARDED_BODY = 64 * 1024 * 1024
 
@@ -155,7 +158,10 @@ class _Connection(BaseHTTPRequestHandler):
             if matched is None:
                 raise Refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
             route, parameters = matched
-            event = json.dumps(proxy_event(front.api, route, parameters, request, trace)).encode()
+            event = json.dumps(proxy_event(front.api, route, parameters, request, trace), ensure_ascii=False).encode()
+            if len(event) > LARGEST_EVENT:
+                front.on_problem(f"a request to {route.path} becomes an event of {len(event)} bytes; Lambda takes 6 MB")
+                raise _too_large()
             if route.streaming:
                 self._stream(route, event, request_id, trace)
             else:

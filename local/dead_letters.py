@@ -1,5 +1,5 @@
-"""The dead letters: turns that failed, and tool calls that were given up. Shows them without losing any, and sends one
-again.
+"""The dead letters: failed turns and consolidations, what consolidations skipped, and tool calls that were given up.
+Shows them without losing any, and sends one again.
 
 A letter is received and put back: while it is looked at, nobody else sees it. Works with clients of AWS as well.
 """
@@ -42,9 +42,10 @@ class NotSentAgain(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter. `what` is the tool, or the state in which the turn failed; `id` the idempotency key, or the turn.
+    """A dead letter. `what` is the tool, the state in which an execution failed, or what a consolidation skipped; `id`
+    the idempotency key, the turn, or the consolidation, which stands in `turn_id` too.
 
-    `body` is the whole message; `attempts` is None for a turn.
+    `body` is the whole message; `attempts` is None for an execution.
     """
 
     queue: Queue
@@ -109,7 +110,8 @@ class Sender:
     documents: Documents
 
     def send_again(self, copies: Sequence[Letter], url: str) -> SentAgain:
-        """Repeats the tool call, or the turn, of a letter in the queue `url`; deletes it if that went well.
+        """Repeats the tool call, the turn or the consolidation of a letter in the queue `url`; deletes it if that went
+        well.
 
         Raises NotSentAgain.
         """
@@ -118,7 +120,7 @@ class Sender:
             self.sqs.change_message_visibility(
                 QueueUrl=url, ReceiptHandle=copy.receipt, VisibilityTimeout=_SENDING_SECONDS
             )
-        sent = self._call_tool(letter) if letter.queue == "tools" else self._start_turn(letter)
+        sent = self._call_tool(letter) if letter.queue == "tools" else self._start_execution(letter)
         for copy in copies:
             self.sqs.delete_message(QueueUrl=url, ReceiptHandle=copy.receipt)
         return sent
@@ -149,22 +151,34 @@ class Sender:
             raise NotSentAgain(f"version {version} of agent {agent_id} has no tool {letter.what}")
         return tool
 
-    def _start_turn(self, letter: Letter) -> SentAgain:
-        """Starts an execution of the same input under a new name, its turnId: a name can be used only once."""
+    def _start_execution(self, letter: Letter) -> SentAgain:
+        """Starts an execution of the same input under a new name, which a turn is told of: a name can be used only
+        once.
+        """
+        if "skipped" in letter.body:
+            raise NotSentAgain(
+                f"the consolidation {letter.id} was written without {letter.what} and is not made again; "
+                "the letter stays"
+            )
         if "failure" in letter.body:
             failed, request = letter.body["executionArn"], letter.body["input"]
         else:
             failed = _event_detail(letter.body)["executionArn"]
             request = json.loads(self.stepfunctions.describe_execution(executionArn=failed)["input"])
-        turn_id = uuid.uuid4().hex
+        name = uuid.uuid4().hex
+        is_turn = "consolidationId" not in request
         started = self.stepfunctions.start_execution(
             stateMachineArn=failed.rpartition(":")[0].replace(":execution:", ":stateMachine:"),
-            name=turn_id,
-            input=json_text({**request, "turnId": turn_id}),
+            name=name,
+            input=json_text({**request, "turnId": name} if is_turn else request),
+        )
+        again = (
+            f"the request of turn {letter.turn_id} was started again as turn {name}"
+            if is_turn
+            else f"the consolidation {letter.id} was started again as execution {name}"
         )
         return SentAgain(
-            f"the request of turn {letter.turn_id} was started again as turn {turn_id} ({started['executionArn']}); "
-            "its letter is deleted, and a new failure sends a new one"
+            f"{again} ({started['executionArn']}); its letter is deleted, and a new failure sends a new one"
         )
 
 
@@ -176,7 +190,7 @@ def render(letters: Sequence[Letter], paint: Paint) -> str:
     """The letters as aligned rows."""
     if not letters:
         return "no dead letters"
-    head = ("when", "queue", "tool or state", "error", "attempts", "turn or idempotency key")
+    head = ("when", "queue", "tool or state", "error", "attempts", "turn, consolidation or idempotency key")
     rows = [
         (
             letter.sent_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
@@ -268,10 +282,12 @@ def _tool_facts(body: Any) -> Facts:
 
 
 def _turn_facts(body: Any) -> Facts:
-    """Record Failure's letter, or the event that it should have made one of and could not."""
+    """The letter of a failed turn or consolidation, or the event that should have been made one of and could not."""
     if "failure" in body:
         failure = body["failure"]
-        return failure.get("state", _UNKNOWN), failure["error"], None, body["turnId"], body["turnId"]
+        what = body.get("skipped") or failure.get("state", _UNKNOWN)
+        name = body["consolidationId"] if "consolidationId" in body else body["turnId"]
+        return what, failure["error"], None, name, name
     detail = _event_detail(body)
     return _UNKNOWN, detail["error"] or detail["status"], None, detail["name"], detail["name"]
 

@@ -1,7 +1,8 @@
 """`make demo`: a short conversation with the banking agent, held as any caller would hold it.
 
 The requests are the files in `events/`, in the order of their names. They go over HTTP through an unmodified boto3
-client; what is shown of a turn comes from its trace events and from Step Functions' history of its execution.
+client; what is shown of a turn comes from its trace events and from Step Functions' history of its execution, and what
+is shown of memory from where it is kept (`remembering.py`).
 """
 
 import json
@@ -9,13 +10,14 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from local import remembering
 from local.colours import Paint, paint_for
 from local.executions import Execution, StateVisit, read_execution
 from local.stack import LocalStack, LocalStackOptions
@@ -25,7 +27,7 @@ RECOVERY_SECONDS = 2
 """How long an open circuit is left alone here, at most."""
 
 _WIDTH = 110
-_LABEL = 9
+_LABEL = 10
 _END_SECONDS = 10
 
 
@@ -119,6 +121,9 @@ def _play(stack: LocalStack, scenario: Scenario, recoveries: Sequence[int], pain
         for fault in json.loads(scenario.faults.read_text())["faults"]:
             _say("fault", " ".join(f"{name}={_plain(value)}" for name, value in fault.items()), paint)
     caller = stack.caller()
+    if scenario.request.get("endSession"):
+        _end_session(stack, caller, scenario.request, paint)
+        return
     for pause in scenario.pauses:
         if pause:
             usual = ", ".join(f"{seconds} s" for seconds in sorted(set(recoveries)))
@@ -133,9 +138,33 @@ def _play(stack: LocalStack, scenario: Scenario, recoveries: Sequence[int], pain
             _show_attempts(told, tool_calls(execution), paint)
             _say("agent", told.answer, paint)
         else:
+            _say_all(remembering.shown_lines(remembering.injected(stack, told.turn_id)), paint)
             _show(told, execution, paint)
     if scenario.faults:
         stack.faults.replace([])
+
+
+def _end_session(stack: LocalStack, caller: Any, request: Mapping[str, Any], paint: Paint) -> None:
+    """Ends the session as its caller, and shows what is remembered of it. The caller does not wait for that."""
+    _say("you", f"endSession of {request['sessionId']}", paint)
+    for _ in caller.invoke_agent(**request)["completion"]:
+        pass
+    try:
+        done = remembering.consolidated(stack, request["sessionId"])
+    except remembering.NothingConsolidated as error:
+        raise DemoFailed(str(error)) from error
+    if done.execution.status != "SUCCEEDED":
+        raise DemoFailed(f"the consolidation {done.execution.name} ended as {done.execution.status}")
+    _say_all(remembering.lines(done), paint)
+    _say("states", " > ".join(_visits(done.execution.visits, paint)), paint)
+    _say("total", f"{len(done.execution.visits)} states, {done.execution.duration_ms:.0f} ms", paint)
+
+
+def _say_all(lines: Iterable[tuple[str, str]], paint: Paint) -> None:
+    before = ""
+    for label, text in lines:
+        _say("" if label == before else label, text, paint)
+        before = label
 
 
 def _ended_execution(stack: LocalStack, turn_id: str) -> Execution:
@@ -247,6 +276,7 @@ def _introduction(model: str, url: str, paint: Paint) -> str:
     if model == "rule":
         lines.append(
             paint("The model is a rule, not an LLM: it matches words to tools. ", "yellow")
+            + "What memory keeps, it extracts by rules too. "
             + "For a real one: make demo MODEL=openai:http://127.0.0.1:11434/v1#MODEL (Ollama, llama.cpp, vLLM)"
             + " or MODEL=bedrock"
         )

@@ -5,23 +5,30 @@ Such a request forces one tool, whose input is the answer. What it is about stan
 `<conversation>` has a line of JSON for each event, `{"event": id, "said": [{"user": text}, {"assistant": text}, ...]}`.
 Facts are the user's own plain statements (`rule_statements`), given to the namespace whose name or description shares a
 word with them. A summary repeats statements and questions: other words would need a language model.
+
+What a turn is shown of memory stands in its system prompt, in `<memory>`. The rule model repeats of it what it is asked
+for. Of the memory tools it calls `remember` for statements behind "remember that", and none that is not named.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from local.bedrock.model_backend import ConverseRequest, JsonObject
 from local.bedrock.rule_answers import LABEL
-from local.bedrock.rule_statements import Statement, asked, statements
+from local.bedrock.rule_statements import Statement, asked, statements, topics
 from local.bedrock.rule_words import words
 
 _ELEMENT = r"<{name}>\s*(.*?)\s*</{name}>"
 _COMMON_WORDS = frozenset({"user", "customer", "person", "fact", "conversation", "assistant", "agent"})
 _DEFAULT_CHARACTERS = 2_000
 _ASKED = "Asked: "
+_REMEMBER = "remember"
+_MEMORY_TOOLS = {"search_memory": "memory", _REMEMBER: "remember", "forget": "forget"}
+_ORDER = re.compile(r"\W*(?:please\s+)?(?:remember|note|keep in mind)\b", re.IGNORECASE)
+_ABOUT_ME = re.compile(r"\b(?:know|remember|recall)\b[^.?!]*\b(?:me|us|my|our|I)\b[^.!]*\?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +46,62 @@ def memory_answer(request: ConverseRequest) -> dict[str, Any] | None:
     if "text" in properties.get("records", {}).get("items", {}).get("properties", {}):
         return {"records": list(_records(request, properties["records"]["items"]))}
     if "recordId" in properties.get("operations", {}).get("items", {}).get("properties", {}):
-        return {"operations": list(_operations(_prompt(request)))}
+        return {"operations": list(_operations(_whole_prompt(request)))}
     for name in ("summary", "digest"):
         if properties.get(name, {}).get("type") == "string":
-            return {name: _summary(_prompt(request), properties[name].get("maxLength", _DEFAULT_CHARACTERS))}
+            return {name: _summary(_whole_prompt(request), properties[name].get("maxLength", _DEFAULT_CHARACTERS))}
     return None
+
+
+def recalled(request: ConverseRequest, text: str) -> list[str]:
+    """The remembered facts that the text asks for: all with "what do you know about me", else those it shares a word
+    with.
+    """
+    memory = _element(_prompt(request.body.get("system", ())), "memory", {})
+    facts = [str(fact) for texts in memory.get("facts", {}).values() for fact in texts]
+    if _ABOUT_ME.search(text):
+        return facts or list(_told_of(memory))
+    if not text.rstrip().endswith("?"):
+        return []
+    wanted = topics(text) - _COMMON_WORDS
+    return [fact for fact in facts if topics(fact) & wanted]
+
+
+def asks_what_is_remembered(text: str) -> bool:
+    return _ABOUT_ME.search(text) is not None
+
+
+def to_remember(request: ConverseRequest, text: str) -> list[dict[str, str]]:
+    """The arguments of `remember` for each statement behind "remember that" that belongs to one of its namespaces."""
+    offered = [tool for tool in request.tool_specifications if tool["name"] == _REMEMBER]
+    if not offered or not _ORDER.match(text):
+        return []
+    _, _, listed = offered[0].get("description", "").partition("Namespaces: ")
+    namespaces = {entry.partition(":")[0]: _words_of(entry) for entry in listed.split("; ") if entry}
+    return [
+        {"namespace": name, "text": statement.text, "key": statement.about}
+        for statement in statements(text)
+        for name in [next((name for name, known in namespaces.items() if statement.topics & known), None)]
+        if name is not None
+    ]
+
+
+def unnamed_memory_tools(text: str) -> frozenset[str]:
+    """The memory tools that the text does not ask for by name: their descriptions speak of all that is remembered, and
+    would match anything.
+    """
+    said = set(words(text))
+    return frozenset(name for name, word in _MEMORY_TOOLS.items() if word not in said)
+
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(words(text)) - _COMMON_WORDS
+
+
+def _told_of(memory: Mapping[str, Any]) -> Iterator[str]:
+    if "earlierInThisConversation" in memory:
+        yield str(memory["earlierInThisConversation"])
+    yield from (str(entry["summary"]) for entry in memory.get("earlierConversations", ()))
 
 
 def _forced_schema(request: ConverseRequest) -> Mapping[str, Any]:
@@ -55,9 +113,9 @@ def _forced_schema(request: ConverseRequest) -> Mapping[str, Any]:
 
 
 def _records(request: ConverseRequest, form: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    prompt = _prompt(request)
+    prompt = _whole_prompt(request)
     namespace = _element(prompt, "namespace", {})
-    belonging = frozenset(words(" ".join(map(str, namespace.values())))) - _COMMON_WORDS
+    belonging = _words_of(" ".join(map(str, namespace.values())))
     known = [str(key) for key in _element(prompt, "known_keys", [])]
     for said in _said(prompt):
         for statement in statements(said.text):
@@ -115,8 +173,11 @@ def _earlier_lines(prompt: str) -> list[str]:
     return [line for text in texts for line in text.splitlines() if line.strip() and line != LABEL]
 
 
-def _prompt(request: ConverseRequest) -> str:
-    blocks: list[JsonObject] = [*request.body.get("system", ()), *request.messages[-1]["content"]]
+def _whole_prompt(request: ConverseRequest) -> str:
+    return _prompt([*request.body.get("system", ()), *request.messages[-1]["content"]])
+
+
+def _prompt(blocks: Iterable[JsonObject]) -> str:
     return "\n".join(block["text"] for block in blocks if "text" in block)
 
 

@@ -2,8 +2,8 @@
 
 It is not an LLM and says so in every answer. It is there so that a whole agent turn can be run, tested and shown on a
 machine without a model. The same conversation always gets the same answer, with the same toolUse ids. Tokens are
-estimated (`model_backend.CHARACTERS_PER_TOKEN`); `maxTokens` and the system prompt are not looked at. `rule_commands`
-lists what a person can order exactly.
+estimated (`model_backend.CHARACTERS_PER_TOKEN`). `maxTokens` is not looked at, and of the system prompt only what it
+shows of memory (`rule_memory`). `rule_commands` lists what a person can order exactly.
 """
 
 import threading
@@ -26,8 +26,15 @@ from local.bedrock.model_backend import (
 from local.bedrock.rule_answers import capabilities_text, labelled, question_text, results_text
 from local.bedrock.rule_commands import ANY_MODEL, CommandError, Commands, read_commands
 from local.bedrock.rule_facts import failure_reason
-from local.bedrock.rule_memory import memory_answer
+from local.bedrock.rule_memory import (
+    asks_what_is_remembered,
+    memory_answer,
+    recalled,
+    to_remember,
+    unnamed_memory_tools,
+)
 from local.bedrock.rule_planning import Call, Planner
+from local.bedrock.rule_statements import statements
 from local.bedrock.rule_tools import Tool, read_tools
 from local.bedrock.rule_words import is_greeting, is_thanks
 
@@ -111,12 +118,22 @@ def _content(request: ConverseRequest, turns: Sequence[Turn], commands: Commands
         return [{"text": labelled("\n".join(commands.say))}]
     if commands.calls:
         return [{"text": labelled(results_text(turn.outcomes) if turn.steps else capabilities_text(tools))}]
+    remembered = to_remember(request, commands.text)
+    if remembered and not turn.steps:
+        return _tool_uses(request, [("remember", arguments) for arguments in remembered])
+    if remembered:
+        return [{"text": labelled(results_text(turn.outcomes))}]
+    unnamed = unnamed_memory_tools(commands.text)
+    tools = [tool for tool in tools if tool.name not in unnamed]
+    facts = recalled(request, commands.text)
+    if asks_what_is_remembered(commands.text):
+        return [{"text": labelled(_recalled_text(facts))}]
     if not tools:
-        return [{"text": labelled(_toolless_text(commands.text))}]
+        return [{"text": labelled(_recalled_text(facts) if facts else _toolless_text(commands.text))}]
     planner = Planner(tools, turns)
     steps = _steps(request, planner, turn, commands.text)
     return _next_step(request, planner, turn, steps, commands.text) or [
-        {"text": labelled(_answer_text(planner, turn, steps, tools, commands.text))}
+        {"text": labelled(_answer_text(planner, turn, steps, tools, commands.text, facts))}
     ]
 
 
@@ -154,11 +171,18 @@ def _tool_uses(request: ConverseRequest, calls: Sequence[tuple[str, Mapping[str,
 
 
 def _answer_text(
-    planner: Planner, turn: Turn, steps: Sequence[Sequence[Call]], tools: Sequence[Tool], text: str
+    planner: Planner,
+    turn: Turn,
+    steps: Sequence[Sequence[Call]],
+    tools: Sequence[Tool],
+    text: str,
+    facts: Sequence[str],
 ) -> str:
     parts = [results_text(turn.outcomes)] if turn.outcomes else []
     if len(turn.steps) < len(steps):
         parts.append(_unfinished_text(planner, turn, steps[len(turn.steps)], text))
+    if not parts and facts:
+        return _recalled_text(facts)
     return "\n".join(parts) or _smalltalk_text(tools, text)
 
 
@@ -171,7 +195,14 @@ def _unfinished_text(planner: Planner, turn: Turn, calls: Sequence[Call], text: 
     return "\n".join(question_text(tool, parameters) for tool, parameters in missing if parameters)
 
 
+def _recalled_text(facts: Sequence[str]) -> str:
+    return f"I was shown from memory: {' '.join(facts)}" if facts else "I was shown nothing from memory."
+
+
 def _smalltalk_text(tools: Sequence[Tool], text: str) -> str:
+    stated = statements(text)
+    if stated:
+        return f"I read in this: {' '.join(statement.text for statement in stated)}"
     if is_thanks(text):
         return "You are welcome."
     if is_greeting(text):

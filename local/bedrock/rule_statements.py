@@ -65,6 +65,11 @@ def asked(text: str) -> list[str]:
     return [sentence.strip() for sentence in _SENTENCE.findall(text) if sentence.strip().endswith("?")]
 
 
+def topics(text: str) -> frozenset[str]:
+    """The words of a text, and what they are instances of."""
+    return frozenset([*words(text), *_kinds(text)])
+
+
 def _of_sentence(sentence: str) -> Iterator[Statement]:
     if sentence.endswith("?"):
         return
@@ -123,7 +128,7 @@ def _predication(subject: str, clause: str) -> Statement | None:
 def _statement(text: str, about: str) -> Statement:
     content = words(about)
     name = next(_kinds(about), None) or "_".join(dict.fromkeys([*content[:1], *content[-1:]])) or "fact"
-    return Statement(" ".join(text.split()) + ".", frozenset([*words(text), *_kinds(text)]), name)
+    return Statement(" ".join(text.split()) + ".", topics(text), name)
 
 
 def _kinds(text: str) -> Iterator[str]:

@@ -71,6 +71,7 @@ class LambdaWorkers:
         self._files = FileWatch()
         self._compiled: dict[Path, int] = {}
         self._functions: dict[str, _Function] = {}
+        self._to_warm: deque[FunctionSpec] = deque()
 
     def invoke(
         self,
@@ -96,11 +97,12 @@ class LambdaWorkers:
         return StreamingInvocation(invocation)
 
     def warm(self, spec: FunctionSpec) -> None:
-        """Starts a worker of `spec` unless there is one, and does not wait for it."""
+        """Starts a worker of `spec` unless there is one, and does not wait for it. Of many a few start at a time, in
+        order; those that invocations wait for go first.
+        """
         with self.lock:
-            function = self._current(spec)
-            if not function.workers:
-                function.start_worker()
+            self._to_warm.append(spec)
+            self._warm_some()
 
     def processes(self) -> list[WorkerProcess]:
         with self.lock:
@@ -117,6 +119,14 @@ class LambdaWorkers:
     def staff_all(self) -> None:
         for function in self._functions.values():
             function.staff()
+        self._warm_some()
+
+    def _warm_some(self) -> None:
+        while self._to_warm and not self.closed and self.starting() < self.starts_at_once:
+            spec = self._to_warm.popleft()
+            known = self._functions.get(spec.arn)
+            if known is None or not known.workers:
+                self._current(spec).start_worker()
 
     def close(self) -> None:
         """Kills every worker, answers what still waits, and returns when no process is left."""

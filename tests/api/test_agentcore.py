@@ -132,7 +132,7 @@ def test_a_turn_is_listed_and_an_event_is_in_the_next_turns_history(
         )
         assert any("chunk" in event for event in answer["completion"])
 
-    model.replace([{"text": "Hello Alice"}, {"text": "Indeed"}])
+    model.replace([{"reply": {"text": "Hello Alice"}}, {"reply": {"text": "Indeed"}}])
     turn("I am Alice")
     (event,) = data.list_events(**place)["events"]
     assert [entry["conversational"]["content"]["text"] for entry in event["payload"]] == ["I am Alice", "Hello Alice"]

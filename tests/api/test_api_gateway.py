@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from local.api_gateway import LARGEST_BODY, ApiGateway
+from local.api_gateway import LARGEST_BODY, LARGEST_EVENT, ApiGateway
 from local.proxy_integration import METADATA_END
 from local.routes import Api, Route
 
@@ -292,7 +292,18 @@ class TestRefusals:
         status, headers, body = front.send("POST", "/agents/A/text", b"x" * (LARGEST_BODY + 1))
         assert (status, headers["x-amzn-errortype"]) == (413, "RequestTooLargeException")
         assert json.loads(body) == {"message": "Request Too Long"}
-        assert front.send("POST", "/agents/A/text", b"x" * LARGEST_BODY)[0] == 200
+        assert front.problems == []
+
+    def test_a_body_that_lambda_would_not_take_in_an_event_is_refused(self, front: Front) -> None:
+        """Quotation marks count twice, since the body is a text in the event; letters beyond ASCII do not."""
+        quotes, letters = b'"' * (LARGEST_EVENT // 2), "é".encode() * (LARGEST_EVENT // 2 - 2_000)
+        status, headers, _ = front.send("POST", "/agents/A/text", quotes)
+        assert (status, headers["x-amzn-errortype"]) == (413, "RequestTooLargeException")
+        assert front.functions.events == []
+        [problem] = front.problems
+        assert "/agents/{agentId}/text becomes an event of " in problem
+        assert front.send("POST", "/agents/A/text", letters)[0] == 200
+        assert front.functions.events[0]["body"] == letters.decode()
 
     def test_a_body_above_10_mb_is_refused_before_it_is_sent_if_the_caller_asks(self, front: Front) -> None:
         with socket.create_connection(("127.0.0.1", front.gateway.port), WAIT_SECONDS) as caller:

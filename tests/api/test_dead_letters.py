@@ -13,7 +13,9 @@ from local.executions import Execution, read_execution
 from local.faults import Faults
 from local.stack import LocalStack
 from tests.waiting import eventually
-from tests.workflow.turns import ask, calls, fails, says
+from tests.workflow.turns import ask, calls, fails, new_session, says
+from turnwright.memory.records import Records
+from turnwright.table import Table
 
 TOOL = "MisbehavingToolFunction"
 QUEUES = ("DeadLetterQueueUrl", "ToolDeadLetterQueueUrl")
@@ -72,6 +74,22 @@ def failed_turn(stack: LocalStack, model: ScriptedModel, client: Any, queues: di
     assert told.error
     eventually(lambda: waiting(stack, queues["DeadLetterQueueUrl"]) == 1, "the turn's letter")
     return told.turn_id
+
+
+def failed_consolidation(
+    stack: LocalStack, model: ScriptedModel, client: Any, queues: dict[str, str], actor: str
+) -> None:
+    """A session of the banking agent that cannot be consolidated since the model refuses it; its letter is there."""
+    model.replace([says("Noted.", forcedTool=""), fails("ValidationException", 400)])
+    caller = {"agentId": "BANKASSIST", "memoryId": actor, "session": new_session()}
+    assert ask(client, "I report in USD.", **caller).answer == "Noted."
+    ask(client, "", **caller, endSession=True)
+    eventually(lambda: waiting(stack, queues["DeadLetterQueueUrl"]) == 1, "the consolidation's letter")
+
+
+def fills(tool: str, **fields: Any) -> dict[str, Any]:
+    """A reply of the scripted model to what forces the tool."""
+    return {"when": {"forcedTool": tool}, "reply": {"toolUse": [{"name": tool, "input": fields}]}}
 
 
 def started_again(stack: LocalStack, line: str) -> Execution:
@@ -285,3 +303,52 @@ def test_what_means_no_letter_or_several_is_one_line_and_changes_nothing(
     assert dead_letters("--send-again", "-") == (1, ["turnwright: there is no letter of -"])
     assert waiting(stack, queues["ToolDeadLetterQueueUrl"]) == 3
     assert dead_letters()[1][3].split()[2:] == ["tools", "-", "-", "-", "-"]
+
+
+def test_a_failed_consolidation_is_shown_and_made_again(
+    stack: LocalStack,
+    model: ScriptedModel,
+    agent_client: Any,
+    queues: dict[str, str],
+    dead_letters: Callable[..., tuple[int, list[str]]],
+) -> None:
+    actor = f"actor-{new_session()}"
+    failed_consolidation(stack, model, agent_client, queues, actor)
+    [letter] = json.loads("\n".join(dead_letters("--json")[1]))
+    consolidation = letter["letter"]["consolidationId"]
+    row = dead_letters()[1][1].split()[2:]
+    assert (row[0], row[-3:]) == ("turns", ["ModelRejected", "-", consolidation])
+    model.replace(
+        [
+            fills("record_facts", records=[{"key": "currency", "text": "The user reports in USD."}]),
+            fills("summarize_session", summary="The user told a currency."),
+        ]
+    )
+    status, [line] = dead_letters("--send-again", consolidation[:12])
+    assert status == 0
+    assert line.startswith(f"the consolidation {consolidation} was started again as execution ")
+    execution = started_again(stack, line)
+    assert (execution.status, execution.input) == ("SUCCEEDED", letter["letter"]["input"])
+    records = Records(Table(stack.client("dynamodb"), stack.outputs["TableName"]))
+    found = records.of_actor("BANKASSIST-turnwright", actor)
+    assert {record.text for record in found} == {"The user reports in USD."}
+    assert waiting(stack, queues["DeadLetterQueueUrl"]) == 0
+
+
+def test_what_a_consolidation_skipped_is_shown_and_not_made_again(
+    stack: LocalStack, queues: dict[str, str], dead_letters: Callable[..., tuple[int, list[str]]]
+) -> None:
+    letter = {
+        "consolidationId": "c1",
+        "executionArn": stack.execution_arn("c1", "ConsolidateMemoryStateMachine"),
+        "skipped": "risk_profile",
+        "failure": {"error": "BrokenAnswer", "cause": "records: is missing"},
+        "input": {"consolidationId": "c1"},
+    }
+    stack.client("sqs").send_message(QueueUrl=queues["DeadLetterQueueUrl"], MessageBody=json.dumps(letter))
+    assert dead_letters()[1][1].split()[2:] == ["turns", "risk_profile", "BrokenAnswer", "-", "c1"]
+    assert dead_letters("--send-again", "c1") == (
+        1,
+        ["turnwright: the consolidation c1 was written without risk_profile and is not made again; the letter stays"],
+    )
+    assert waiting(stack, queues["DeadLetterQueueUrl"]) == 1

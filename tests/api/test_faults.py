@@ -1,7 +1,6 @@
 """Faults on purpose in the running stack: what clients of Lambda, Step Functions and tools' callers get of them."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -149,35 +148,6 @@ def test_up_refuses_a_broken_file_with_one_line_that_names_file_and_place(tmp_pa
     assert line.startswith(
         f"turnwright: {file}: faults[0].function: the template has no function 'BankingTools' (it has BankingTools"
     )
-
-
-def test_the_demonstration_shows_a_call_that_recovers_and_a_circuit_that_opens_and_closes() -> None:
-    ended = run_local("demo")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    _, throttled, circuit = re.split(r"\n\n(?=[56]  )", ended.stdout)
-    assert attempts_of(throttled) == [
-        ("1", "FAILED THROTTLING", "retry in 200 ms"),
-        ("2", "FAILED THROTTLING", "retry in 400 ms"),
-        ("3", "SUCCESS", ""),
-    ]
-    assert attempts_of(circuit) == [
-        ("1", "FAILED SERVICE_UNAVAILABLE", "retry in 200 ms"),
-        ("2", "FAILED SERVICE_UNAVAILABLE", "retry in 400 ms"),
-        ("3", "FAILED SERVICE_UNAVAILABLE", ""),
-        ("1", "FAILED SERVICE_UNAVAILABLE", "retry in 200 ms"),
-        ("2", "FAILED SERVICE_UNAVAILABLE", "retry in 400 ms"),
-        ("3", "FAILED CIRCUIT_OPEN", "not called for 2 s"),
-        ("1", "FAILED CIRCUIT_OPEN", "not called for 2 s"),
-        ("1", "SUCCESS", ""),
-        ("1", "SUCCESS", ""),
-    ]
-    assert "2 s, the recovery time here; the agent's file says 60 s" in circuit
-
-
-def attempts_of(scenario: str) -> list[tuple[str, str, str]]:
-    """(number, outcome, what follows) of the lines that show attempts."""
-    line = r"step 1 get_account_balance attempt (\d) ((?:FAILED )?[A-Z_]+) \d+ ms(?:, (.*))?$"
-    return [(number, outcome, after) for number, outcome, after in re.findall(line, scenario, re.MULTILINE)]
 
 
 def run_local(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -478,7 +478,7 @@ def with_invocation_id(client: Any, invocation_id: str) -> None:
 
 
 def session_item(stack: LocalStack, session: str) -> dict[str, Any]:
-    key = {"PK": {"S": f"SESSION#{TEST_AGENT}#-#{session}"}, "SK": {"S": "SESSION"}}
+    key = {"PK": {"S": f"SESSION#{TEST_AGENT}-turnwright#-#{session}"}, "SK": {"S": "SESSION"}}
     item = stack.client("dynamodb").get_item(TableName=stack.outputs["TableName"], Key=key, ConsistentRead=True)
     found: dict[str, Any] = item.get("Item", {})
     return found

@@ -475,6 +475,25 @@ def test_warming_starts_a_worker_that_the_next_invocation_uses(stack: Stack) -> 
     assert stack.call(spec)["pid"] == process.pid
 
 
+def test_many_are_warmed_a_few_at_a_time_and_invocations_go_first(stack: Stack) -> None:
+    stack.workers.starts_at_once = 1
+    *warmed, asked = [
+        stack.function("handlers.echo", name=name, arn=f"arn:aws:lambda:us-east-1:123456789012:function:{name}")
+        for name in ("warmed-0", "warmed-1", "warmed-2", "warmed-3", "asked")
+    ]
+    with stack.workers.lock:  # nothing finishes starting meanwhile
+        for spec in warmed:
+            stack.workers.warm(spec)
+        assert [process.name for process in stack.workers.processes()] == ["warmed-0"]
+        thread, results = in_background(stack, asked, {})
+    thread.join(timeout=20)
+    assert results[0].function_error is None
+    eventually(lambda: len(stack.workers.processes()) == 5)
+    started = sorted(stack.workers.processes(), key=lambda process: process.pid)
+    assert [process.name for process in started][-1] == "warmed-3"
+    assert stack.workers.starting() <= 1
+
+
 def test_closing_leaves_no_process_even_when_a_handler_hangs(stack: Stack) -> None:
     thread, results = in_background(stack, stack.function("handlers.hang"), {})
     stack.call(stack.function("handlers.echo"))

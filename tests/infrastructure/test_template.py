@@ -18,11 +18,17 @@ from local.intrinsics import Resolver
 from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
 from turnwright.agentcore import control_operations, data_operations
 from turnwright.memory.asking import MODEL_SECONDS
+from turnwright.memory.erasure import LATE_WRITE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 STATE_MACHINE = "AgentTurnStateMachine"
 CONSOLIDATION = "ConsolidateMemoryStateMachine"
-STATE_MACHINES = {STATE_MACHINE: "StateMachineLogGroup", CONSOLIDATION: "ConsolidationLogGroup"}
+ERASURE = "EraseMemoryStateMachine"
+STATE_MACHINES = {
+    STATE_MACHINE: "StateMachineLogGroup",
+    CONSOLIDATION: "ConsolidationLogGroup",
+    ERASURE: "ErasureLogGroup",
+}
 INVOKE_AGENT_PATH = "/agents/{agentId}/agentAliases/{agentAliasId}/sessions/{sessionId}/text"
 
 
@@ -133,7 +139,7 @@ def definition(machine: str) -> Definition:
     return Definition.read(ROOT / location["Key"])
 
 
-def test_the_machines_are_the_turn_and_the_consolidation() -> None:
+def test_the_machines_are_the_turn_the_consolidation_and_the_erasure() -> None:
     assert of_type("AWS::StepFunctions::StateMachine").keys() == STATE_MACHINES.keys()
     files = {path.name for path in (ROOT / "statemachines").iterdir()}
     assert files == {Path(definition(machine).file).name for machine in STATE_MACHINES}
@@ -150,7 +156,7 @@ def test_every_substitution_is_used_and_every_placeholder_is_substituted(machine
 def test_a_state_machine_may_invoke_exactly_the_functions_in_its_definition(machine: str) -> None:
     substitutions = resources()[machine]["Properties"]["DefinitionSubstitutions"]
     allowed = [
-        statement["Resource"]
+        as_list(statement["Resource"])
         for statement in statements(f"{machine}Role")
         if statement["Action"] == "lambda:InvokeFunction"
     ]
@@ -171,6 +177,12 @@ def test_a_state_machine_is_standard_traced_and_logs_every_event_but_texts_only_
         "IncludeExecutionData": with_data,
         "Destinations": [{"CloudWatchLogsLogGroup": {"LogGroupArn": get_att(STATE_MACHINES[name])}}],
     }
+
+
+def test_an_erasure_waits_longer_than_any_function_of_a_stopped_turn_runs_on() -> None:
+    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
+    timeouts = [functions()[name.removesuffix("Arn")]["Timeout"] for name in substitutions]
+    assert max(timeouts) < LATE_WRITE_SECONDS
 
 
 # ---- Tracing and logs ----
@@ -263,6 +275,23 @@ STORED = {
 }
 DELETE = "s3:DeleteObject"
 GRANTED = {
+    "AgentMemoryFunction": {
+        *on("Table", *READ, "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"),
+        *on("Bucket", "s3:ListBucket"),
+        *on("Bucket/sessions/*", "s3:DeleteObject"),
+        *on("Bucket/lasting/*", "s3:DeleteObject"),
+        *on("EraseMemoryStateMachine", "states:StartExecution"),
+    },
+    "EraseMemoryFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"),
+        *on("Table", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"),
+        *on("Table/index/Owned", "dynamodb:Query"),
+        *on("Bucket", "s3:ListBucket"),
+        *on("Bucket/sessions/*", "s3:DeleteObject"),
+        *on("Bucket/lasting/*", "s3:DeleteObject"),
+        *on("Bucket/turns/*", "s3:DeleteObject"),
+        *on(EXECUTIONS, "states:StopExecution"),
+    },
     "InvokeAgentFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", CHECK),
         *on("Bucket/turns/*", GET, PUT),
@@ -408,7 +437,7 @@ def botocore_model(service: str) -> dict[str, Any]:
 
 
 ROUTED = {
-    "bedrock-agent-runtime": ["InvokeAgent"],
+    "bedrock-agent-runtime": ["InvokeAgent", "GetAgentMemory", "DeleteAgentMemory"],
     "bedrock-agentcore": [operation.name for operation in data_operations.OPERATIONS],
     "bedrock-agentcore-control": [operation.name for operation in control_operations.OPERATIONS],
 }

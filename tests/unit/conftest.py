@@ -7,6 +7,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from tests.unit.stored_memory import Queue, StatementModel, StoredMemory
 from tests.unit.stored_turns import Requests, StandingClock, StoredTurns
 from tests.unit.tool_turns import FakeLambda
 from turnwright.documents import Documents
@@ -98,3 +99,15 @@ def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
     fake = FakeLambda()
     monkeypatch.setattr("turnwright.clients.aws_lambda", fake.client)
     return fake
+
+
+@pytest.fixture
+def memory(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> StoredMemory:
+    """The storage with an agent that remembers, a model that extracts, and a dead-letter queue."""
+    model, queue = StatementModel(), Queue()
+    monkeypatch.setattr("turnwright.models.converse", model.converse)
+    monkeypatch.setattr("turnwright.clients.sqs", lambda: queue)
+    remembered = StoredMemory(stored, model, queue)
+    remembered.configure()
+    stored.dynamodb.forget()
+    return remembered

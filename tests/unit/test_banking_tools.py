@@ -131,7 +131,8 @@ def test_a_currency_without_a_rate_is_answered_with_those_that_have_one() -> Non
 
 
 def test_the_agent_file_offers_exactly_the_functions_that_are_there() -> None:
-    (group,) = json.loads(AGENT.read_text())["actionGroups"]
+    groups = json.loads(AGENT.read_text())["actionGroups"]
+    (group,) = [group for group in groups if group["actionGroupName"] == "BankingTools"]
     offered = {
         function["name"]: {name: parameter.get("required", False) for name, parameter in function["parameters"].items()}
         for function in group["functionSchema"]["functions"]

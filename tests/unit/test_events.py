@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from tests.unit.stored_turns import SESSION, A, B, StoredTurns
+import pytest
+
+from tests.unit.stored_turns import SESSION, A, B, StoredTurns, step, text
 from turnwright import converse, events, keys
 from turnwright.agents import HistoryWindow
 from turnwright.documents import json_text
 from turnwright.history import History, Window
 from turnwright.table import Put, Update
+from turnwright.turns import Status
 
 
 def said(role: str, words: str) -> dict[str, Any]:
@@ -128,3 +131,25 @@ def test_a_window_knows_whether_it_is_the_whole_session(stored: StoredTurns) -> 
     assert not whole(HistoryWindow(max_turns=2)), "there may be more, which nobody has looked for"
     assert not whole(HistoryWindow(max_turns=1))
     assert not whole(HistoryWindow(max_turns=3, max_characters=21))
+
+
+@pytest.mark.parametrize("when", ["while the turn runs", "while it commits"])
+def test_an_event_that_comes_while_a_turn_runs_stays_the_sessions_last_one(stored: StoredTurns, when: str) -> None:
+    """Otherwise an end of the session would leave it out of what is consolidated."""
+    turn = stored.begin(A)
+    stored.journal(turn, step(1, text("Hi")))
+    later: list[str] = []
+    if when == "while the turn runs":
+        later.append(add(stored, said("USER", "From elsewhere")))
+    else:
+        stored.dynamodb.forget()
+        stored.dynamodb.before[3] = lambda: later.append(add(stored, said("USER", "From elsewhere")))
+
+    header = stored.commit(turn)
+
+    assert header.status is Status.COMMITTED
+    assert header.event_id < later[0]
+    session = stored.session()
+    assert (session["lastEventId"], session["version"]) == (later[0], 1)
+    assert "leaseOwner" not in session
+    assert stored.seen(stored.begin(B)) == ["Hello", "Hi", "From elsewhere"]

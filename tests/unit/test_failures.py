@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 import record_failure
-from tests.unit.stored_turns import A, B, Interrupted, StoredTurns, die
+from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die
 from turnwright import keys
-from turnwright.errors import LeaseLost, SessionBusy
+from turnwright.errors import ActorErased, LeaseLost, SessionBusy
 from turnwright.failures import ExecutionFailure, read_failure, record
+from turnwright.table import Update
 from turnwright.turns import Status, Turns
 
 ARN = f"arn:aws:states:us-east-1:123456789012:execution:turns:{A}"
@@ -123,6 +124,20 @@ def test_a_refused_turn_is_not_dead_lettered_and_the_running_one_keeps_its_sessi
     assert queue.letters == []
     assert (stored.session(), stored.header(A)) == (session, running)
     assert stored.header(B).failure["error"] == "SessionBusy"
+
+
+def test_a_turn_of_an_actor_who_is_being_erased_is_not_dead_lettered(stored: StoredTurns) -> None:
+    stored.run(A)
+    actor = keys.actor(SESSION.store, SESSION.actor)
+    stored.table.update(Update(actor, "SET erasingSince = :now", values={":now": 1}))
+    with pytest.raises(ActorErased):
+        stored.begin(B)
+    queue = Queue()
+
+    assert record(stored.table, queue, "https://queue", failure(stored, B, "ActorErased", state="Load Memory")) is False
+
+    assert queue.letters == []
+    assert "leaseOwner" not in stored.session()
 
 
 def test_a_redriven_turn_that_finds_its_session_busy_is_dead_lettered_again(stored: StoredTurns) -> None:

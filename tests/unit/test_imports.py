@@ -53,6 +53,8 @@ def imported_by(module: str) -> set[str]:
 
 def test_there_is_a_handler_module_for_each_function() -> None:
     assert HANDLERS == [
+        "agent_memory",
+        "erase_memory",
         "extract_records",
         "invoke_agent",
         "invoke_model",

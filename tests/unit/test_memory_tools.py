@@ -212,6 +212,22 @@ def test_beyond_its_bound_a_namespace_loses_what_was_not_written_for_longest(mem
     assert sorted(record.text for record in memory.records("facts")) == [f"Owns house number {n}." for n in (1, 2, 3)]
 
 
+def test_a_namespace_with_far_too_many_records_loses_them_with_some_calls(memory: Memory) -> None:
+    """Their bound was lowered; a transaction takes a hundred writes."""
+    place = (SESSION.store, SESSION.actor, "/facts/user-1/")
+    old = [Record(*place, f"mem-{n:03d}", f"Owns house {n}.", Provenance("API"), updated_at=n) for n in range(150)]
+    for start in (0, 75):
+        memory.stored.table.transact([added(record) for record in old[start : start + 75]])
+
+    counted = []
+    for number in range(4):
+        memory.call("remember", namespace="facts", text=f"Likes dish number {number}.")
+        counted.append(len(memory.records("facts")))
+
+    assert counted == [101, 52, 3, 3]
+    assert "Likes dish number 3." in {record.text for record in memory.records("facts")}
+
+
 # ---- Forget ----
 
 

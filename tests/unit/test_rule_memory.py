@@ -202,3 +202,99 @@ def test_a_digest_keeps_what_was_stated_for_longer_than_what_was_asked() -> None
     assert digest.splitlines()[:2] == [LABEL, "The user reports in USD."]
     assert digest.splitlines()[-1] == "Asked: Is number 39 a question?"
     assert "number 5" not in digest
+
+
+MEMORY = {
+    "facts": {
+        "user_preferences": ["The user reports in USD."],
+        "risk_profile": ["The user takes moderate risks. \u003c/memory>"],
+    },
+    "earlierConversations": [{"endedAt": "2026-01-01T00:00:00Z", "summary": "Asked: Why?"}],
+}
+
+
+def said(text: str, memory: Mapping[str, Any] | None, tools: bool = True) -> str:
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": [{"text": text}]}]}
+    if memory is not None:
+        shown = json.dumps(memory).replace("<", "\\u003c")
+        body["system"] = [{"text": "You are an assistant."}, {"text": f"What is known.\n<memory>{shown}</memory>"}]
+    if tools:
+        schema = {"type": "object", "properties": {"account_id": {"type": "string"}}, "required": ["account_id"]}
+        tool = {"name": "get_account_balance", "description": "The balance.", "inputSchema": {"json": schema}}
+        body["toolConfig"] = {"tools": [{"toolSpec": tool}]}
+    events = RuleModel().converse(ConverseRequest("any.model", body, True))
+    return "".join(event.body["delta"].get("text", "") for event in events if event.name == "contentBlockDelta")
+
+
+@pytest.mark.parametrize("tools", [True, False])
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (
+            "What do you know about me?",
+            "I was shown from memory: The user reports in USD. The user takes moderate risks. </memory>",
+        ),
+        ("Which currency do I report in?", "I was shown from memory: The user reports in USD."),
+        ("How many risks do I take?", "I was shown from memory: The user takes moderate risks. </memory>"),
+    ],
+)
+def test_what_was_shown_of_memory_is_repeated_when_it_is_asked_for(text: str, answer: str, tools: bool) -> None:
+    assert said(text, MEMORY, tools) == f"{LABEL} {answer}"
+
+
+def test_without_facts_the_earlier_conversations_are_told_and_without_memory_nothing() -> None:
+    earlier = {"earlierConversations": MEMORY["earlierConversations"]}
+    assert said("Do you remember me?", earlier) == f"{LABEL} I was shown from memory: Asked: Why?"
+    assert said("Do you remember me?", None) == f"{LABEL} I was shown nothing from memory."
+
+
+def test_memory_changes_nothing_else() -> None:
+    assert "Calling get_account_balance" in said("What is the balance of account 12345?", MEMORY)
+    assert said("I report in EUR.", MEMORY) == f"{LABEL} I read in this: The user reports in EUR."
+
+
+def memory_tool(name: str, description: str, *required: str) -> dict[str, Any]:
+    properties = {parameter: {"type": "string", "description": parameter} for parameter in required}
+    schema = {"type": "object", "properties": properties, "required": list(required)}
+    return {"toolSpec": {"name": name, "description": description, "inputSchema": {"json": schema}}}
+
+
+NAMESPACES = "Namespaces: user_preferences: Reporting currency, format.; project_context: The projects of the user."
+MEMORY_TOOLS = [
+    memory_tool("search_memory", f"Searches what is remembered. {NAMESPACES}", "query"),
+    memory_tool("remember", f"Remembers a fact. {NAMESPACES}", "namespace", "text"),
+    memory_tool("forget", "Forgets one record.", "namespace", "record_id"),
+]
+
+
+def tool_uses(text: str) -> list[tuple[str, dict[str, Any]]]:
+    body = {
+        "messages": [{"role": "user", "content": [{"text": text}]}],
+        "toolConfig": {"tools": [*MEMORY_TOOLS, memory_tool("get_rate", "The rate of a currency.", "currency")]},
+    }
+    events = RuleModel().converse(ConverseRequest("any.model", body, True))
+    answer = converse_answer(
+        replace(event, body={"metrics": {"latencyMs": 0}, **event.body}) if event.name == "metadata" else event
+        for event in events
+    )
+    blocks = answer["output"]["message"]["content"]
+    return [(block["toolUse"]["name"], block["toolUse"]["input"]) for block in blocks if "toolUse" in block]
+
+
+def test_remember_is_called_for_each_statement_that_belongs_to_a_namespace() -> None:
+    assert tool_uses("Please remember that I report in EUR, work on Project Phoenix and drink tea.") == [
+        (
+            "remember",
+            {"namespace": "user_preferences", "text": "The user reports in EUR.", "key": "currency"},
+        ),
+        (
+            "remember",
+            {"namespace": "project_context", "text": "The user works on Project Phoenix.", "key": "work_phoenix"},
+        ),
+    ]
+
+
+def test_memory_tools_are_not_called_unless_they_are_named() -> None:
+    assert tool_uses("Which projects are there, and which preferences?") == []
+    assert tool_uses("What is the rate of EUR?") == [("get_rate", {"currency": "EUR"})]
+    assert tool_uses('Search memory for "phoenix"') == [("search_memory", {"query": "phoenix"})]

@@ -62,6 +62,18 @@ def test_every_condition_of_when_counts(when: dict[str, Any], matches: bool) -> 
     assert text_of(model, request(USER, ASKS, RESULT)) == ("matched" if matches else "no")
 
 
+@pytest.mark.parametrize(("choice", "answer"), [({"tool": {"name": "save"}}, "forced"), ({"auto": {}}, "free")])
+def test_a_forced_tool_is_told_from_an_ordinary_request(choice: dict[str, Any], answer: str) -> None:
+    model = ScriptedModel(
+        [
+            {"when": {"forcedTool": "save"}, "reply": {"text": "forced"}},
+            {"when": {"forcedTool": ""}, "reply": {"text": "free"}},
+        ]
+    )
+    asked = ConverseRequest("model-a", {"messages": [USER], "toolConfig": {"tools": [], "toolChoice": choice}}, True)
+    assert text_of(model, asked) == answer
+
+
 def test_a_tool_result_of_an_earlier_turn_is_not_the_last_one() -> None:
     model = ScriptedModel([{"when": {"lastToolResult": "48392"}, "reply": {"text": "old"}}, {"reply": {"text": "new"}}])
     done = {"role": "assistant", "content": [{"text": "48,392.50"}]}

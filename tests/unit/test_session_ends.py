@@ -272,6 +272,37 @@ def test_a_turn_just_before_the_session_is_idle_goes_on_with_it(remembering: Sto
     assert segments(stored) == []
 
 
+def test_a_repeat_of_a_beginning_does_not_end_the_session_that_the_turn_runs_in(remembering: StoredTurns) -> None:
+    """Load Memory is retried, and meanwhile the session's time has come."""
+    stored = remembering
+    stored.run(A, words="Old")
+    stored.clock.ms += IDLE_MS - 1
+    turn = stored.begin(B)
+    stored.clock.ms += 5_000
+
+    assert stored.begin(B) == turn
+    stored.journal(turn, step(1, text("Hi again")))
+    assert stored.commit(turn).status is Status.COMMITTED
+    assert segments(stored) == []
+    assert stored.seen(stored.begin(C)) == ["Old", "Hi", "Hello", "Hi again"]
+
+
+def test_a_redriven_turn_begins_anew_in_a_session_that_was_idle_for_too_long(remembering: StoredTurns) -> None:
+    stored = remembering
+    stored.run(A, words="Old")
+    stored.begin(B)
+    Turns(stored.table).fail(B, {"error": "E"})
+    Sessions(stored.table).release(SESSION, B)
+    stored.clock.ms += IDLE_MS
+
+    turn = stored.begin(B, redriven=True)
+
+    assert stored.seen(turn) == []
+    stored.journal(turn, step(1, text("Hi")))
+    assert stored.commit(turn).status is Status.COMMITTED
+    assert len(segments(stored)) == 1
+
+
 def test_a_session_without_an_actor_is_idle_too(stored: StoredTurns) -> None:
     now = stored.clock.ms
     session = Session(version=1, active_at=now - IDLE_MS)
@@ -283,7 +314,7 @@ def test_a_session_without_an_actor_is_idle_too(stored: StoredTurns) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("request_number", range(7))
+@pytest.mark.parametrize("request_number", range(9))
 def test_a_beginning_in_an_idle_session_that_dies_anywhere_is_completed_by_its_repeat(
     remembering: StoredTurns, when: str, request_number: int
 ) -> None:

@@ -39,6 +39,7 @@ def test_each_exception_has_its_status_name_and_message(error: Exception, expect
     ("error", "frame"),
     [
         ("SessionBusy", "conflictException"),
+        ("ActorErased", "conflictException"),
         ("LeaseLost", "conflictException"),
         ("TurnAlreadyEnded", "conflictException"),
         ("InvalidRequest", "validationException"),

@@ -13,7 +13,7 @@ from turnwright.memory.actors import Actors
 from turnwright.requests import TurnRequest
 from turnwright.sessions import Session, Sessions
 from turnwright.table import Table
-from turnwright.turns import Beginning, Turn, Turns
+from turnwright.turns import Beginning, Status, Turn, Turns
 
 
 def begin(
@@ -38,7 +38,7 @@ def begin(
 
     def refuse(refusal: TurnwrightError) -> None:
         failure = {"error": type(refusal).__name__, "cause": str(refusal), "state": "Load Memory"}
-        turns.fail(request.turn_id, failure, unless_failed=True)
+        turns.fail(request.turn_id, failure, unless_failed=True, session_id=session_id)
 
     try:
         session = sessions.claim(session_id, request.turn_id)
@@ -53,7 +53,7 @@ def begin(
             sessions.forget(session_id, request.turn_id)
             refuse(erased)
             raise
-    if session.idle(now_ms(), agent.memory.idle_seconds):
+    if session.idle(now_ms(), agent.memory.idle_seconds) and not _has_begun(turns, request.turn_id):
         session = sessions.end_idle(session_id, request.turn_id, session)
     body = documents.fetch(request.body)
     session_attributes = session.current_attributes | body.get("sessionAttributes", {})
@@ -92,6 +92,12 @@ def begin(
     except TurnAlreadyEnded:
         sessions.release(session_id, request.turn_id)
         raise
+
+
+def _has_begun(turns: Turns, turn_id: str) -> bool:
+    """Whether this is a repeat of a turn that runs: it began when the session was not idle yet, and goes on with it."""
+    header = turns.read(turn_id)
+    return header is not None and header.status is Status.RUNNING
 
 
 def _injected(

@@ -24,6 +24,8 @@ def commit(table: Table, documents: Documents, turn: Turn, agent: Agent) -> Head
     if header.status is Status.COMMITTED:
         return header
     steps = Journal(table, documents, turn.turnId).steps()
+    if not steps:
+        raise TurnAlreadyEnded(f"turn {turn.turnId} has no journal; its items are gone")
     request = documents.fetch(header.request)
     messages = turn_messages(documents, request["inputText"], steps)
     session_attributes, _ = attributes_after(

@@ -7,10 +7,11 @@ writers that differ (a repeated model call) cannot overwrite each other.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from turnwright import clients
+from turnwright.errors import NotAllDeleted
 from turnwright.settings import settings
 
 Stowed = Mapping[str, Any]
@@ -25,10 +26,6 @@ STATE_BYTES = 8 * 1024
 def json_text(value: Any) -> str:
     """JSON as it is stored: compact, UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-class NotRemoved(Exception):
-    """The bucket kept an object that was to be removed; removing it again may do."""
 
 
 class Documents:
@@ -46,6 +43,27 @@ class Documents:
         name = object_name(hashlib.sha256(encoded).hexdigest())
         self._client.put_object(Bucket=self._bucket, Key=name, Body=encoded, ContentType="application/json")
         return {"object": name, "bytes": len(encoded)}
+
+    def names(self, prefix: str) -> Iterator[list[str]]:
+        """The names of the objects that begin with `prefix`, page by page; a page may be deleted before the next."""
+        arguments = {"Bucket": self._bucket, "Prefix": prefix}
+        while True:
+            page = self._client.list_objects_v2(**arguments)
+            yield [entry["Key"] for entry in page.get("Contents", ())]
+            if not page.get("IsTruncated"):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Removes at most 1,000 objects. Raises NotAllDeleted if S3 leaves some."""
+        if not names:
+            return
+        response = self._client.delete_objects(
+            Bucket=self._bucket, Delete={"Objects": [{"Key": name} for name in names], "Quiet": True}
+        )
+        left = response.get("Errors", ())
+        if left:
+            raise NotAllDeleted(f"S3 left {len(left)} of {len(names)} objects: {left[0].get('Code')}")
 
     def discard(self, stowed: Stowed) -> None:
         """Removes the object of a document that nothing refers to; an inline one has none."""
@@ -65,15 +83,9 @@ class Documents:
             self._client.delete_object(Bucket=self._bucket, Key=stowed["object"])
 
     def remove_all(self, prefix: str) -> None:
-        """Removes all objects whose names begin with the prefix."""
-        while True:
-            page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
-            found = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
-            if not found:
-                return
-            removed = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": found, "Quiet": True})
-            if removed.get("Errors"):
-                raise NotRemoved(f"objects of {prefix} were not removed: {removed['Errors'][0]}")
+        """Removes all objects whose names begin with the prefix. Raises NotAllDeleted if S3 leaves some."""
+        for names in self.names(prefix):
+            self.delete(names)
 
     def fetch_text(self, attribute: str) -> Any:
         """The value of a stowed document that an item's attribute holds as JSON text."""

@@ -20,6 +20,7 @@ TurnwrightError
 ├── ToolAttemptFailed         one attempt of a tool call failed; the message is JSON that Retry Tool? reads
 ├── GatewayFault              an AWS service that the gateway needs failed: the result is looked up, not made again
 ├── CommitConflict            another transaction was at the same items: try again
+├── NotAllDeleted             DynamoDB or S3 left some of what they were told to delete: try again
 ├── InvalidRequest            the caller's input breaks a rule
 ├── NotFound                  the caller named something that is not there
 │   ├── AgentNotFound
@@ -101,6 +102,10 @@ class RecordsKeepChanging(RecordsChanged):
 
 
 class CommitConflict(TurnwrightError):
+    pass
+
+
+class NotAllDeleted(TurnwrightError):
     pass
 
 

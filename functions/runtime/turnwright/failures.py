@@ -7,7 +7,7 @@ from typing import Any
 
 from turnwright.agent_versions import load, resolve
 from turnwright.documents import json_text
-from turnwright.errors import NotFound
+from turnwright.errors import ActorErased, NotFound
 from turnwright.keys import SessionId
 from turnwright.requests import TurnRequest
 from turnwright.sessions import Sessions
@@ -64,14 +64,17 @@ def record(table: Table, queue: Any, queue_url: str, failure: ExecutionFailure) 
     """Frees the turn's session, marks the turn FAILED and dead-letters it. True if it was dead-lettered.
 
     In this order, so that a caller who is told of the failure finds the session free. Each part may be repeated. A turn
-    that is committed stays committed: its execution failed after that, and nothing is lost.
+    that is committed stays committed: its execution failed after that, and nothing is lost. Of a turn that an erasure
+    of its actor stopped, or kept from beginning, nothing is written anew.
     """
     header = Turns(table).read(failure.turn_id)
     began = header is not None and "memoryStore" in header.fields
     session_id = header.turn.session if header and began else _session(table, failure)
     if session_id:
         Sessions(table).release(session_id, failure.turn_id)
-    if not Turns(table).fail(failure.turn_id, failure.summary):
+    if failure.error == ActorErased.__name__:
+        return False
+    if not Turns(table).fail(failure.turn_id, failure.summary, session_id=session_id):
         return False
     if failure.error in _REFUSALS and not began:
         return False

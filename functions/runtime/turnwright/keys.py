@@ -20,6 +20,7 @@ another one's partition or sort order, whatever characters a later interface all
 | `STORE#<store>` | `STORE` | a memory store made by CreateMemory |
 | | `ACTOR#<actor>` | an actor that has sessions or records |
 | | `NAMESPACE#<namespace>` | a namespace that has records, and whose they are |
+| | `ERASURE#<id>` | an erasure of an actor that is over; nothing of the actor |
 | | `TOKEN#<clientToken>` | the records that a BatchCreateMemoryRecords with that token made |
 | `BREAKER#<agentId>#<tool>` | `BREAKER` | failures in a row, the probe |
 | `AGENT#<agentId>` | `DRAFT`, `VERSION#<n>`, `ALIAS#<aliasId>` | agent definitions |
@@ -34,6 +35,7 @@ Two indexes, both eventually consistent and without attributes but the keys:
 | --- | --- | --- | --- |
 | `Owned` (`ownerPK`, `ownerSK`) | `ACTOR#<store>#<actor>` | `SESSION#<session>` | session items |
 | | `ACTOR#<store>#<actor>`, without an actor `SESSION#…` | `TURN#<started at>#<turnId>` | turn headers |
+| | `ACTOR#<store>#<actor>` | `NAMESPACE#<namespace>` | known namespaces |
 | | `RECORD#<store>#<recordId>` | `RECORD` | memory records |
 | `Due` (`duePK`, `dueSK`) | `DUE#<shard>` | `<ms>#<partition>` | sessions that will have been idle too long, |
 | | | | segments that are not consolidated |
@@ -41,7 +43,7 @@ Two indexes, both eventually consistent and without attributes but the keys:
 
 import hashlib
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 NO_ACTOR = "-"
 """The actor of a session without a memoryId: one character, which no memoryId can be (they have at least two)."""
@@ -100,6 +102,11 @@ class SessionId(NamedTuple):
 
 def turn_partition(turn_id: str) -> str:
     return f"TURN#{_part(turn_id)}"
+
+
+def turn_of(partition: str) -> str:
+    """The turn whose partition this is."""
+    return unquote(partition.removeprefix(TURN_PREFIX))
 
 
 def turn_header(turn_id: str) -> Key:
@@ -208,6 +215,10 @@ def actor(store_id: str, actor_id: str) -> Key:
     return Key(store_partition(store_id), f"{ACTOR_PREFIX}{_part(actor_id)}")
 
 
+def ended_erasure(store_id: str, erasure_id: str) -> Key:
+    return Key(store_partition(store_id), f"ERASURE#{_part(erasure_id)}")
+
+
 def namespace(store_id: str, path: str) -> Key:
     return Key(store_partition(store_id), f"{NAMESPACE_PREFIX}{_part(path)}")
 
@@ -226,6 +237,10 @@ def owned_session(session_id: SessionId) -> dict[str, str]:
 
 def owned_turn(session_id: SessionId, started_at: int, turn_id: str) -> dict[str, str]:
     return {"ownerPK": session_id.owner, "ownerSK": f"{TURN_PREFIX}{started_at:016d}#{_part(turn_id)}"}
+
+
+def owned_namespace(store_id: str, actor_id: str, path: str) -> dict[str, str]:
+    return {"ownerPK": actor_partition(store_id, actor_id), "ownerSK": namespaces_prefix(path)}
 
 
 def owned_record(store_id: str, record_id: str) -> dict[str, str]:
@@ -277,8 +292,12 @@ def turn_object(turn_id: str, digest: str) -> str:
 
 def session_object(session_id: SessionId, digest: str) -> str:
     """The bucket object of a text that belongs to a session; it lives as long as the longest storageDays."""
-    folders = "/".join(_folder(part) for part in session_id)
-    return f"sessions/{folders}/{digest}.json"
+    return f"{session_objects(session_id)}{digest}.json"
+
+
+def session_objects(session_id: SessionId) -> str:
+    """What the names of all objects of a session begin with, but for `LASTING_PREFIX`."""
+    return f"sessions/{'/'.join(_folder(part) for part in session_id)}/"
 
 
 def event_object(session_id: SessionId, days: int, digest: str) -> str:
@@ -288,7 +307,7 @@ def event_object(session_id: SessionId, days: int, digest: str) -> str:
 
 
 def actor_objects(store_id: str, actor_id: str) -> str:
-    """What the names of all objects of an actor's sessions begin with."""
+    """What the names of all objects of an actor's sessions begin with, but for `LASTING_PREFIX`."""
     return f"sessions/{_folder(store_id)}/{_folder(actor_id)}/"
 
 

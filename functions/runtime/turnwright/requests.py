@@ -115,10 +115,11 @@ def read_invocation(path: Mapping[str, str], raw_body: bytes, *, invocation_id: 
     """
     fields = json_object(raw_body)
     checked = _Checked(fields)
+    agent_id, alias_id = agent_path(path)
     memory_id = checked.text("memoryId")
     invocation = Invocation(
-        agent_id=_matching("agentId", unquote(path["agentId"]), _AGENT_ID),
-        agent_alias_id=_matching("agentAliasId", unquote(path["agentAliasId"]), _AGENT_ID),
+        agent_id=agent_id,
+        agent_alias_id=alias_id,
         session_id=_matching("sessionId", unquote(path["sessionId"]), _SESSION_ID),
         memory_id=None if memory_id is None else _matching("memoryId", memory_id, _SESSION_ID),
         invocation_id=invocation_id,
@@ -131,6 +132,19 @@ def read_invocation(path: Mapping[str, str], raw_body: bytes, *, invocation_id: 
     if not invocation.end_session:
         _check_input_text(invocation.body["inputText"])
     return invocation
+
+
+def agent_path(path: Mapping[str, str]) -> tuple[str, str]:
+    """The agentId and agentAliasId of a request's path. Raises InvalidRequest."""
+    return (
+        _matching("agentId", unquote(path["agentId"]), _AGENT_ID),
+        _matching("agentAliasId", unquote(path["agentAliasId"]), _AGENT_ID),
+    )
+
+
+def caller_name(field_name: str, value: str) -> str:
+    """A sessionId or memoryId, if it keeps the rule for those. Raises InvalidRequest."""
+    return _matching(field_name, value, _SESSION_ID)
 
 
 def json_object(raw_body: bytes) -> dict[str, Any]:

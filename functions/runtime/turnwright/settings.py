@@ -28,6 +28,10 @@ class Settings:
         return self._required("STATE_MACHINE_ARN")
 
     @property
+    def erase_memory_state_machine_arn(self) -> str:
+        return self._required("ERASE_MEMORY_STATE_MACHINE_ARN")
+
+    @property
     def consolidation_state_machine_arn(self) -> str:
         return self._required("CONSOLIDATE_STATE_MACHINE_ARN")
 

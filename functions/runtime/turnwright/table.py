@@ -5,6 +5,7 @@ text in one attribute (`documents.py`), so that a float comes back as it went in
 carries `schemaVersion`; an item of another version raises, since guessing at a stored item's meaning loses data.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,7 +15,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
 from turnwright import clients, keys
-from turnwright.errors import CommitConflict, UnknownSchemaVersion
+from turnwright.errors import CommitConflict, NotAllDeleted, UnknownSchemaVersion
 from turnwright.keys import Key
 from turnwright.settings import settings
 
@@ -88,6 +89,12 @@ class Check:
 
 
 Write = Put | Update | Delete | Check
+
+MOST_BATCH_WRITES = 25
+"""The most items that one batch of writes may hold."""
+
+_BATCH_ATTEMPTS = 6
+_BATCH_BACK_OFF_SECONDS = 0.1
 
 MOST_TRANSACTION_WRITES = 100
 """The most items that one transaction may hold."""
@@ -227,6 +234,35 @@ class Table:
                 **self._delete_arguments(write),
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
+
+    def keys(self, partition: str) -> Iterator[Key]:
+        """The keys of all items of a partition, in order."""
+        arguments: dict[str, Any] = {
+            "TableName": self.name,
+            "KeyConditionExpression": "PK = :partition",
+            "ExpressionAttributeValues": _encode_values({":partition": partition}),
+            "ProjectionExpression": "PK, SK",
+            "ConsistentRead": True,
+        }
+        while True:
+            page = self._read(self._client.query, **arguments)
+            for item in page["Items"]:
+                yield Key(item["PK"]["S"], item["SK"]["S"])
+            if "LastEvaluatedKey" not in page:
+                return
+            arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def delete_many(self, keys: Sequence[Key]) -> None:
+        """Removes at most `MOST_BATCH_WRITES` items, whatever is in them. Raises NotAllDeleted if some are left."""
+        pending = [{"DeleteRequest": {"Key": _encode_key(key)}} for key in keys]
+        for attempt in range(_BATCH_ATTEMPTS):
+            if not pending:
+                return
+            time.sleep(_BATCH_BACK_OFF_SECONDS * attempt)
+            response = self._write(self._client.batch_write_item, items=len(pending), RequestItems={self.name: pending})
+            pending = (response.get("UnprocessedItems") or {}).get(self.name, [])
+        if pending:
+            raise NotAllDeleted(f"DynamoDB left {len(pending)} of {len(keys)} items")
 
     def transact(self, writes: Sequence[Write]) -> None:
         """All writes or none. Raises TransactionRefused when a condition did not hold, CommitConflict when another

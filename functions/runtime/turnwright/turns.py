@@ -164,6 +164,7 @@ class Turns:
             "caller": beginning.caller,
             "startedAt": now,
             "expiresAt": expiry(now, JOURNAL_DAYS),
+            **keys.owned_turn(beginning.turn.session, now, beginning.turn.turnId),
         }
         if beginning.injected:
             item["injected"] = json_text(beginning.injected)
@@ -276,14 +277,9 @@ class Turns:
             names={"#status": "status", "#usage": "usage"},
             values={":running": Status.RUNNING, **{f":{name}": value for name, value in committed.items()}},
         )
+        event_put = Put(keys.session_event(turn.session, header.event_id), event, only_if_absent=True)
         try:
-            self._table.transact(
-                [
-                    Put(keys.session_event(turn.session, header.event_id), event, only_if_absent=True),
-                    session_update,
-                    header_update,
-                ]
-            )
+            self._table.transact([event_put, session_update, header_update])
         except TransactionRefused as refused:
             current = self.read(turn.turnId)
             if current and current.status is Status.COMMITTED:
@@ -293,19 +289,29 @@ class Turns:
             raise LeaseLost(f"turn {turn.turnId} no longer holds session {turn.sessionId}") from refused
         return Header.decode({**header.fields, **committed})
 
-    def fail(self, turn_id: str, failure: Mapping[str, Any], *, unless_failed: bool = False) -> bool:
+    def fail(
+        self,
+        turn_id: str,
+        failure: Mapping[str, Any],
+        *,
+        unless_failed: bool = False,
+        session_id: SessionId | None = None,
+    ) -> bool:
         """Marks the turn FAILED, also one that never wrote a header. False if it is committed, which then stands.
 
-        `unless_failed` leaves the failure alone that a failed turn has already, and answers False then too.
+        `unless_failed` leaves the failure alone that a failed turn has already, and answers False then too. A turn
+        without a header is found among those of its actor only if its session is named.
         """
         now = now_ms()
+        owned = keys.owned_turn(session_id, now, turn_id) if session_id else {}
         replaceable = "= :status" if unless_failed else "<> :status"
         try:
             self._table.update(
                 Update(
                     keys.turn_header(turn_id),
                     "SET #status = :failed, failure = :failure, turnId = :turn, endedAt = :now, "
-                    "expiresAt = :expires, schemaVersion = :schema",
+                    "expiresAt = :expires, schemaVersion = :schema"
+                    + "".join(f", {name} = if_not_exists({name}, :{name})" for name in owned),
                     condition=f"attribute_not_exists(PK) OR #status {replaceable}",
                     names={"#status": "status"},
                     values={
@@ -316,6 +322,7 @@ class Turns:
                         ":now": now,
                         ":expires": expiry(now, JOURNAL_DAYS),
                         ":schema": SCHEMA_VERSION,
+                        **{f":{name}": value for name, value in owned.items()},
                     },
                 )
             )

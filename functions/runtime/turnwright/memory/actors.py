@@ -54,7 +54,7 @@ class Actors:
         """The same of an item that was read already."""
         found = Actor.decode(item) if item else self._create(store, actor)
         if found.erasing:
-            raise ActorErased(f"the memory of {actor} is being erased; try again when it is gone")
+            raise ActorErased("this memory is being erased; try again when it is gone")
         return found
 
     def _create(self, store: str, actor: str) -> Actor:

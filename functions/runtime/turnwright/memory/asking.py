@@ -89,10 +89,10 @@ def _checked(reply: Reply, form: Form) -> Mapping[str, Any]:
     if UNREADABLE_INPUT in value:
         cut = ": it was cut, so give less" if reply.stop_reason == "max_tokens" else ""
         raise BrokenAnswer(f"the input of {form.name} is not a JSON object{cut}")
-    faults = [
+    faults = sorted(
         f"{'/'.join(map(str, error.absolute_path)) or 'input'}: {_rule(error)}"
         for error in Draft202012Validator(form.schema).iter_errors(value)
-    ]
+    )
     if faults:
         raise BrokenAnswer("; ".join(faults[:5]))
     form.check(value)

@@ -157,7 +157,8 @@ def known(store: str, actor: str, namespace: str, *, changes: int | None = None)
     condition = "attribute_not_exists(changes)" if changes == 0 else "changes = :changes" if changes else None
     return Update(
         keys.namespace(store, namespace),
-        "SET memoryStore = :store, actor = :actor, #namespace = :namespace, schemaVersion = :schema ADD changes :one",
+        "SET memoryStore = :store, actor = :actor, #namespace = :namespace, schemaVersion = :schema, "
+        "ownerPK = :ownerPK, ownerSK = :ownerSK ADD changes :one",
         condition=condition,
         names={"#namespace": "namespace"},
         values={
@@ -166,6 +167,7 @@ def known(store: str, actor: str, namespace: str, *, changes: int | None = None)
             ":namespace": namespace,
             ":schema": SCHEMA_VERSION,
             ":one": 1,
+            **{f":{name}": value for name, value in keys.owned_namespace(store, actor, namespace).items()},
             **values,
         },
     )

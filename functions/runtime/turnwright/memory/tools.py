@@ -31,6 +31,9 @@ from turnwright.turns import Header
 
 SOURCE = "TOOL"
 
+_MOST_EVICTED = 50
+"""A namespace whose `maxRecords` was lowered may have many records too many; a transaction takes 100 writes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Use:
@@ -110,7 +113,9 @@ class MemoryTools:
         target = self._target(_ruled(namespace, key), call_key)
         merge = Merge(target, existing, {text: embedding} if embedding else {})
         merge.add([fact])
-        written = [self._of_tool(change, text, embedding) for change in merge.changes()]
+        changed = merge.changes()
+        evicted = [change for change in changed if change.after is None][:_MOST_EVICTED]
+        written = [self._of_tool(change, text, embedding) for change in changed if change.after] + evicted
         kept = next((c.after for c in written if c.after and c.after.text == text), None)
         if kept is None:
             return Use(json_text({"remembered": False, "because": _known_already(namespace, key)}))

@@ -20,6 +20,8 @@ The chunks of a session that would need more are longer.
 
 MEMORY_TOOLS = frozenset({"search_memory", "remember", "forget"})
 
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<\x85\u2028\u2029"}
+
 _TOOL_CHARACTERS = 1_000
 """As much of a tool's arguments and of its result is told; facts about the user are in what was said."""
 
@@ -73,7 +75,9 @@ def chunks(events: Iterable[tuple[str, int]], bound: int = CHUNK_CHARACTERS, bor
         if first and (characters + length > bound or last <= border < event_id):
             close()
         if length > bound:
-            cut.extend(Chunk(len(cut) + n, event_id, event_id, n * bound, bound) for n in range(-(-length // bound)))
+            overlap = bound // 10  # so that what is said at a border is read whole
+            for start in range(0, length, bound - overlap):
+                cut.append(Chunk(len(cut), event_id, event_id, start, bound))
             continue
         first, last, characters = first or event_id, event_id, characters + length
     close()
@@ -98,8 +102,8 @@ def text(events: Sequence[Event], chunk: Chunk) -> str:
 
 
 def escaped(value: Any) -> str:
-    """A JSON value as data in a prompt."""
-    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
+    """A JSON value as data in a prompt: on one line, whatever is called a line, and without a `<`."""
+    return json.dumps(value, ensure_ascii=False).translate(_ESCAPES)
 
 
 def _line(event_id: str, said: Sequence[Mapping[str, str]]) -> str:

@@ -1,0 +1,59 @@
+"""Agent Memory: GetAgentMemory and DeleteAgentMemory of Bedrock's agent runtime."""
+
+from typing import Any
+from uuid import uuid4
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from botocore.exceptions import ClientError
+
+from turnwright import clients, wire_errors
+from turnwright.documents import documents, json_text
+from turnwright.log import logger
+from turnwright.memory.bedrock_memory import Erasures, delete_agent_memory, get_agent_memory
+from turnwright.settings import settings
+from turnwright.table import table
+
+_MEMORIES = "/agents/<agentId>/agentAliases/<agentAliasId>/memories"
+_THROTTLED = {"ThrottlingException", "ExecutionLimitExceeded"}
+
+app = APIGatewayRestResolver()
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """An API Gateway proxy event -> the answer."""
+    return app.resolve(event, context)
+
+
+@app.get(_MEMORIES)
+def read(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
+    return _answer(200, get_agent_memory(table(), agentId, agentAliasId, app.current_event.query_string_parameters))
+
+
+@app.delete(_MEMORIES)
+def delete(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
+    query, machine = app.current_event.query_string_parameters, settings().erase_memory_state_machine_arn
+    erasures = Erasures(clients.stepfunctions(), machine, _request_identity())
+    delete_agent_memory(table(), documents(), erasures, agentId, agentAliasId, query)
+    return _answer(202, {})
+
+
+def refuse(error: Exception) -> Response[str]:
+    refusal = wire_errors.of_exception(error, app.current_event.request_context.request_id or "")
+    if isinstance(error, ClientError) and error.response["Error"]["Code"] in _THROTTLED:
+        refusal = wire_errors.WireError(429, "ThrottlingException", "too many erasures start at once")
+    if refusal.status >= 500:
+        logger().exception("the request failed")
+    return Response(refusal.status, "application/json", refusal.body.decode(), dict(refusal.headers))
+
+
+app.exception_handler(Exception)(refuse)
+
+
+def _request_identity() -> str:
+    """The same for each of the SDK's tries of one request by one caller, and for nothing else."""
+    identity = app.current_event.request_context.identity
+    return f"{identity.user_arn or ''} {app.current_event.headers.get('amz-sdk-invocation-id') or uuid4()}"
+
+
+def _answer(status: int, body: dict[str, Any]) -> Response[str]:
+    return Response(status, "application/json", json_text(body))
