@@ -101,7 +101,9 @@ def test_every_memory_operation_that_clients_use_is_there() -> None:
     assert of_memory - {"IngestData"} == {operation.name for operation in data_operations.OPERATIONS}
 
 
-def event(operation: Operation, body: Any = None, query: dict[str, str] | None = None, **path: str) -> dict[str, Any]:
+def event(
+    operation: Operation, body: Any = None, *, query: dict[str, str] | None = None, **path: str
+) -> dict[str, Any]:
     return {
         "resource": operation.path,
         "pathParameters": path or {"memoryId": "Store-0123456789"},
@@ -218,4 +220,6 @@ def test_every_actor_id_of_the_pattern_comes_through_a_path(actor: str) -> None:
     from urllib.parse import quote
 
     path = {"memoryId": "Store-0123456789", "actorId": quote(actor, safe=""), "sessionId": "s"}
-    assert data_operations.LIST_EVENTS.read(event(data_operations.LIST_EVENTS, {}, **path))["actorId"] == actor
+    assert (
+        data_operations.LIST_EVENTS.read(event(data_operations.LIST_EVENTS, {}, query=None, **path))["actorId"] == actor
+    )

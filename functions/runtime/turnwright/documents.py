@@ -77,11 +77,6 @@ class Documents:
         response = self._client.get_object(Bucket=self._bucket, Key=stowed["object"])
         return json.loads(response["Body"].read())
 
-    def remove(self, stowed: Stowed) -> None:
-        """Removes the object of a stowed document that has one; removing it again does nothing."""
-        if "object" in stowed:
-            self._client.delete_object(Bucket=self._bucket, Key=stowed["object"])
-
     def remove_all(self, prefix: str) -> None:
         """Removes all objects whose names begin with the prefix. Raises NotAllDeleted if S3 leaves some."""
         for names in self.names(prefix):

@@ -165,7 +165,7 @@ class Events:
         except TransactionRefused as refused:
             raise _no_event(event.event_id) from refused
         if "payload" in event.item:
-            self._documents.remove(json.loads(event.item["payload"]))
+            self._documents.discard(json.loads(event.item["payload"]))
         return {"eventId": event.event_id}
 
     def page(self, fields: Mapping[str, Any]) -> dict[str, Any]:

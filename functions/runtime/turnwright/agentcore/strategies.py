@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | semantic | MODEL | facts |
 | userPreference | REPLACE, by key | preferences |
-| summary | APPEND, of session scope | a summary of each part of a session that ended |
+| summary | none, of session scope | the summary of each part of a session that ended |
 
 An override is the same with the caller's prompts behind the built-in ones, and with its model asked first. A stored
 strategy is JSON: what an answer says of it, and `namespace`, what the consolidation goes by (`memory/plans.py`).
@@ -232,6 +232,7 @@ def _namespace(strategy: Stored) -> Namespace:
         writers=frozenset((EVERYONE,)),
         inject=Injection(relevance=True),
         merge_prompt=merge.get("appendToPrompt", ""),
+        holds_summaries=name == "summary",
         model=extraction.get("modelId") or merge.get("modelId", ""),
     )
 

@@ -52,7 +52,8 @@ class Namespace:
     `template` is its path with `{actorId}` and, if it is of session scope, `{sessionId}`. `readers` and `writers` are
     agent ids or `EVERYONE`. A namespace without `inject` is only searched. Beyond `max_records` the records that were
     not written for longest go. `merge_prompt` is what the model of MODEL is told besides, and `model` is asked before
-    the configuration's own, for extraction and merge.
+    the configuration's own, for extraction and merge. One that `holds_summaries` gets the summaries of ended sessions
+    as records, and nothing is extracted for it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Namespace:
     inject: Injection | None
     merge_prompt: str = ""
     model: str = ""
+    holds_summaries: bool = False
 
     @property
     def of_session(self) -> bool:

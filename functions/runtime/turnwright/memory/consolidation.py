@@ -59,7 +59,8 @@ class Consolidation:
         return [
             namespace
             for namespace in configuration.namespaces
-            if (namespace.of_session or self.kind is Kind.SESSION_END)
+            if not namespace.holds_summaries
+            and (namespace.of_session or self.kind is Kind.SESSION_END)
             and (not self.agentId or namespace.writable_by(self.agentId))
         ]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from turnwright import keys
 from turnwright.clock import expiry, now_ms
@@ -16,12 +17,12 @@ from turnwright.documents import Documents, json_text
 from turnwright.errors import RecordsChanged, RecordsKeepChanging
 from turnwright.memory import segments
 from turnwright.memory.configuration import MemoryConfiguration
-from turnwright.memory.consolidation import Consolidation, Kind
+from turnwright.memory.consolidation import SOURCES, Consolidation, Kind
 from turnwright.memory.digest_records import DigestRecord
 from turnwright.memory.journal import ConsolidationJournal, Entry
 from turnwright.memory.merging import Change
 from turnwright.memory.plans import configuration_of
-from turnwright.memory.records import known
+from turnwright.memory.records import Provenance, Record, known
 from turnwright.memory.segments import Segments, SegmentStatus
 from turnwright.memory.session_summaries import SessionSummary
 from turnwright.table import MOST_TRANSACTION_WRITES, Put, Table, TransactionRefused, Update, Write
@@ -33,8 +34,10 @@ MOST_MERGES = 5
 MOST_BATCH_BYTES = 2_000_000
 """A transaction takes 4 MB; sizes are estimated by the records' JSON."""
 
-_RESERVED = 8
-"""Entries of a batch besides records: the actor, the progress, and those of the end."""
+_RESERVED = 20
+"""Entries of a batch besides records: the actor, the progress, and those of the end, where a summary may be a record in
+six namespaces.
+"""
 
 
 class Written(StrEnum):
@@ -180,7 +183,39 @@ class Writing:
         done: list[Write] = [segments.done(work.session, work.toEvent)]
         if "text" in summary:
             done.append(self._summary(plan, summary))
+            done += self._summary_records(plan, summary)
         return done
+
+    def _summary_records(self, plan: Mapping[str, Any], summary: Entry) -> Iterator[Write]:
+        """The summary as a record of each namespace that holds summaries; a repeat would write the same."""
+        work = self._consolidation
+        now = now_ms()
+        for namespace in self._configuration().namespaces:
+            if not namespace.holds_summaries:
+                continue
+            path = work.path(namespace)
+            record = Record(
+                store=work.memoryStore,
+                actor=work.actor,
+                namespace=path,
+                record_id=f"mem-{uuid5(NAMESPACE_URL, f'{work.consolidationId}/{path}')}",
+                text=summary["text"],
+                provenance=Provenance(
+                    SOURCES[work.kind],
+                    session_id=work.sessionId,
+                    agent_id=work.agentId,
+                    agent_version=work.agentVersion,
+                    consolidation_id=work.consolidationId,
+                    prompt_version=summary["promptVersion"],
+                ),
+                strategy=namespace.name,
+                created_at=now,
+                updated_at=now,
+                timestamp=plan["endedAt"],
+                expires_at=expiry(now, namespace.ttl_days),
+            )
+            yield Put(record.item_key, record.encode())
+            yield known(work.memoryStore, work.actor, path)
 
     def _summary(self, plan: Mapping[str, Any], summary: Entry) -> Put:
         work = self._consolidation

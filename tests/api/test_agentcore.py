@@ -1,0 +1,183 @@
+"""AgentCore Memory's API as boto3 callers know it: unmodified clients that only know the endpoint."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from local.bedrock.scripted_model import ScriptedModel
+from local.stack import LocalStack
+from tests.project import TEST_AGENT
+
+ACTOR = "user/1:x"
+
+
+@pytest.fixture
+def clients(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """The data plane's and the control plane's clients, found by the environment alone."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "example")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_AGENTCORE", stack.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL", f"{stack.url}/")
+    session = boto3.session.Session(region_name="us-west-2")
+    return session.client("bedrock-agentcore"), session.client("bedrock-agentcore-control")
+
+
+@pytest.fixture
+def memory(clients: tuple[Any, Any]) -> Iterator[dict[str, Any]]:
+    _, control = clients
+    created = control.create_memory(
+        name=f"M{uuid4().hex[:8]}",
+        eventExpiryDuration=7,
+        memoryStrategies=[{"semanticMemoryStrategy": {"name": "facts", "namespaces": ["/facts/{actorId}/"]}}],
+    )["memory"]
+    yield created
+    assert control.delete_memory(memoryId=created["id"])["status"] == "DELETING"
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        control.get_memory(memoryId=created["id"])
+
+
+def said(text: str) -> list[dict[str, Any]]:
+    return [{"conversational": {"role": "USER", "content": {"text": text}}}]
+
+
+def test_events_are_made_read_listed_and_deleted_with_ids_in_paths(
+    clients: tuple[Any, Any], memory: dict[str, Any]
+) -> None:
+    data, _ = clients
+    place = {"memoryId": memory["arn"], "actorId": ACTOR, "sessionId": "s-1"}
+    now = datetime.now(UTC)
+    made = [data.create_event(**place, eventTimestamp=now, payload=said(text))["event"] for text in ("one", "two")]
+
+    assert data.get_event(**place, eventId=made[0]["eventId"])["event"] == made[0]
+    assert data.list_events(**place)["events"] == [made[1], made[0]]
+    pages = data.get_paginator("list_events").paginate(**place, PaginationConfig={"PageSize": 1})
+    assert [len(page["events"]) for page in pages] == [1, 1]
+    assert data.list_actors(memoryId=memory["id"])["actorSummaries"] == [{"actorId": ACTOR}]
+    (session,) = data.list_sessions(memoryId=memory["id"], actorId=ACTOR)["sessionSummaries"]
+    assert (session["sessionId"], session["actorId"]) == ("s-1", ACTOR)
+    assert data.delete_event(**place, eventId=made[0]["eventId"])["eventId"] == made[0]["eventId"]
+    assert data.list_events(**place)["events"] == [made[1]]
+
+
+def test_an_event_of_nine_megabytes_comes_back_whole(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
+    data, _ = clients
+    place = {"memoryId": memory["id"], "actorId": "a", "sessionId": "s"}
+    payload = [{"blob": "x" * 9_000_000}]
+    event = data.create_event(**place, eventTimestamp=datetime.now(UTC), payload=payload)["event"]
+    assert data.get_event(**place, eventId=event["eventId"])["event"]["payload"] == payload
+
+
+def test_events_made_at_once_in_a_session_are_all_listed(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
+    data, _ = clients
+    place = {"memoryId": memory["id"], "actorId": "a", "sessionId": "s"}
+    with ThreadPoolExecutor(6) as pool:
+        made = pool.map(
+            lambda number: data.create_event(
+                **place, eventTimestamp=datetime.now(UTC), payload=said(str(number)), clientToken=f"token-{number % 6}"
+            )["event"]["eventId"],
+            range(12),
+        )
+    assert {event["eventId"] for event in data.list_events(**place)["events"]} == set(made)
+    assert len(data.list_events(**place)["events"]) == 6
+
+
+def test_records_are_made_found_changed_and_deleted(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
+    data, _ = clients
+    now = datetime.now(UTC)
+    path = f"/facts/{ACTOR}/"
+    entries = [
+        {"requestIdentifier": str(number), "namespaces": [path], "content": {"text": text}, "timestamp": now}
+        for number, text in enumerate(("likes tea", "lives in Oslo"))
+    ]
+    made = data.batch_create_memory_records(memoryId=memory["id"], records=entries)["successfulRecords"]
+    found = data.retrieve_memory_records(
+        memoryId=memory["id"], namespacePath="/facts/", searchCriteria={"searchQuery": "where does the user live: Oslo"}
+    )["memoryRecordSummaries"]
+    assert found[0]["content"]["text"] == "lives in Oslo"
+    assert found[0]["memoryStrategyId"] == memory["strategies"][0]["strategyId"]
+
+    change = {"memoryRecordId": made[0]["memoryRecordId"], "timestamp": now, "content": {"text": "likes coffee"}}
+    data.batch_update_memory_records(memoryId=memory["id"], records=[change])
+    record = data.get_memory_record(memoryId=memory["id"], memoryRecordId=made[0]["memoryRecordId"], namespace=path)
+    assert record["memoryRecord"]["content"]["text"] == "likes coffee"
+    data.delete_memory_record(memoryId=memory["id"], memoryRecordId=made[0]["memoryRecordId"])
+    answer = data.batch_delete_memory_records(
+        memoryId=memory["id"], records=[{"memoryRecordId": entry["memoryRecordId"]} for entry in made]
+    )
+    assert [entry["errorCode"] for entry in answer["failedRecords"]] == [404]
+    assert data.list_memory_records(memoryId=memory["id"], namespace=path)["memoryRecordSummaries"] == []
+
+
+def test_a_turn_is_listed_and_an_event_is_in_the_next_turns_history(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, clients: tuple[Any, Any]
+) -> None:
+    data, control = clients
+    store, session = f"{TEST_AGENT}-turnwright", f"session-{uuid4().hex[:8]}"
+    place = {"memoryId": store, "actorId": "alice", "sessionId": session}
+
+    def turn(text: str) -> None:
+        answer = agent_client.invoke_agent(
+            agentId=TEST_AGENT, agentAliasId="live", sessionId=session, memoryId="alice", inputText=text
+        )
+        assert any("chunk" in event for event in answer["completion"])
+
+    model.replace([{"reply": {"text": "Hello Alice"}}, {"reply": {"text": "Indeed"}}])
+    turn("I am Alice")
+    (event,) = data.list_events(**place)["events"]
+    assert [entry["conversational"]["content"]["text"] for entry in event["payload"]] == ["I am Alice", "Hello Alice"]
+    data.create_event(**place, eventTimestamp=datetime.now(UTC), payload=said("By the way, it rains"))
+    turn("Does it rain?")
+    assert "By the way, it rains" in repr(model.requests[-1])
+    assert len(data.list_events(**place)["events"]) == 3
+    assert control.get_memory(memoryId=store)["memory"]["id"] == store
+    assert store in [
+        memory["id"] for page in control.get_paginator("list_memories").paginate() for memory in page["memories"]
+    ]
+
+
+def test_refusals_have_agentcores_names_and_fields(
+    clients: tuple[Any, Any], memory: dict[str, Any], stack: LocalStack
+) -> None:
+    data, control = clients
+    place = {"memoryId": memory["id"], "actorId": "a", "sessionId": "s"}
+    with pytest.raises(data.exceptions.ValidationException) as refused:
+        data.create_event(**{**place, "actorId": "#"}, eventTimestamp=datetime.now(UTC), payload=[])
+    assert refused.value.response["reason"] == "FieldValidationFailed"
+    assert [field["name"] for field in refused.value.response["fieldList"]] == ["actorId"]
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    with pytest.raises(data.exceptions.ResourceNotFoundException, match="there is no memory None-0123456789"):
+        data.list_events(**{**place, "memoryId": "None-0123456789"})
+    with pytest.raises(control.exceptions.ConflictException, match="agent file"):
+        control.delete_memory(memoryId=f"{TEST_AGENT}-turnwright")
+    with pytest.raises(data.exceptions.ValidationException, match="not supported"):
+        data.list_memory_extraction_jobs(memoryId=memory["id"])
+
+
+@pytest.mark.parametrize("path", ["/memories", "/memories/"])
+def test_a_path_is_as_good_with_a_trailing_slash_as_without(stack: LocalStack, path: str) -> None:
+    request = urllib.request.Request(
+        stack.url + path,
+        data=b'{"maxResults": 0}',
+        headers={
+            "Content-Type": "application/json",
+            "Authorization": "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260101/us-east-1/execute-api/aws4_request, "
+            "SignedHeaders=host, Signature=0",
+        },
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    body = json.loads(refused.value.read())
+    assert (refused.value.code, body["__type"]) == (400, "ValidationException")
+    assert refused.value.headers["x-amzn-ErrorType"] == "ValidationException"
+    assert body["fieldList"] == [{"name": "maxResults", "message": "is less than 1"}]
