@@ -157,8 +157,10 @@ def _name(name: str) -> str:
 
 def _value_at(text: str, start: int) -> Span | None:
     """Where the value stands that begins at `start`: quoted, a JSON container (to the text's end if it was cut), or a
-    word.
+    word. None where it was taken out before.
     """
+    if text.startswith(MASK, start):
+        return None
     match text[start : start + 1]:
         case '"':
             found = _DOUBLE_QUOTED.match(text, start)
