@@ -42,7 +42,7 @@ FAULTS = {
 
 
 @pytest.fixture
-def up(start: Callable[..., Up], tmp_path: Path) -> Iterator[Up]:
+def up(start: Callable[..., Up], tmp_path: Path) -> Up:
     script, faults = tmp_path / "script.json", tmp_path / "faults.json"
     script.write_text(json.dumps(SCRIPT))
     faults.write_text(json.dumps(FAULTS))
