@@ -28,8 +28,15 @@ def share_of_cpu(stack: LocalStack) -> float:
 
     The stack's model must ask for one tool in the first step, and then answer.
     """
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'functions/runtime'}"}
-    environment |= {"AWS_ACCESS_KEY_ID": "offline", "AWS_SECRET_ACCESS_KEY": "offline", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'functions/runtime'}",
+    }
+    environment |= {
+        "AWS_ACCESS_KEY_ID": "offline",
+        "AWS_SECRET_ACCESS_KEY": "offline",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     for state in _STATES:
         environment |= stack.function_environment(f"{state}Function")
     done = subprocess.run(
