@@ -290,9 +290,8 @@ def test_the_terminal_shows_a_turn_and_a_session_as_aligned_rows(run: Run, stack
         )
         assert re.search(r"attempt 2  SUCCESS +\d+ ms  went well in attempt 2", attempts[1])
         assert len({row.index("attempt") for row in attempts}) == 1
-        turn_id = heads[0].split()[1]
-        assert terminal(stack, turn_id) == shown[: shown.index(heads[1])]
-        assert terminal(stack, turn_id[:12]) == terminal(stack, turn_id)
+    turn_id = heads[0].split()[1]
+    assert terminal(stack, turn_id[:12]) == shown[: shown.index(heads[1])], "a beginning of the turn's id is enough"
 
 
 def test_the_terminal_gives_machines_the_events(run: Run, stack: LocalStack) -> None:
