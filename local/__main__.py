@@ -103,6 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_aws_url(memory)
     memory.set_defaults(command=_memory)
 
+    trace = commands.add_parser(
+        "trace", help="show what a turn, or all turns of a session, did: each model and tool call"
+    )
+    trace.add_argument(
+        "named", metavar="TURN_OR_SESSION", help="a turn's id, a unique beginning, `last`, or a session's"
+    )
+    trace.add_argument("--json", action="store_true", help="the events with everything that they hold")
+    _add_aws_url(trace)
+    trace.set_defaults(command=_trace)
+
     demo = commands.add_parser("demo", help="hold a short conversation with the banking agent")
     _add_model(demo)
     _add_faults(demo)
@@ -258,6 +268,31 @@ def _execution(options: argparse.Namespace) -> Any:
             return read_execution(client, find_execution(client, named))
         except UnknownExecution as error:
             raise UsageError(str(error)) from error
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from local import trace_rows
+    from local.turn_traces import NoTrace, TraceReader
+    from turnwright.documents import Documents
+    from turnwright.table import Table
+
+    with _RunningStack():
+        physical_id = _physical_ids(options)
+        reader = TraceReader(
+            _client(options, "logs"),
+            physical_id("RuntimeLogGroup"),
+            Table(_client(options, "dynamodb"), physical_id("Table")),
+            Documents(_client(options, "s3"), physical_id("Bucket")),
+        )
+        try:
+            events = reader.read(options.named)
+        except NoTrace as error:
+            raise UsageError(str(error)) from error
+    if options.json:
+        print(json.dumps(events, indent=2, ensure_ascii=False))
+    else:
+        print(trace_rows.render(events, paint_for(sys.stdout)))
+    return 0
 
 
 def _dead_letters(options: argparse.Namespace) -> int:

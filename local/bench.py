@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from local import memory_bench
+from local import memory_bench, tracing_cost
 from local.bedrock.scripted_model import ScriptedModel
 from local.colours import paint_for
 from local.measuring import Bench, Measured, new_session
@@ -45,6 +45,9 @@ def _measure() -> Iterator[Measured]:
         yield from memory_bench.measure(bench)
         yield from _content(bench)
         yield from _overhead(bench)
+        bench.script(calls=1, answer="done")
+        share = tracing_cost.share_of_cpu(stack)
+        yield Measured("CPU of tracing, of the functions of a one-tool turn", 100 * share, "%", 15)
     yield from _imports()
 
 

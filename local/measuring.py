@@ -82,9 +82,7 @@ class Bench:
 
     def turn(self, session: str, *, calls: int, answer: str = "done", actor: str = NO_ACTOR) -> TurnCost:
         """One turn with `calls` parallel tool calls and an answer."""
-        asked = {"when": {"step": 1, "forcedTool": ""}, "reply": {"toolUse": [_CALL] * calls}}
-        free = {"when": {"forcedTool": ""}, "reply": {"text": answer}}
-        self._model.replace([*([asked] if calls else []), free, *_FORCED])
+        self.script(calls=calls, answer=answer)
         began_at = time.time_ns() // 1_000_000
         started = time.perf_counter()
         memory = {} if actor == NO_ACTOR else {"memoryId": actor}
@@ -95,6 +93,12 @@ class Bench:
             pass
         wall_ms = (time.perf_counter() - started) * 1000
         return self._cost(session_of(session, actor), began_at, wall_ms)
+
+    def script(self, *, calls: int, answer: str) -> None:
+        """What the model says in each turn from now on."""
+        asked = {"when": {"step": 1, "forcedTool": ""}, "reply": {"toolUse": [_CALL] * calls}}
+        free = {"when": {"forcedTool": ""}, "reply": {"text": answer}}
+        self._model.replace([*([asked] if calls else []), free, *_FORCED])
 
     def end(self, session: str, actor: str) -> None:
         stream = self._caller.invoke_agent(

@@ -323,7 +323,7 @@ def test_a_running_turn_is_stopped_cannot_commit_and_what_it_writes_late_is_remo
 
     # Its functions do not know yet.
     Journal(stored.table, stored.documents, A).record(step(2, text(LONG)))
-    Traces(stored.table, stored.documents, running).final_response(2, LONG)
+    Traces(stored.table, stored.documents, running).final_response(2, "Hello", LONG, {}, stored.clock.ms)
     with pytest.raises(TurnAlreadyEnded):
         stored.commit(running)
     with pytest.raises(ActorErased):
@@ -396,7 +396,7 @@ def test_the_failure_of_a_stopped_turn_is_recorded_nowhere(stored: StoredTurns, 
         "arn", A, stored.request(A).encode(), "ABORTED", "ActorErased", "the actor's memory was erased", "Invoke Model"
     )
 
-    assert record(stored.table, None, "no queue", aborted) is False
+    assert record(stored.table, stored.documents, None, "no queue", aborted) is False
     assert left(stored) == []
 
 

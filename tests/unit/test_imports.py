@@ -21,10 +21,14 @@ RULES = [
     "event_stream",
     "keys",
     "memory.transcript",
+    "payloads",
     "policy",
+    "redaction",
     "requests",
     "surrogates",
     "tool_failures",
+    "trace_events",
+    "trace_parts",
     "wire_errors",
 ]
 """The modules of `turnwright` that know no AWS."""
