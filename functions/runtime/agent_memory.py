@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError
 
 from turnwright import clients, wire_errors
 from turnwright.documents import documents, json_text
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import logger
 from turnwright.memory.bedrock_memory import Erasures, delete_agent_memory, get_agent_memory
 from turnwright.settings import settings
@@ -19,6 +20,7 @@ _THROTTLED = {"ThrottlingException", "ExecutionLimitExceeded"}
 app = APIGatewayRestResolver()
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event -> the answer."""
     return app.resolve(event, context)

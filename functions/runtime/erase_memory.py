@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from turnwright import clients
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import logger
 from turnwright.memory.erasure import Erasure
 from turnwright.settings import settings
@@ -17,6 +18,7 @@ class LambdaContext(Protocol):
     def get_remaining_time_in_millis(self) -> int: ...
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """`{"memoryStore", "actor", "erasureId"}` -> `{"done", "waitSeconds", "erased"}`."""
     store = table()

@@ -3,13 +3,16 @@
 from typing import Any
 
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import consolidation_logger
 from turnwright.memory.consolidating import Consolidating
 from turnwright.memory.consolidation import Consolidation
 from turnwright.memory.transcript import Chunk
+from turnwright.settings import settings
 from turnwright.table import table
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"consolidation", "namespace", "chunk", "attempt"}` -> `{"broken": bool}`; the facts are in the journal.
 
@@ -20,7 +23,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     entry = Consolidating(store, documents(), consolidation).extract(event["namespace"], chunk, event["attempt"])
     log = consolidation_logger(consolidation, namespace=event["namespace"], chunk=chunk.number)
     if "broken" in entry:
-        log.warning("the model's answer broke its schema twice", fault=entry["broken"], **store.consumed.fields())
+        log.warning("the model's answer broke its schema twice", fault=settings().payloads.error(entry["broken"]), **store.consumed.fields())
     else:
         log.info(
             "records extracted",

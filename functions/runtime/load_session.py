@@ -3,12 +3,14 @@
 from typing import Any
 
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import consolidation_logger
 from turnwright.memory.consolidating import Consolidating
 from turnwright.memory.consolidation import Consolidation
 from turnwright.table import table
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"consolidation": the execution's input}` -> the plan (`Consolidating.load`), short whatever the session's
     length.

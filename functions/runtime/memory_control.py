@@ -6,6 +6,7 @@ from turnwright.agentcore import control_operations as operations
 from turnwright.agentcore.control import Defaults, Memories, Place
 from turnwright.agentcore.routes import invoked_region, resolve, resolver
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.settings import settings
 from turnwright.table import table
 
@@ -30,6 +31,7 @@ app = resolver(
 )
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event -> the proxy response."""
     return resolve(app, event, context)

@@ -7,6 +7,7 @@ from turnwright.agentcore.events import Events
 from turnwright.agentcore.listings import Listings
 from turnwright.agentcore.routes import resolve, resolver, streamed
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.settings import settings
 from turnwright.streaming_runtime import StreamedResponse
 from turnwright.table import table
@@ -30,11 +31,13 @@ app = resolver(
 )
 
 
+@with_safe_errors
 def stream_handler(event: dict[str, Any], context: Any) -> StreamedResponse:
     """An API Gateway proxy event -> the response's head, and its body in pieces (see `streaming_runtime.py`)."""
     return streamed(resolve(app, event, context))
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The same, buffered: for a stack whose parameter StreamResponses is false."""
     return resolve(app, event, context)

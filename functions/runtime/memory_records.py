@@ -6,6 +6,7 @@ from turnwright.agentcore import data_operations as operations
 from turnwright.agentcore.records import MemoryRecords
 from turnwright.agentcore.refusals import invalid
 from turnwright.agentcore.routes import resolve, resolver
+from turnwright.handler_errors import with_safe_errors
 from turnwright.table import table
 
 
@@ -34,6 +35,7 @@ app = resolver(
 )
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event -> the proxy response."""
     return resolve(app, event, context)

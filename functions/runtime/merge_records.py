@@ -4,6 +4,7 @@ from typing import Any
 
 from turnwright import clients
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import consolidation_logger
 from turnwright.memory.consolidating import Consolidating, Letters
 from turnwright.memory.consolidation import Consolidation
@@ -11,6 +12,7 @@ from turnwright.settings import settings
 from turnwright.table import table
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"consolidation", "execution", "namespace", "chunks", "merge", "attempt"}` -> `{"changes", "skipped"}`.
 
@@ -25,8 +27,9 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     log = consolidation_logger(consolidation, namespace=event["namespace"], merge=event["merge"])
     if "skipped" in entry:
         letters = Letters(clients.sqs(), settings().dead_letter_queue_url)
-        letters.send(consolidation, event["execution"], event["namespace"], entry["skipped"])
-        log.error("namespace skipped", fault=entry["skipped"])
+        fault = settings().payloads.error(entry["skipped"])
+        letters.send(consolidation, event["execution"], event["namespace"], fault)
+        log.error("namespace skipped", fault=fault)
         return {"changes": 0, "skipped": True}
     log.info("records merged", changes=len(entry["changes"]), **store.consumed.fields())
     return {"changes": len(entry["changes"]), "skipped": False}

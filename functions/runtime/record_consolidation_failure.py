@@ -4,6 +4,7 @@ from typing import Any
 
 from turnwright import clients
 from turnwright.failures import read_failure
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import consolidation_logger, logger
 from turnwright.memory.consolidation import Consolidation
 from turnwright.memory.consolidation_failures import record
@@ -11,6 +12,7 @@ from turnwright.settings import settings
 from turnwright.table import table
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> None:
     """An EventBridge event "Step Functions Execution Status Change" with status FAILED, TIMED_OUT or ABORTED.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from turnwright import clients
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import consolidation_logger
 from turnwright.memory.consolidating import Consolidating, Letters
 from turnwright.memory.consolidation import Consolidation
@@ -12,6 +13,7 @@ from turnwright.settings import settings
 from turnwright.table import table
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"consolidation", "execution", "chunks", "summarize", "attempt"}` -> `{"skipped"}`; the text is in the journal.
 
@@ -26,8 +28,9 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     log = consolidation_logger(consolidation)
     if "broken" in entry:
         letters = Letters(clients.sqs(), settings().dead_letter_queue_url)
-        letters.send(consolidation, event["execution"], "summary", entry["broken"])
-        log.error("summary skipped", fault=entry["broken"])
+        fault = settings().payloads.error(entry["broken"])
+        letters.send(consolidation, event["execution"], "summary", fault)
+        log.error("summary skipped", fault=fault)
         return {"skipped": True}
     log.info("session summarized", characters=len(entry.get("text", "")), **store.consumed.fields())
     return {"skipped": False}

@@ -3,12 +3,14 @@
 from typing import Any
 
 from turnwright import clients
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import logger
 from turnwright.memory.sweeping import Sweep, starter
 from turnwright.settings import settings
 from turnwright.table import table
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
     """An EventBridge scheduled event -> `{"ended", "started", "postponed"}`. Two runs at once do no harm."""
     store = table()

@@ -3,12 +3,14 @@
 from typing import Any
 
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import consolidation_logger
 from turnwright.memory.consolidation import Consolidation
 from turnwright.memory.writing import Writing
 from turnwright.table import table
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"consolidation", "plan", "merge", "redriveCount"}` -> the execution's output (`Writing.write`).
 

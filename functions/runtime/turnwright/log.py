@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line. Trace events have lines of their own, with nothing but the event's fields.
 
-The other lines (what an invocation read and wrote, what went wrong inside) carry the turn's id and not the session's,
-so that a query by session finds the chain of events and nothing else.
+The other lines (what an invocation read and wrote, what went wrong inside) carry the id of the turn or of the
+consolidation and not the session's, so that a query by session finds the chain of events and nothing else.
 """
 
 import json
@@ -35,16 +35,10 @@ def turn_logger(turn: Turn, **fields: Any) -> Logger:
 
 
 def consolidation_logger(consolidation: Consolidation, **fields: Any) -> Logger:
-    """The logger with the consolidation's ids, instead of those of what was done before."""
+    """The logger with the consolidation's id, instead of the ids of what was done before."""
     log = logger()
     log.structure_logs(
-        append=False,
-        consolidationId=consolidation.consolidationId,
-        kind=consolidation.kind,
-        sessionId=consolidation.sessionId,
-        agentId=consolidation.agentId,
-        agentVersion=consolidation.agentVersion,
-        **fields,
+        append=False, consolidationId=consolidation.consolidationId, kind=consolidation.kind, **fields
     )
     return log
 

@@ -38,7 +38,10 @@ class Letters:
     queue_url: str
 
     def send(self, consolidation: Consolidation, execution_arn: str, part: str, fault: str) -> None:
-        """Of a part of a consolidation, a namespace or the summary, that was skipped. It may come twice."""
+        """Of a part of a consolidation, a namespace or the summary, that was skipped. It may come twice.
+
+        `fault` is as TracePayloads lets it be written; the input holds ids alone.
+        """
         letter = {
             "consolidationId": consolidation.consolidationId,
             "executionArn": execution_arn,

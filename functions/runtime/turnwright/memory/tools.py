@@ -25,6 +25,7 @@ from turnwright.memory.injection import since
 from turnwright.memory.merging import Change, Merge, Target
 from turnwright.memory.records import Embedding, Record, Records, known, removed
 from turnwright.memory.tool_schemas import DEFAULT_RESULTS, FORGET, REMEMBER, SEARCH
+from turnwright.settings import settings
 from turnwright.table import Check, Table, Write
 from turnwright.tool_failures import ToolFailure
 from turnwright.turns import Header
@@ -226,7 +227,7 @@ class MemoryTools:
             try:
                 self._embedded[text] = embeddings.embed([text], model, is_query=is_query)[0]
             except ModelError as error:
-                logger().warning("a text was not embedded", model=model, error=str(error))
+                logger().warning("a text was not embedded", model=model, error=settings().payloads.error(str(error)))
                 self._embedded[text] = None
         return self._embedded[text]
 
