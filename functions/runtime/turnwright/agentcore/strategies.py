@@ -64,7 +64,7 @@ _SUMMARY = (
 
 
 _DESCRIPTIONS = {
-    "semantic": "what is so with the user: name, live, work, job, project, family, home, have, need, plan, like, prefer",
+    "semantic": "what is so with the user: name, live, work, job, project, home, have, need, plan, like, prefer",
     "userPreference": "what the user may like, love, prefer, favor, enjoy, want or avoid: preference, favorite, style",
     "summary": "what a conversation was about",
 }
