@@ -63,6 +63,14 @@ _SUMMARY = (
 )
 
 
+_DESCRIPTIONS = {
+    "semantic": "what is so with the user: name, live, work, job, project, home, have, need, plan, like, prefer",
+    "userPreference": "what the user may like, love, prefer, favor, enjoy, want or avoid: preference, favorite, style",
+    "summary": "what a conversation was about",
+}
+"""What a model is told of a strategy that has no description."""
+
+
 @dataclass(frozen=True, slots=True)
 class _BuiltIn:
     kind: str
@@ -223,7 +231,7 @@ def _namespace(strategy: Stored) -> Namespace:
     return Namespace(
         name=strategy["strategyId"],
         template=as_path(filled(strategy["template"], {_STRATEGY_VARIABLE: strategy["strategyId"]})),
-        description=str(strategy.get("description", strategy["name"])),
+        description=str(strategy.get("description", _DESCRIPTIONS[name])),
         merge_rule=MergeRule.MODEL if merge else built_in.merge_rule,
         extraction_prompt="\n".join(filter(None, (built_in.prompt, extraction.get("appendToPrompt")))),
         ttl_days=strategy.get("recordExpiryDurationDays", NEVER_DAYS),
