@@ -36,7 +36,7 @@ class ApiGateway:
     """Serves an API on 127.0.0.1 until `close`. `port` 0 takes a free one; a taken port raises OSError.
 
     `on_problem` is told, in one line, what a caller only sees as a 502: that a function crashed or answered
-    wrongly.
+    wrongly. `site` may answer a request that is none of the API's (the console page).
     """
 
     def __init__(
@@ -46,12 +46,14 @@ class ApiGateway:
         *,
         port: int = 0,
         on_problem: Callable[[str], None] = lambda _: None,
+        site: Callable[[Request], Answer | None] = lambda _: None,
     ) -> None:
         self._server = _Server(("127.0.0.1", port), _Connection)
         self._server.front = self
         self.api = api
         self.functions = functions
         self.on_problem = on_problem
+        self.site = site
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="api", daemon=True)
         self._thread.start()
 
@@ -150,6 +152,10 @@ class _Connection(BaseHTTPRequestHandler):
                 front.port,
                 request_id,
             )
+            page = front.site(request)
+            if page is not None:
+                self._send(page, request_id)
+                return
             trace = trace_header(request)
             matched = front.api.match(request.method, request.path)
             if matched is None:

@@ -160,6 +160,8 @@ def _streamed(invocation: Invocation, body: Iterable[bytes]) -> Answer:
         "x-amzn-bedrock-agent-content-type": "application/json",
         "x-amz-bedrock-agent-session-id": invocation.session_id,
     }
+    if not invocation.end_session:
+        headers["x-turnwright-turn-id"] = invocation.turn_id
     if invocation.memory_id:
         headers["x-amz-bedrock-agent-memory-id"] = invocation.memory_id
     return Answer(200, headers, body)
