@@ -5,11 +5,13 @@ from typing import Any
 from turnwright import agent_versions
 from turnwright.commit import commit
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import turn_logger
 from turnwright.table import table
 from turnwright.turns import Turn, Turns
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"turn", "step", "redriveCount"}` -> the execution's output `{"turnId", "status", "answer", "usage"}`."""
     store = table()

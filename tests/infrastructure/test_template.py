@@ -232,7 +232,7 @@ GRANTED = {
         *on("AgentTurnStateMachine", "states:StartExecution"),
         *on(EXECUTIONS, "states:DescribeExecution"),
     },
-    "LoadMemoryFunction": {*on("Table", *READ, *WRITE), *on("Bucket/turns/*", GET)},
+    "LoadMemoryFunction": {*on("Table", *READ, *WRITE), *on("Bucket/turns/*", GET, PUT)},
     "InvokeModelFunction": {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
@@ -260,7 +260,8 @@ GRANTED = {
         *on("Bucket/sessions/*", PUT),
     },
     "RecordFailureFunction": {
-        *on("Table", "dynamodb:GetItem", "dynamodb:UpdateItem"),
+        *on("Table", "dynamodb:GetItem", *WRITE),
+        *on("Bucket/turns/*", GET, PUT),
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
     },

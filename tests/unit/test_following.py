@@ -90,7 +90,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tool(followed: Followed, step: int, index: int, text: str) -> Callable[[], object]:
-    return lambda: followed.turn.traces.tool_output(step, index, "t-1", 1, text, 0)
+    return lambda: followed.turn.tool(step, index, text)
 
 
 def test_traces_come_as_they_are_written_each_once_and_the_answer_last(followed: Followed) -> None:
@@ -110,7 +110,7 @@ def test_traces_come_as_they_are_written_each_once_and_the_answer_last(followed:
 
 def test_frames_come_while_the_turn_runs(followed: Followed) -> None:
     followed.turn.run()
-    followed.turn.traces.final_response(1, "early")
+    followed.turn.told(1, "early")
     frames = following.followed(
         followed.table, followed.documents, followed.stepfunctions, STATE_MACHINE, INVOCATION, lambda: PLENTY
     )
@@ -124,7 +124,7 @@ def test_frames_come_while_the_turn_runs(followed: Followed) -> None:
 
 
 def test_a_turn_that_has_ended_long_ago_is_told_at_once(followed: Followed) -> None:
-    followed.turn.traces.final_response(1, "Hi!")
+    followed.turn.told(1, "Hi!")
     followed.turn.commit("Hi!")
 
     assert followed.events() == ["final Hi!", "chunk Hi!"]
@@ -148,7 +148,7 @@ def test_an_answer_of_any_length_is_one_chunk(followed: Followed) -> None:
 
 def test_a_failed_turn_ends_with_a_failure_trace_and_an_exception(followed: Followed) -> None:
     followed.turn.run()
-    followed.turn.traces.final_response(1, "almost")
+    followed.turn.told(1, "almost")
 
     events, name, message = samples.ended_with(
         followed.stream(lambda: followed.turn.fail("ModelsThrottled", "all 2 models failed"))
@@ -230,7 +230,7 @@ def test_what_a_turn_wrote_before_its_execution_was_found_failed_is_told(followe
     describe = followed.stepfunctions.describe_execution
 
     def describe_later(**arguments: Any) -> dict[str, Any]:
-        followed.turn.traces.final_response(1, "late")
+        followed.turn.told(1, "late")
         return describe(**arguments)
 
     followed.stepfunctions.describe_execution = describe_later  # type: ignore[method-assign]
