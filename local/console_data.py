@@ -16,6 +16,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from local.executions import Execution, StateVisit, Try, read_execution
+from local.trace_rows import is_event
 from turnwright import keys
 from turnwright.agent_versions import load
 from turnwright.agents import Agent
@@ -32,6 +33,8 @@ _MOST_TURNS_LISTED = 200
 _MOST_TURNS_KEPT = 60
 _MOST_SUMMARIES = 50
 _MOST_EVENTS_OF_SESSION = 100
+_LAST_EVENTS = frozenset({"FINAL_RESPONSE", "TURN_FAILED"})
+_OF_THE_LINE = frozenset({"level", "message"})
 _LONGEST_FIELD = 240
 """A trace event is listed with its long texts cut; `ConsoleData.event` has them whole."""
 
@@ -46,6 +49,8 @@ class _Kept:
 
     steps: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     events: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    stored: dict[str, str] = field(default_factory=dict)
+    """The events as their items have them, to see which were written over: a model call that ended."""
     step_of_events: int = 0
     execution: Execution | None = None
     complete: bool = False
@@ -318,14 +323,37 @@ class ConsoleData:
         documents = self._documents()
         for item in items:
             name = item["SK"].removeprefix(keys.TRACE_PREFIX)
-            if name not in kept.events:
+            if kept.stored.get(name) != item["event"]:
                 kept.events[name] = documents.fetch_text(item["event"])
+                kept.stored[name] = item["event"]
                 kept.step_of_events = max(kept.step_of_events, int(name.partition("#")[0]))
         first = f"{keys.JOURNAL_PREFIX}{max(kept.steps, default=0) + 1:03d}"
         for item in table.query(partition, first, keys.JOURNAL_PREFIX + keys.END):
             kept.steps[item["step"]] = self._step_view(item)
-        kept.complete = ended and (header is None or header.status is not Status.RUNNING)
+        is_over = ended and (header is None or header.status is not Status.RUNNING)
+        if is_over and not kept.stored:
+            kept.events = self._logged_events(turn_id)
+            is_over = any(event["type"] in _LAST_EVENTS for event in kept.events.values())
+        kept.complete = is_over
         return kept, header
+
+    def _logged_events(self, turn_id: str) -> dict[str, Mapping[str, Any]]:
+        """The events of a turn whose caller did not ask for them: the log has them all the same, a little later."""
+        logs = self._client("logs")
+        found: list[Mapping[str, Any]] = []
+        for groups in logs.get_paginator("describe_log_groups").paginate():
+            for group in groups["logGroups"]:
+                pages = logs.get_paginator("filter_log_events").paginate(
+                    logGroupName=group["logGroupName"], filterPattern=f'"{turn_id}"'
+                )
+                lines = [_document(event["message"]) for page in pages for event in page["events"]]
+                found += [line for line in lines if isinstance(line, dict) and is_event(line)]
+        found.sort(key=lambda event: (event["timestamp"], event["step"]))
+        return {
+            f"{event['step']:03d}#log#{number:05d}": {name: event[name] for name in event if name not in _OF_THE_LINE}
+            for number, event in enumerate(found)
+            if event["turnId"] == turn_id
+        }
 
     def _step_view(self, item: Item) -> dict[str, Any]:
         message = self._documents().fetch_text(item["message"])

@@ -18,6 +18,12 @@ export function duration(ms) {
   return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, '0')} s`;
 }
 
+/** A round number of milliseconds, as an axis has it. */
+export function tick(ms) {
+  if (ms < 1000) return `${ms} ms`;
+  return ms < 60_000 ? `${ms / 1000} s` : `${ms / 60_000} min`;
+}
+
 /** Dollars; turns cost fractions of a cent. */
 export function dollars(value) {
   if (value === null || value === undefined) return NONE;

@@ -8,12 +8,14 @@ import { GraphView } from './graph-view.js';
 import { showCircuits, showMemory, showSessions } from './panels.js';
 import { PayloadView } from './payload-view.js';
 import { SpansView } from './spans-view.js';
-import { figuresOf, isOver } from './turn-model.js';
+import { figuresOf, isOver, isTold } from './turn-model.js';
 import { Views } from './views.js';
 
 const LOOK_MS = 250;
 const HIDDEN_LOOK_MS = 2000;
 const CIRCUITS_MS = 2000;
+/** How long the last events of a turn without a trace may take to come through the log. */
+const LOG_DELAY_MS = 3000;
 const THEMES = ['system', 'light', 'dark'];
 
 const page = {
@@ -72,6 +74,8 @@ async function openTurn(turnId) {
 async function follow(turnId, signal) {
   const watched = new Watched('turns', turnId);
   let drawn = false;
+  let listed = false;
+  let overSince = null;
   for (;;) {
     const began = performance.now();
     const turn = await watched.next(signal);
@@ -81,8 +85,10 @@ async function follow(turnId, signal) {
       drawn = true;
     }
     signal.throwIfAborted();
+    if (!listed) refreshTurns();
+    listed = true;
     showTurn(page.turn);
-    if (isOver(page.turn)) {
+    if (isOver(page.turn) && (isTold(page.turn) || performance.now() > (overSince ??= performance.now()) + LOG_DELAY_MS)) {
       refreshTurns();
       refreshView(views.current);
       return;
@@ -104,11 +110,18 @@ function showTurn(turn) {
   setText(status, turn.status.toLowerCase());
   setAttribute(status, 'data-status', turn.status.toLowerCase());
   showFigures(turn, figuresOf(turn, now));
+  byId('receipt').disabled = !turn.receipt;
+  setAttribute(byId('receipt'), 'title', turn.receipt ? 'All that the turn used' : isOver(turn) ? 'This turn has no receipt' : 'The receipt comes with the end of the turn');
   setText(byId('span-count'), String(spans.count));
   setText(byId('graph-count'), turn.execution ? `${count(turn.execution.transitions)} transitions` : '');
   const running = turn.visits.findLast((visit) => visit.outcome === 'running' && visit.type !== 'Map');
   if (running && page.exchange?.element.dataset.turn === turn.turnId) page.exchange.progress([running.name, running.toolName, running.step && `step ${running.step}`].filter(Boolean).join(' · '));
   announce(turn, running);
+}
+
+/** The receipt, as the turn's header keeps it. */
+function showReceipt() {
+  if (page.turn?.receipt) payload.showValue(page.turn.turnId, 'Receipt', page.turn.receipt);
 }
 
 function failTurn(error, turnId) {
@@ -309,6 +322,7 @@ function listen() {
   byId('new-session').addEventListener('click', () => { newSession(); byId('message').focus(); });
   byId('turn-select').addEventListener('change', (event) => { if (event.target.value) openTurn(event.target.value); });
   byId('all-states').addEventListener('change', (event) => { spans.showAll(event.target.checked); setText(byId('span-count'), String(spans.count)); });
+  byId('receipt').addEventListener('click', showReceipt);
   byId('circuits-note').addEventListener('click', () => views.show('circuits'));
   addEventListener('hashchange', openHash);
 }

@@ -4,6 +4,7 @@ import { read } from './api.js';
 import { errorState, h, loadingState, pairs } from './dom.js';
 import { clock, duration } from './format.js';
 
+const COMMON = new Set(['timestamp', 'traceId', 'sessionId', 'turnId', 'agentId', 'agentVersion', 'memoryId', 'consolidationId']);
 const LONG = 1200;
 const OPEN_LEVELS = 2;
 /** Fields of a trace event that are JSON texts. */
@@ -24,6 +25,13 @@ export class PayloadView {
     this.#current = '';
     this.#title.textContent = 'Payload';
     this.#root.replaceChildren(h('p', { class: 'empty', text: 'Choose a span or a state to see what went in and what came out.' }));
+  }
+
+  /** Shows a value that is there already. */
+  showValue(turnId, title, value) {
+    this.#current = `${turnId} ${title}`;
+    this.#title.textContent = title;
+    this.#root.replaceChildren(section(title, value));
   }
 
   /** Shows a row of the waterfall. A later call wins over an earlier one whose data comes late. */
@@ -57,7 +65,7 @@ async function sections(turn, row) {
     source.visit && read('turns', turn.turnId, 'visits', source.visit),
     source.output && source.output !== source.visit ? read('turns', turn.turnId, 'visits', source.output) : null,
   ]);
-  const parts = events.map((event) => section(`Event ${event.type}`, nested(event)));
+  const parts = events.map((event) => section(`Event ${event.type}`, nested(event), event.status === 'FAILED' ? 'failed' : ''));
   if (step) parts.push(section('Journal: the model call', step));
   if (visit) parts.push(...visitSections(visit, source.try));
   if (output) parts.push(section('Output to the model', output.output));
@@ -83,8 +91,10 @@ function visitSections(visit, only) {
 
 const isEmpty = (value) => typeof value === 'object' && value !== null && Object.keys(value).length === 0;
 
+/** An event's own fields first, then those that every event has. */
 function nested(event) {
-  return Object.fromEntries(Object.entries(event).map(([name, value]) => [name, NESTED.has(name) ? parsed(value) : value]));
+  const fields = Object.entries(event).map(([name, value]) => [name, NESTED.has(name) ? parsed(value) : value]);
+  return Object.fromEntries([...fields.filter(([name]) => !COMMON.has(name)), ...fields.filter(([name]) => COMMON.has(name))]);
 }
 
 /** A JSON text as its value, also where that holds JSON texts again (a Lambda error's message); any other as it is. */

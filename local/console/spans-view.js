@@ -1,11 +1,13 @@
 // The waterfall: a tree grid of spans over a time axis. Rows are kept and only changed, so that nothing jumps.
 
 import { emptyState, h, setAttribute, setText } from './dom.js';
-import { duration } from './format.js';
+import { duration, tick } from './format.js';
 import { rowsOf } from './turn-model.js';
 
-const SCALES = [20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000];
+const SCALES = [20, 50, 100, 200, 400, 600, 1000, 2000, 3000, 5000, 8000, 12_000, 20_000, 30_000, 40_000, 60_000, 120_000, 300_000, 600_000, 900_000];
 const NEAR_END = 40;
+/** What has no length worth telling. */
+const INSTANTS = new Set(['routing', 'event']);
 
 export class SpansView {
   #root;
@@ -107,7 +109,7 @@ export class SpansView {
 
   #drawAxis(scale) {
     this.#scale = scale;
-    this.#axis.replaceChildren(h('span', {}), h('span', {}), h('div', { class: 'ticks' }, [0, 0.25, 0.5, 0.75, 1].map((share) => h('span', { text: share ? duration(scale * share).replace('.00', '') : '0' }))));
+    this.#axis.replaceChildren(h('span', {}), h('span', {}), h('div', { class: 'ticks' }, [0, 0.25, 0.5, 0.75, 1].map((share) => h('span', { text: share ? tick(scale * share) : '0' }))));
   }
 
   #make(row) {
@@ -136,7 +138,7 @@ export class SpansView {
     setText(note, row.note);
     setAttribute(element, 'title', row.note ? `${row.label} · ${row.note}` : row.label);
     const took = row.duration === null ? Math.max(0, now - row.start) : row.duration;
-    setText(time, row.kind === 'routing' ? '' : duration(took));
+    setText(time, INSTANTS.has(row.kind) ? '' : duration(took));
     stretch(bar, row.start - began, took, scale);
     if (row.work) stretch(work, row.work.start - began, row.work.duration, scale);
     work.hidden = !row.work;

@@ -58,7 +58,7 @@ export function layout(graph) {
 }
 
 function sizeOf(node) {
-  const label = Math.ceil(node.name.length * 6.3) + 20;
+  const label = Math.ceil(node.name.length * 6.3) + (node.type === 'Choice' ? 34 : 20);
   if (!node.inner.length) return { width: Math.max(74, label), height: NODE_HEIGHT, inner: [] };
   const inner = node.inner.map(layout);
   const width = inner.reduce((sum, part) => sum + part.width, COLUMN_GAP * (inner.length - 1)) + 2 * BOX_PADDING;
@@ -211,8 +211,22 @@ function place(columns, sizes) {
       for (let i = 1; i < column.length; i += 1) column[i].x = Math.max(column[i].x, column[i - 1].x + distance(i));
     }
   }
+  for (const chain of columns.chains.values()) straighten(chain.slice(1, -1), columns);
   const left = Math.min(...columns.flat().map((cell) => cell.x - cell.width / 2));
   for (const cell of columns.flat()) cell.x -= left;
+}
+
+/** Puts the waypoints of an edge below each other, at the place of one of them where all have room. */
+function straighten(waypoints, columns) {
+  const fits = (x) => waypoints.every((cell) => {
+    const column = columns[cell.layer];
+    const at = column.indexOf(cell);
+    const gap = (other) => (other ? Math.abs(other.x - x) - (other.width + cell.width) / 2 : Infinity);
+    const isBetween = (at === 0 || column[at - 1].x < x) && (at + 1 === column.length || column[at + 1].x > x);
+    return isBetween && Math.min(gap(column[at - 1]), gap(column[at + 1])) >= COLUMN_GAP / 2;
+  });
+  const x = waypoints.map((cell) => cell.x).find(fits);
+  if (x !== undefined) for (const cell of waypoints) cell.x = x;
 }
 
 /** Where a cell's neighbours want it. */

@@ -47,6 +47,11 @@ export function isOver(turn) {
   return Boolean(turn) && turn.status !== 'RUNNING' && turn.execution?.status !== 'RUNNING';
 }
 
+/** Whether the last event of an ended turn is there. */
+export function isTold(turn) {
+  return turn.events.some((event) => event.type === 'FINAL_RESPONSE' || event.type === 'TURN_FAILED');
+}
+
 /** The turn's figures. Dollars only come from a receipt, or from what the trace events say of each model call. */
 export function figuresOf(turn, now) {
   if (!turn) return null;
@@ -145,15 +150,22 @@ function triesRows(visit, level) {
 function modelRows(visit, level, { turn, lastVisitOfStep }) {
   if (visit.name !== 'Invoke Model') return [];
   const left = visit.durationMs === null ? Infinity : visit.enteredAt + visit.durationMs + 5;
-  const events = turn.events.filter((event) => event.type === 'MODEL_INVOCATION' && event.status !== 'STARTED'
+  const events = turn.events.filter((event) => event.type === 'MODEL_INVOCATION'
     && event.step === visit.step && Date.parse(event.timestamp) >= visit.enteredAt - 5 && Date.parse(event.timestamp) <= left);
-  if (events.length) return events.map((event) => eventRow(event, level, turn));
+  if (events.length) return events.map((event) => modelRow(event, level, visit, turn));
   const step = turn.steps.find((step) => step.step === visit.step);
   if (!step || lastVisitOfStep.get(step.step) !== visit.id) return [];
   return [{
     id: `step-${step.step}`, level, kind: 'model', hasChildren: false, label: shortModel(step.model), note: tokens(step.usage),
     status: 'succeeded', start: step.recordedAt - step.latencyMs, duration: step.latencyMs, source: { step: step.step, events: [] },
   }];
+}
+
+function modelRow(event, level, visit, turn) {
+  const row = eventRow(event, level, turn);
+  if (event.status !== 'STARTED') return row;
+  if (visit.durationMs === null) return { ...row, duration: null };
+  return { ...row, status: 'failed', note: 'no answer came', duration: visit.enteredAt + visit.durationMs - row.start };
 }
 
 function memoryRows(visit, level, turn) {

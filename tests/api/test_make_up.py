@@ -37,9 +37,9 @@ class Up:
         )
         self.out = self._lines(self.process.stdout)
         self.err = self._lines(self.process.stderr)
-        self.printed = [self.next_line(self.out, START_SECONDS) for _ in range(3)]
-        self.aws_url = self.printed[1].removeprefix("aws ")
-        self.url = self.printed[2].removeprefix("ready ")
+        self.printed = [self.next_line(self.out, START_SECONDS) for _ in range(4)]
+        self.aws_url = self.printed[2].removeprefix("aws ")
+        self.url = self.printed[3].removeprefix("ready ")
 
     def next_line(self, lines: "queue.Queue[str]", seconds: float = WAIT_SECONDS) -> str:
         try:
