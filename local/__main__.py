@@ -93,8 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_aws_url(dead_letters)
     dead_letters.set_defaults(command=_dead_letters)
 
-    trace = commands.add_parser("trace", help="show what a turn, or all turns of a session, did: each model and tool call")
-    trace.add_argument("named", metavar="TURN_OR_SESSION", help="a turn's id, a unique beginning, `last`, or a session's")
+    trace = commands.add_parser(
+        "trace", help="show what a turn, or all turns of a session, did: each model and tool call"
+    )
+    trace.add_argument(
+        "named", metavar="TURN_OR_SESSION", help="a turn's id, a unique beginning, `last`, or a session's"
+    )
     trace.add_argument("--json", action="store_true", help="the events with everything that they hold")
     _add_aws_url(trace)
     trace.set_defaults(command=_trace)

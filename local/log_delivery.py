@@ -1,9 +1,9 @@
 """Where the functions' log lines go: to one readable stream for a person, and to CloudWatch Logs for `aws
 logs`.
 
-A JSON line as Powertools writes it is shown as `12:01:07.345 INFO  InvokeTool  message key=value`; any other
-line as it is, but trace events without their texts' full length. CloudWatch Logs gets the lines untouched, in batches, in the function's log group and a stream
-of the function's own.
+A JSON line as Powertools writes it is shown as `12:01:07.345 INFO  InvokeTool  message key=value`, a trace event with
+the beginnings of its texts; any other line as it is. CloudWatch Logs gets the lines untouched, in batches, in the
+function's log group and a stream of the function's own.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Trace events for a person in a terminal: aligned rows, failures in red, what was refused in yellow.
 
-    14:03:05.123  step 1  TOOL_INVOCATION   get_account_balance  attempt 1  FAILED   31 ms  THROTTLING, retry in 200 ms: …
+14:03:05.123  step 1  TOOL_INVOCATION   get_account_balance  attempt 1  FAILED   31 ms  THROTTLING, retry in 200 ms: …
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,11 +25,11 @@ def render(events: Sequence[Event], paint: Paint) -> str:
     rows = [_cells(event) for event in events]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(7)]
     lines: list[str] = []
-    group = ""
+    group: tuple[str, str] | None = None
     for event, row in zip(events, rows, strict=True):
-        if (owner := _owner(event)) != group:
+        if (owner := (event["turnId"], event.get("consolidationId", ""))) != group:
             group = owner
-            lines.append(paint(owner, "bold"))
+            lines.append(paint(_owner(event), "bold"))
         text = "  ".join(
             cell.rjust(width) if column == 6 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))

@@ -1,5 +1,5 @@
-"""The trace events of a turn or a session in a running stack: the kept ones of a turn that was traced, else those in the
-log, which has the events of all turns.
+"""The trace events of a turn or a session in a running stack: the kept ones of a turn that was traced, else those in
+the log, which has the events of all turns.
 """
 
 import json

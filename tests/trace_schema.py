@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "trace_event.schema.json"
 
-_ADDED_BY_THE_LOG = ("level", "message")
+_ADDED_BY_THE_LOG = ("level", "message", "@timestamp", "@message")
 
 
 @cache
@@ -18,6 +18,11 @@ def validator() -> Draft202012Validator:
     schema = json.loads(SCHEMA.read_text())
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
+
+
+@cache
+def types() -> frozenset[str]:
+    return frozenset(json.loads(SCHEMA.read_text())["properties"]["type"]["enum"])
 
 
 def check(event: Mapping[str, Any]) -> None:
@@ -31,6 +36,6 @@ def check(event: Mapping[str, Any]) -> None:
 
 def event_of(line: Mapping[str, Any]) -> dict[str, Any] | None:
     """The event that a line of the log is, or None."""
-    if line.get("type") not in validator().schema["properties"]["type"]["enum"]:
+    if line.get("type") not in types():
         return None
     return {name: value for name, value in line.items() if name not in _ADDED_BY_THE_LOG}

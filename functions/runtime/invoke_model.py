@@ -13,7 +13,10 @@ from turnwright.turns import Turn, Turns
 
 @with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """`{"turn", "step", "model", "toolResults", "mayUseTools", "attempt", "redriveCount"}` -> `{"toolCalls"}`, the Map's items."""
+    """`{"turn", "step", "model", "toolResults", "mayUseTools", "attempt", "redriveCount"}` -> `{"toolCalls"}`.
+
+    The calls are the Map's items.
+    """
     store, bucket = table(), documents()
     turn = Turn.decode(event["turn"])
     log = turn_logger(turn, step=event["step"])

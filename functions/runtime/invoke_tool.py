@@ -9,8 +9,8 @@ from turnwright import agent_versions, clients
 from turnwright.documents import documents
 from turnwright.errors import GatewayFault, ToolAttemptFailed
 from turnwright.gateway import Call, Gateway
-from turnwright.journal import ToolResult
 from turnwright.handler_errors import with_safe_errors
+from turnwright.journal import ToolResult
 from turnwright.log import turn_logger
 from turnwright.settings import settings
 from turnwright.table import table

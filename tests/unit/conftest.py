@@ -105,7 +105,7 @@ def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
 
 @pytest.fixture(autouse=True)
 def trace_events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Every trace event that is logged, in order. Each event, logged or kept, must keep to the schema, in every test."""
+    """Every trace event that is logged, in order. In every test, each event must keep to the schema."""
     logged: list[dict[str, Any]] = []
     as_written = Payloads.event
 

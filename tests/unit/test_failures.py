@@ -118,7 +118,16 @@ def test_a_refused_turn_is_not_dead_lettered_and_the_running_one_keeps_its_sessi
         stored.begin(B)
     session, running, queue = stored.session(), stored.header(A), Queue()
 
-    assert record(stored.table, stored.documents, queue, "https://queue", failure(stored, B, "SessionBusy", state="Load Memory")) is False
+    assert (
+        record(
+            stored.table,
+            stored.documents,
+            queue,
+            "https://queue",
+            failure(stored, B, "SessionBusy", state="Load Memory"),
+        )
+        is False
+    )
 
     assert queue.letters == []
     assert (stored.session(), stored.header(A)) == (session, running)
@@ -173,7 +182,16 @@ def test_a_turn_of_an_agent_that_is_gone_is_recorded_and_dead_lettered(stored: S
     queue = Queue()
     request = {**stored.request(A).encode(), "agentId": "NOBODY"}
 
-    assert record(stored.table, stored.documents, queue, "https://queue", failure(stored, request=request, error="AgentNotFound")) is True
+    assert (
+        record(
+            stored.table,
+            stored.documents,
+            queue,
+            "https://queue",
+            failure(stored, request=request, error="AgentNotFound"),
+        )
+        is True
+    )
 
     assert stored.header(A).status is Status.FAILED
     assert [each["turnId"] for each in queue.letters] == [A]

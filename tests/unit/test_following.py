@@ -7,9 +7,14 @@ import pytest
 from tests.unit import samples
 from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn, client_error
 from turnwright import following
+from turnwright.agent_versions import publish
+from turnwright.agents import Definition
 from turnwright.documents import Documents
+from turnwright.journal import Step
 from turnwright.requests import Invocation
 from turnwright.table import Table
+from turnwright.trace_events import ModelCall
+from turnwright.traces import Traces
 
 INVOCATION = Invocation(
     agent_id="BANKASSIST",
@@ -282,3 +287,44 @@ def test_any_other_refusal_of_step_functions_is_not_hidden(followed: Followed) -
 
     with pytest.raises(Exception, match="AccessDeniedException"):
         followed.stream(nothing)
+
+
+def test_a_model_call_is_told_when_it_begins_and_when_it_ends_each_once(followed: Followed) -> None:
+    traces = followed.turn.traces
+    call = ModelCall("model-1", 1, "{}", "{}")
+    message = {"role": "assistant", "content": [{"text": "Hi"}]}
+    answered = Step(1, [], message, "end_turn", "model-1", {"inputTokens": 1}, 5)
+    stream = followed.stream(
+        followed.turn.run,
+        lambda: traces.model_started(1, 0, call),
+        nothing,
+        lambda: traces.model_answered(0, call, answered, samples.agent()),
+        nothing,
+        lambda: followed.turn.answer("Hi"),
+    )
+
+    kinds = [
+        next(iter(event["trace"]["trace"]["orchestrationTrace"]))
+        for event in samples.boto3_stream(stream)
+        if "trace" in event
+    ]
+    assert kinds == ["modelInvocationInput", "modelInvocationOutput", "observation"]
+
+
+def test_what_is_selected_is_told_by_the_agents_own_schema(followed: Followed) -> None:
+    publish(followed.table, [Definition.of(samples.DEFINITION)])
+    followed.turn.turn = replace(followed.turn.turn, agentVersion="1")
+    traces = Traces(followed.table, followed.documents, followed.turn.turn)
+    content = [{"toolUse": {"toolUseId": "t-0", "name": "search", "input": {"limit": 5}}}]
+    answered = Step(1, [], {"role": "assistant", "content": content}, "tool_use", "model-1", {}, 5)
+    stream = followed.stream(
+        lambda: traces.model_answered(0, ModelCall("model-1", 1, "{}", "{}"), answered, samples.agent()),
+        lambda: followed.turn.answer("Hi"),
+    )
+
+    inputs = [
+        event["trace"]["trace"]["orchestrationTrace"]["invocationInput"]["actionGroupInvocationInput"]["parameters"]
+        for event in samples.boto3_stream(stream)
+        if "invocationInput" in event.get("trace", {"trace": {"orchestrationTrace": {}}})["trace"]["orchestrationTrace"]
+    ]
+    assert inputs == [[{"name": "limit", "type": "integer", "value": "5"}]]

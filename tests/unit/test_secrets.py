@@ -64,7 +64,10 @@ def written(
 
 
 def test_a_turn_full_of_a_secret_leaves_it_nowhere_and_the_model_and_the_session_have_it(
-    written: Written, model: Model, fake_lambda: FakeLambda, capsys: pytest.CaptureFixture[str]  # noqa: F811
+    written: Written,
+    model: Model,  # noqa: F811
+    fake_lambda: FakeLambda,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     stored = written.stored
     stored.publish(actionGroupExecutionConfig={"retryPolicy": {"maxAttempts": 1}})
@@ -82,7 +85,7 @@ def test_a_turn_full_of_a_secret_leaves_it_nowhere_and_the_model_and_the_session
     report = json.loads(str(failed.value))
     assert report["errorCode"] == "TOOL_ERROR"
     told = {"toolUseId": "use-2", "status": "error", "result": report["told"]}
-    with pytest.raises(Exception, match="model-1|characters"):
+    with pytest.raises(Exception, match=r"model-1|characters"):
         invoke(turn, 3, told)
     traces = Traces(stored.table, stored.documents, Turn.decode(turn))
     traces.memory_retrieval("/facts/user-1/", [{"recordId": "r", "text": SECRET}], 3, query=SECRET)
@@ -108,9 +111,7 @@ def test_a_turn_full_of_a_secret_leaves_it_nowhere_and_the_model_and_the_session
     ]
 
 
-def test_the_letter_of_a_failed_turn_refers_to_its_request(
-    written: Written, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_letter_of_a_failed_turn_refers_to_its_request(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = written.stored
     request = stored.request(A, words=f"My word is {SECRET}", trace=True)
     stored.begin(A, words=f"My word is {SECRET}", trace=True)

@@ -45,6 +45,8 @@ def send(
         "errorMessage": report["errorMessage"],
         "idempotencyKey": event["idempotencyKey"],
         "failedAt": iso8601(now_ms()),
-        "event": documents.stow(event, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES if settings().payloads.full else 0),
+        "event": documents.stow(
+            event, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES if settings().payloads.full else 0
+        ),
     }
     queue.send_message(QueueUrl=queue_url, MessageBody=json_text(letter))

@@ -91,9 +91,7 @@ def followed(
     remaining_ms: Callable[[], int],
 ) -> Iterator[bytes]:
     """The frames of the turn's stream. The last one is its chunk or an exception."""
-    follower = _Follower(
-        table, documents, invocation.turn_id, invocation.enable_trace, invocation.agent_alias_id
-    )
+    follower = _Follower(table, documents, invocation.turn_id, invocation.enable_trace, invocation.agent_alias_id)
     execution_arn = f"{state_machine_arn.replace(':stateMachine:', ':execution:')}:{invocation.turn_id}"
     wait, quiet_since = _FIRST_WAIT_SECONDS, time.monotonic()
     while True:

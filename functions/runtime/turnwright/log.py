@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line. Trace events have lines of their own, with nothing but the event's fields.
 
-The other lines (what an invocation read and wrote, what went wrong inside) carry the turn's id and not the session's, so
-that a query by session finds the chain of events and nothing else.
+The other lines (what an invocation read and wrote, what went wrong inside) carry the turn's id and not the session's,
+so that a query by session finds the chain of events and nothing else.
 """
 
 import json

@@ -158,7 +158,9 @@ def read(level: str, fields: str, patterns: str) -> Payloads:
         raise InvalidPayloads(f"TracePayloads: {level} is none of {', '.join(Level)}")
     names, expressions = split_list(fields), split_list(patterns)
     if level == Level.REDACTED and not names and not expressions:
-        raise InvalidPayloads("TracePayloads: REDACTED takes out TraceRedactFields and TraceRedactPatterns; both are empty")
+        raise InvalidPayloads(
+            "TracePayloads: REDACTED takes out TraceRedactFields and TraceRedactPatterns; both are empty"
+        )
     try:
         return Payloads(Level(level), Redaction.of(names, expressions))
     except BrokenPattern as error:

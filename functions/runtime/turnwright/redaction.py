@@ -2,8 +2,8 @@
 
 A text may hold JSON, whose strings may hold JSON again: each level of escaping splits a secret that has a quote, a line
 end or a letter beyond ASCII in it. A text that is JSON is therefore redacted as a value. Any other text, cut JSON too,
-is searched as it is and as it reads with one, two, ... levels of JSON escapes undone; what is found is replaced where it
-stands. Base64, percent-encoding and secrets cut in two by an earlier bound are not seen through.
+is searched as it is and as it reads with one, two, ... levels of JSON escapes undone; what is found is replaced where
+it stands. Base64, percent-encoding and secrets cut in two by an earlier bound are not seen through.
 """
 
 import json

@@ -48,8 +48,7 @@ class Settings:
 
     @property
     def trace_id(self) -> str:
-        """The X-Ray trace id of the running invocation, such as `1-67891233-abcdef012345678912345678`; "" without one.
-        """
+        """The X-Ray trace id of the invocation, such as `1-67891233-abcdef012345678912345678`; "" without one."""
         parts = (part.partition("=") for part in (self.trace_header or "").split(";"))
         return next((value for name, _, value in parts if name == "Root"), "")
 

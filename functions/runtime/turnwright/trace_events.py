@@ -1,8 +1,8 @@
 """The trace events: one for each thing that happened, flat, so that CloudWatch Logs Insights knows its fields by name.
 
 `schemas/trace_event.schema.json` says what each type has. The same event is written to the log, kept for a caller who
-asked for the trace, and shown on the page. Times are milliseconds; nested values are JSON texts. This module alone makes
-events; it is pure. What may be written of them is decided by `payloads.py`.
+asked for the trace, and shown on the page. Times are milliseconds; nested values are JSON texts. This module alone
+makes events; it is pure. What may be written of them is decided by `payloads.py`.
 """
 
 import json
@@ -228,9 +228,7 @@ def memory_retrieval(
     failure: Failure | None,
 ) -> TraceEvent:
     """`query` is None where records were listed and not searched."""
-    return _memory(
-        source, moment, Type.MEMORY_RETRIEVAL, namespace, records, duration_ms, status, failure, query=query
-    )
+    return _memory(source, moment, Type.MEMORY_RETRIEVAL, namespace, records, duration_ms, status, failure, query=query)
 
 
 def memory_write(

@@ -40,7 +40,11 @@ def trace_parts(event: TraceEvent, agent_alias_id: str, tool: Callable[[str], To
             bodies = [{"observation": {"traceId": trace_id, **final}}]
         case Type.MEMORY_RETRIEVAL | Type.MEMORY_WRITE:
             text = json.dumps(dict(event), ensure_ascii=False, separators=(",", ":"))
-            return [_part(event, agent_alias_id, {"customOrchestrationTrace": {"traceId": trace_id, "event": {"text": text}}})]
+            return [
+                _part(
+                    event, agent_alias_id, {"customOrchestrationTrace": {"traceId": trace_id, "event": {"text": text}}}
+                )
+            ]
         case _:
             return []
     return [_part(event, agent_alias_id, {"orchestrationTrace": body}) for body in bodies]

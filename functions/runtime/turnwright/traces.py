@@ -1,8 +1,8 @@
-"""What happened, told where it is read: a line in the log for each event, and for a caller who enabled the trace an item
-in the turn's partition, which the stream (`following.py`), the API and the page read.
+"""What happened, told where it is read: a line in the log for each event, and for a caller who enabled the trace an
+item in the turn's partition, which the stream (`following.py`), the API and the page read.
 
-Without that caller nothing is written to the table. An item's sort key is the event's step and its place within the step,
-so that a repeated handler writes the same item again and no second one; the log may have a repeated event twice.
+Without that caller nothing is written to the table. An item's sort key is the event's step and its place within the
+step, so that a repeated handler writes the same item again and no second one; the log may have a repeated event twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,16 +68,12 @@ class Traces:
     def model_answered(self, redrive: int, call: ModelCall, step: Step, agent: Agent) -> None:
         """The answer, and a selection for each tool call in it."""
         moment = self._moment(step.number)
-        self._tell(
-            trace_events.model_answered(self._source, moment, call, step), _model_order(redrive, call.attempt)
-        )
+        self._tell(trace_events.model_answered(self._source, moment, call, step), _model_order(redrive, call.attempt))
         reasoning = trace_events.reasoning_of(step.message)
         for index, tool_use in enumerate(step.tool_uses()):
             name = tool_use["name"]
             refusal = None if agent.tool(name) else Failure("UNKNOWN_TOOL", f"the agent has no tool {name}")
-            selected = trace_events.tool_selection(
-                self._source, moment, tool_call(index, tool_use), reasoning, refusal
-            )
+            selected = trace_events.tool_selection(self._source, moment, tool_call(index, tool_use), reasoning, refusal)
             self._tell(selected, f"{_SELECTION}#{index:03d}")
 
     def model_failed(self, step: int, redrive: int, call: ModelCall, error: ModelError, duration_ms: int) -> None:
