@@ -8,7 +8,7 @@ while it runs the journal and the events of the steps before the newest.
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from local.executions import Execution, StateVisit, Try, read_execution
-from local.trace_rows import is_event
+from local.turn_traces import NoTrace, TraceReader
 from turnwright import keys
 from turnwright.agent_versions import load
 from turnwright.agents import Agent
@@ -34,7 +34,6 @@ _MOST_TURNS_KEPT = 60
 _MOST_SUMMARIES = 50
 _MOST_EVENTS_OF_SESSION = 100
 _LAST_EVENTS = frozenset({"FINAL_RESPONSE", "TURN_FAILED"})
-_OF_THE_LINE = frozenset({"level", "message"})
 _LONGEST_FIELD = 240
 """A trace event is listed with its long texts cut; `ConsoleData.event` has them whole."""
 
@@ -61,12 +60,20 @@ class ConsoleData:
     """Reads for the page. `client` gives a boto3 client by the service's name; `model` names the stack's model."""
 
     def __init__(
-        self, client: Callable[[str], Any], *, table: str, bucket: str, state_machine_arn: str, model: str
+        self,
+        client: Callable[[str], Any],
+        *,
+        table: str,
+        bucket: str,
+        state_machine_arn: str,
+        log_group: str,
+        model: str,
     ) -> None:
         self._client = client
         self._table_name = table
         self._bucket = bucket
         self._machine = state_machine_arn
+        self._log_group = log_group
         self._model = model
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -141,12 +148,15 @@ class ConsoleData:
         }
 
     def definition(self, turn_id: str) -> dict[str, Any]:
-        """The state machine's definition as this turn's execution runs it."""
-        return self._definition(lambda client: client.describe_state_machine_for_execution(executionArn=self._arn(turn_id)))
+        """The state machine's definition as this turn's execution runs it. Raises NotThere."""
+        if self._execution(turn_id) is None:
+            raise NotThere(f"There is no execution of turn {turn_id}.")
+        described = self._client("stepfunctions").describe_state_machine_for_execution(executionArn=self._arn(turn_id))
+        return _definition(described)
 
     def current_definition(self) -> dict[str, Any]:
         """The state machine's definition as the next turn will run it."""
-        return self._definition(lambda client: client.describe_state_machine(stateMachineArn=self._machine))
+        return _definition(self._client("stepfunctions").describe_state_machine(stateMachineArn=self._machine))
 
     def visit(self, turn_id: str, visit_id: int) -> dict[str, Any]:
         """What went into a visit of a state and came out of it, and the same of each of its tries."""
@@ -230,11 +240,7 @@ class ConsoleData:
             "namespaces": self._namespaces(store, actor),
             "records": [_record_view(record) for record in Records(table).of_actor(store, actor)],
             "summaries": [
-                {
-                    name: value
-                    for name, value in asdict(summary).items()
-                    if name not in ("store", "actor")
-                }
+                {name: value for name, value in asdict(summary).items() if name not in ("store", "actor")}
                 for summary in SessionSummaries(table).latest(store, actor, _MOST_SUMMARIES)
             ],
         }
@@ -242,10 +248,7 @@ class ConsoleData:
     def circuits(self) -> list[dict[str, Any]]:
         """The circuit breaker of each tool that has one, as the live version's policy reads it."""
         tools = [
-            (agent, tool)
-            for alias, agent in self._agents()
-            for tool in agent.tools
-            if tool.policy.breaker.enabled
+            (agent, tool) for alias, agent in self._agents() for tool in agent.tools if tool.policy.breaker.enabled
         ]
         now = now_ms()
         table = self._table()
@@ -253,7 +256,10 @@ class ConsoleData:
         for start in range(0, len(tools), 100):
             batch = tools[start : start + 100]
             items = table.get_many([keys.breaker(agent.agent_id, tool.name) for agent, tool in batch])
-            views += [_circuit_view(agent, tool.name, tool.policy.breaker, item, now) for (agent, tool), item in zip(batch, items, strict=True)]
+            views += [
+                _circuit_view(agent, tool.name, tool.policy.breaker, item, now)
+                for (agent, tool), item in zip(batch, items, strict=True)
+            ]
         return views
 
     def _table(self) -> Table:
@@ -274,15 +280,6 @@ class ConsoleData:
                 yield "live", load(table, item["agentId"], str(item["version"]))
             except AgentNotFound:
                 continue  # it was removed between the two reads
-
-    def _definition(self, describe: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
-        try:
-            definition: dict[str, Any] = json.loads(describe(self._client("stepfunctions"))["definition"])
-        except ClientError as error:
-            if _is_missing(error):
-                raise NotThere("There is no such execution.") from error
-            raise
-        return definition
 
     def _execution(self, turn_id: str) -> Execution | None:
         """None for a turn whose execution Step Functions does not know (any more)."""
@@ -339,21 +336,12 @@ class ConsoleData:
 
     def _logged_events(self, turn_id: str) -> dict[str, Mapping[str, Any]]:
         """The events of a turn whose caller did not ask for them: the log has them all the same, a little later."""
-        logs = self._client("logs")
-        found: list[Mapping[str, Any]] = []
-        for groups in logs.get_paginator("describe_log_groups").paginate():
-            for group in groups["logGroups"]:
-                pages = logs.get_paginator("filter_log_events").paginate(
-                    logGroupName=group["logGroupName"], filterPattern=f'"{turn_id}"'
-                )
-                lines = [_document(event["message"]) for page in pages for event in page["events"]]
-                found += [line for line in lines if isinstance(line, dict) and is_event(line)]
-        found.sort(key=lambda event: (event["timestamp"], event["step"]))
-        return {
-            f"{event['step']:03d}#log#{number:05d}": {name: event[name] for name in event if name not in _OF_THE_LINE}
-            for number, event in enumerate(found)
-            if event["turnId"] == turn_id
-        }
+        reader = TraceReader(self._client("logs"), self._log_group, self._table(), self._documents())
+        try:
+            found = reader.read(turn_id)
+        except NoTrace:
+            return {}
+        return {f"{event['step']:03d}#log#{number:05d}": event for number, event in enumerate(found)}
 
     def _step_view(self, item: Item) -> dict[str, Any]:
         message = self._documents().fetch_text(item["message"])
@@ -449,6 +437,11 @@ class ConsoleData:
                     },
                 )
         return list(declared.values())
+
+
+def _definition(described: Mapping[str, Any]) -> dict[str, Any]:
+    definition: dict[str, Any] = json.loads(described["definition"])
+    return definition
 
 
 def _agent_view(alias: str, agent: Agent) -> dict[str, Any]:
@@ -607,4 +600,4 @@ def _ms(moment: datetime | None) -> int | None:
 
 
 def _is_missing(error: ClientError) -> bool:
-    return error.response["Error"]["Code"] in ("ExecutionDoesNotExist", "InvalidArn", "StateMachineDoesNotExist")
+    return error.response["Error"]["Code"] in ("ExecutionDoesNotExist", "InvalidArn")

@@ -239,6 +239,7 @@ class LocalStack:
             table=resources["Table"],
             bucket=resources["Bucket"],
             state_machine_arn=resources["AgentTurnStateMachine"],
+            log_group=resources["RuntimeLogGroup"],
             model=self._model.name,
         )
 

@@ -69,7 +69,7 @@ async function sections(turn, row) {
   if (step) parts.push(section('Journal: the model call', step));
   if (visit) parts.push(...visitSections(visit, source.try));
   if (output) parts.push(section('Output to the model', output.output));
-  return parts.length ? parts : [h('p', { class: 'empty', text: 'Nothing is recorded of it.' })];
+  return parts.length ? parts : [h('p', { class: 'empty', text: row.hasChildren ? 'It passes nothing on: what is in it has the payloads.' : 'Nothing is recorded of it.' })];
 }
 
 function visitSections(visit, only) {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
 from local.stack import LocalStack
 
@@ -38,14 +38,16 @@ def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
     errors: list[str] = []
     opened.on("request", lambda request: asked.append(request.url))
     opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    opened.on(
-        "console",
-        lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None,
-    )
+    opened.on("dialog", lambda dialog: _refuse(dialog, errors))
+    opened.on("console", lambda message: errors.extend([message.text] if "Security Policy" in message.text else []))
     opened.goto(stack.console_url)
     opened.wait_for_selector("body[data-ready]")
     yield opened
     context.close()
     assert {urlsplit(url).netloc for url in asked} == {urlsplit(stack.url).netloc}
     assert errors == []
+
+
+def _refuse(dialog: Dialog, errors: list[str]) -> None:
+    errors.append(f"dialog: {dialog.message}")
+    dialog.dismiss()
