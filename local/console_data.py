@@ -51,6 +51,9 @@ class _Kept:
     stored: dict[str, str] = field(default_factory=dict)
     """The events as their items have them, to see which were written over: a model call that ended."""
     step_of_events: int = 0
+    history: list[Mapping[str, Any]] = field(default_factory=list)
+    reading: threading.Lock = field(default_factory=threading.Lock)
+    """Held while `history` grows."""
     execution: Execution | None = None
     complete: bool = False
     """Whether everything was read again after the turn had ended, when nothing could come late any more."""
@@ -287,7 +290,8 @@ class ConsoleData:
         if kept.execution is not None:
             return kept.execution
         try:
-            execution = read_execution(self._client("stepfunctions"), self._arn(turn_id))
+            with kept.reading:
+                execution = read_execution(self._client("stepfunctions"), self._arn(turn_id), kept.history)
         except ClientError as error:
             if _is_missing(error):
                 return None

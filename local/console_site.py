@@ -106,6 +106,9 @@ class ConsoleSite:
             except (BotoCoreError, ClientError) as error:
                 self._on_problem(f"the console could not read {path}: {error}")
                 return _refusal(502, f"The offline AWS did not answer: {error}")
+            except Exception as error:  # the edge: the page is told, and the log
+                self._on_problem(f"the console could not show {path}: {type(error).__name__}: {error}")
+                return _refusal(500, f"The console could not read this: {type(error).__name__}: {error}")
             return _json(value, request.header("If-None-Match"))
         return _refusal(404, f"The console has no data at {path}.")
 

@@ -17,6 +17,7 @@ Outcome = Literal["succeeded", "caught", "failed", "running"]
 _FAILURES = ("Failed", "TimedOut", "Aborted")
 _ENDS = ("ExecutionSucceeded", "ExecutionFailed", "ExecutionTimedOut", "ExecutionAborted")
 _HISTORY_PAGE = 1000
+_NEWEST_PAGE = 100
 _NOT_A_TRY = ("Execution", "MapIteration", "MapRun")
 
 
@@ -134,11 +135,15 @@ class _OpenVisit:
         return None if self.parent is None else self.parent.left_at
 
 
-def read_execution(client: Any, arn: str) -> Execution:
-    """Describes the execution `arn` through a boto3 `stepfunctions` client."""
+def read_execution(client: Any, arn: str, known: list[Mapping[str, Any]] | None = None) -> Execution:
+    """Describes the execution `arn` through a boto3 `stepfunctions` client.
+
+    `known` are the events of its history that were read before, in order; those that are new are put behind them. Who
+    follows a running execution so reads each event once.
+    """
     described = client.describe_execution(executionArn=arn)
-    pages = client.get_paginator("get_execution_history").paginate(executionArn=arn, maxResults=_HISTORY_PAGE)
-    events = [event for page in pages for event in page["events"]]
+    events: list[Mapping[str, Any]] = [] if known is None else known
+    events += _history(client, arn, events[-1]["id"] if events else 0)
     return Execution(
         arn=arn,
         name=described["name"],
@@ -151,6 +156,20 @@ def read_execution(client: Any, arn: str) -> Execution:
         cause=described.get("cause"),
         visits=state_visits(events),
     )
+
+
+def _history(client: Any, arn: str, last: int) -> list[Mapping[str, Any]]:
+    """The events behind the one with the id `last`, in order. The newest come first where few are expected."""
+    size = _NEWEST_PAGE if last else _HISTORY_PAGE
+    pages = client.get_paginator("get_execution_history").paginate(
+        executionArn=arn, reverseOrder=last > 0, maxResults=size
+    )
+    found: dict[int, Mapping[str, Any]] = {}  # a page of a history that grows may have events of the page before
+    for page in pages:
+        found |= {event["id"]: event for event in page["events"]}
+        if last and any(event["id"] <= last for event in page["events"]):
+            break
+    return [found[number] for number in sorted(found) if number > last]
 
 
 def state_visits(events: Iterable[Mapping[str, Any]]) -> tuple[StateVisit, ...]:

@@ -37,13 +37,22 @@ export function setAttribute(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
-/** Replaces the children only if `key` differs from the last time, so that focus and scrolling stay where they are. */
+/**
+ * Replaces the children only if `key` differs from the last time. What has a `data-key` keeps its focus, and stays open
+ * if it is a `details`.
+ */
 export function replaceIfChanged(element, key, make) {
   const text = JSON.stringify(key);
-  if (element.renderedFrom === text) return false;
+  if (element.renderedFrom === text) return;
   element.renderedFrom = text;
+  const keyed = (selector) => [...element.querySelectorAll(selector)].map((one) => one.dataset.key);
+  const open = new Set(keyed('details[open][data-key]'));
+  const focused = keyed('[data-key]:focus')[0];
   element.replaceChildren(...[make()].flat());
-  return true;
+  for (const one of element.querySelectorAll('[data-key]')) {
+    if (open.has(one.dataset.key)) one.open = true;
+    if (focused === one.dataset.key) one.focus({ preventScroll: true });
+  }
 }
 
 export function emptyState(title, text) {

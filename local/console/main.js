@@ -12,6 +12,7 @@ import { figuresOf, isOver, isTold } from './turn-model.js';
 import { Views } from './views.js';
 
 const LOOK_MS = 250;
+const MOST_FAILED_LOOKS = 4;
 const HIDDEN_LOOK_MS = 2000;
 const CIRCUITS_MS = 2000;
 /** How long the last events of a turn without a trace may take to come through the log. */
@@ -78,7 +79,7 @@ async function follow(turnId, signal) {
   let overSince = null;
   for (;;) {
     const began = performance.now();
-    const turn = await watched.next(signal);
+    const turn = await persistently(() => watched.next(signal), signal);
     if (turn) page.turn = turn;
     if (!drawn && page.turn.execution) {
       graph.define(await read('turns', turnId, 'definition'));
@@ -94,11 +95,34 @@ async function follow(turnId, signal) {
       return;
     }
     const wait = Math.max(document.hidden ? HIDDEN_LOOK_MS : LOOK_MS, 2 * (performance.now() - began));
-    await new Promise((resolve, reject) => {
-      const timer = setTimeout(resolve, wait);
-      signal.addEventListener('abort', () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
-    });
+    await pause(wait, signal);
   }
+}
+
+/** Asks again when a look at a running turn fails; what is not there at all is told at once. */
+async function persistently(look, signal) {
+  for (let failures = 1; ; failures += 1) {
+    try {
+      return await look();
+    } catch (error) {
+      if (error.name === 'AbortError' || error.status === 404 || failures === MOST_FAILED_LOOKS) throw error;
+      await pause(LOOK_MS * 2 ** failures, signal);
+    }
+  }
+}
+
+function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', stop);
+      resolve();
+    }, ms);
+    signal.addEventListener('abort', stop, { once: true });
+  });
 }
 
 function showTurn(turn) {

@@ -53,8 +53,8 @@ function grouped(memory) {
 
 function recordItem(record, onTurn, onSession) {
   const from = record.provenance;
-  return h('li', {}, h('details', {},
-    h('summary', {},
+  return h('li', {}, h('details', { 'data-key': record.recordId },
+    h('summary', { 'data-key': `${record.recordId} summary` },
       h('span', { class: 'record-text', text: record.text }),
       h('span', { class: 'record-from', text: [record.key, SOURCES[from.source] ?? from.source, moment(record.updatedAt)].filter(Boolean).join(' · ') })),
     pairs([
@@ -80,8 +80,9 @@ function recordItem(record, onTurn, onSession) {
 const SOURCES = { CONSOLIDATION: 'consolidation', DIGEST: 'digest of a long session', TOOL: 'the agent’s own tool', API: 'a memory client' };
 
 function summaryItem(summary, onSession) {
-  return h('li', {}, h('details', {},
-    h('summary', {}, h('span', { class: 'record-text', text: summary.text }), h('span', { class: 'record-from', text: `ended ${moment(summary.ended_at)}` })),
+  const key = `${summary.session_id} ${summary.ended_at}`;
+  return h('li', {}, h('details', { 'data-key': key },
+    h('summary', { 'data-key': `${key} summary` }, h('span', { class: 'record-text', text: summary.text }), h('span', { class: 'record-from', text: `ended ${moment(summary.ended_at)}` })),
     pairs([
       ['Session', link(summary.session_id, () => onSession(summary.session_id))],
       ['Began', moment(summary.session_started_at)],
@@ -92,34 +93,34 @@ function summaryItem(summary, onSession) {
     summary.topics && tree(summary.topics, 0)));
 }
 
-const link = (text, action) => h('button', { type: 'button', class: 'link', text, on: { click: action } });
+const link = (text, action, key = null) => h('button', { type: 'button', class: 'link', 'data-key': key, text, on: { click: action } });
 
 export function showSessions(root, { actor, sessions, turns, current }, { onSession, onTurn }) {
   replaceIfChanged(root, [actor, sessions, turns, current], () => [
     h('header', { class: 'panel-head' }, h('h2', { text: actor ? `Sessions of ${actor}` : 'Sessions without an actor' }), h('p', { class: 'count', text: plural(sessions.length, 'session') })),
     sessions.length
-      ? table(['Session', 'Status', 'Turns', 'Last change', 'Kept until'], sessions.map((session) => ({
+      ? table(['Session', 'Status', '#Version', '#Last change', '#Kept until'], sessions.map((session) => ({
         shown: session.sessionId === current,
         cells: [
-          link(session.sessionId, () => onSession(session.sessionId)),
+          link(session.sessionId, () => onSession(session.sessionId), session.sessionId),
           chip(session.runs ? 'RUNNING' : session.status),
-          number(count(session.version)),
-          number(moment(session.updatedAt)),
-          number(moment(session.expiresAt)),
+          count(session.version),
+          moment(session.updatedAt),
+          moment(session.expiresAt),
         ],
       })))
       : emptyState('No session yet', 'A session begins with the first message.'),
     h('header', { class: 'panel-head' }, h('h2', { text: 'Recent turns of all agents' }), h('p', { class: 'count', text: plural(turns.length, 'turn') })),
     turns.length
-      ? table(['Turn', 'Status', 'Agent', 'Actor', 'Session', 'Began', 'Took'], turns.map((turn) => ({
+      ? table(['Turn', 'Status', 'Agent', 'Actor', 'Session', '#Began', '#Took'], turns.map((turn) => ({
         cells: [
-          link(short(turn.turnId), () => onTurn(turn.turnId)),
+          link(short(turn.turnId), () => onTurn(turn.turnId), turn.turnId),
           chip(turn.status),
           turn.agentId ?? '',
           turn.actor,
           turn.sessionId ?? '',
-          number(moment(turn.startedAt)),
-          number(turn.endedAt ? duration(turn.endedAt - turn.startedAt) : ''),
+          moment(turn.startedAt),
+          turn.endedAt ? duration(turn.endedAt - turn.startedAt) : '',
         ],
       })))
       : emptyState('No turn yet', 'Turns appear here whoever starts them: this page, boto3, a test.'),
@@ -131,15 +132,15 @@ export function showCircuits(root, circuits, now) {
   replaceIfChanged(root, told, () => [
     h('header', { class: 'panel-head' }, h('h2', { text: 'Circuits' }), h('p', { class: 'count', text: plural(circuits.length, 'breaker') })),
     circuits.length
-      ? table(['Tool', 'Agent', 'Circuit', 'Failures in a row', 'Opens at', 'Tried again', 'Last failure'], told.map((circuit) => ({
+      ? table(['Tool', 'Agent', 'Circuit', '#Failures in a row', '#Opens at', '#Tried again', '#Last failure'], told.map((circuit) => ({
         cells: [
           h('code', { text: circuit.tool }),
           circuit.agentId,
           chip(circuit.state, CIRCUIT_WORDS[circuit.state]),
-          number(count(circuit.failures)),
-          number(count(circuit.failureThreshold)),
-          number(circuit.state === 'OPEN' ? `in ${circuit.left} s` : circuit.probing ? 'now, by one call' : circuit.state === 'HALF_OPEN' ? 'by the next call' : `after ${circuit.recoverySeconds} s`),
-          number(circuit.lastFailureAt ? clock(circuit.lastFailureAt) : ''),
+          count(circuit.failures),
+          count(circuit.failureThreshold),
+          circuit.state === 'OPEN' ? `in ${circuit.left} s` : circuit.probing ? 'now, by one call' : circuit.state === 'HALF_OPEN' ? 'by the next call' : `after ${circuit.recoverySeconds} s`,
+          circuit.lastFailureAt ? clock(circuit.lastFailureAt) : '',
         ],
       })))
       : emptyState('No breaker', 'No tool of the published agents has a circuit breaker in its policy.'),
@@ -148,14 +149,15 @@ export function showCircuits(root, circuits, now) {
 
 const CIRCUIT_WORDS = { OPEN: 'open', HALF_OPEN: 'half-open', CLOSED: 'closed' };
 
-const number = (text) => h('span', { class: 'number', text });
-
 export function chip(status, text = status.toLowerCase()) {
   return h('span', { class: 'chip', 'data-status': status.toLowerCase(), text });
 }
 
+/** A table; the columns whose names begin with `#` hold numbers and times. */
 function table(names, rows) {
-  return h('div', { class: 'table', tabindex: 0, role: 'region', 'aria-label': `Table: ${names.join(', ')}` }, h('table', {},
-    h('thead', {}, h('tr', {}, names.map((name) => h('th', { scope: 'col', text: name })))),
-    h('tbody', {}, rows.map((row) => h('tr', { 'aria-current': row.shown ? 'true' : null }, row.cells.map((cell) => h('td', {}, cell)))))));
+  const titles = names.map((name) => name.replace(/^#/, ''));
+  const side = (at) => (names[at].startsWith('#') ? 'number' : null);
+  return h('div', { class: 'table', tabindex: 0, role: 'region', 'data-key': titles.join(), 'aria-label': `Table: ${titles.join(', ')}` }, h('table', {},
+    h('thead', {}, h('tr', {}, titles.map((title, at) => h('th', { scope: 'col', class: side(at), text: title })))),
+    h('tbody', {}, rows.map((row) => h('tr', { 'aria-current': row.shown ? 'true' : null }, row.cells.map((cell, at) => h('td', { class: side(at) }, cell)))))));
 }

@@ -5,7 +5,7 @@ import time
 from typing import Any
 from uuid import uuid4
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
@@ -420,6 +420,24 @@ def test_a_stack_that_does_not_answer_is_told_and_asked_again(page: Page, model:
     page.unroute("**/memory")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#panel-memory")).to_contain_text("user_offline")
+
+
+def test_a_look_that_fails_once_does_not_end_the_following(page: Page, model: ScriptedModel) -> None:
+    model.replace([says("Answered.")])
+    choose(page)
+    failed: list[str] = []
+
+    def fail_twice(route: Route) -> None:
+        failed.append(route.request.url)
+        if len(failed) <= 2:
+            route.fulfill(status=502, json={"message": "the offline AWS did not answer"})
+        else:
+            route.continue_()
+
+    page.route(re.compile("/console/api/turns/[0-9a-f]+$"), fail_twice)
+    say(page, "hello")
+    ended(page)
+    assert len(failed) > 2
 
 
 def test_a_turn_that_does_not_exist_is_told(page: Page, stack: LocalStack) -> None:
