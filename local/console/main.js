@@ -21,7 +21,7 @@ const THEMES = ['system', 'light', 'dark'];
 
 const page = {
   agents: [], noActor: '-',
-  turn: null, following: null, exchange: null, sending: false,
+  turn: null, following: null, exchange: null, sending: false, conversation: 0,
   costs: new Map(),
 };
 
@@ -200,6 +200,7 @@ async function send() {
   const chosen = agent();
   if (!chosen) return;
   page.sending = true;
+  nextConversation();
   byId('send').disabled = true;
   const exchange = chat.begin(text);
   page.exchange = exchange;
@@ -227,19 +228,28 @@ async function openSession(sessionId) {
   byId('session').value = sessionId;
   const chosen = agent();
   if (!chosen) return;
+  const conversation = nextConversation();
   chat.fail(loadingState());
   try {
     const session = await read('stores', chosen.memoryStore, 'actors', actor() || page.noActor, 'sessions', sessionId);
-    if (byId('session').value !== sessionId) return;
+    if (conversation !== page.conversation) return;
     if (session.entries.length) chat.load(session.entries);
     else greet();
     chat.mark(page.turn?.turnId);
   } catch (error) {
+    if (conversation !== page.conversation) return;
     chat.fail(errorState('The session could not be read', error, () => openSession(sessionId)));
   }
 }
 
+/** What the chat shows from now on; a conversation that is still being read is not shown any more. */
+function nextConversation() {
+  page.conversation += 1;
+  return page.conversation;
+}
+
 function newSession() {
+  nextConversation();
   byId('session').value = `console-${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 6)}`;
   greet();
 }

@@ -4,7 +4,10 @@ import { read } from './api.js';
 import { errorState, h, loadingState, pairs } from './dom.js';
 import { clock, duration } from './format.js';
 
-const COMMON = new Set(['timestamp', 'traceId', 'sessionId', 'turnId', 'agentId', 'agentVersion', 'memoryId', 'consolidationId']);
+/** What every event of its kind has, and the title says already. */
+const COMMON = new Set([
+  'type', 'step', 'index', 'toolUseId', 'timestamp', 'traceId', 'sessionId', 'turnId', 'agentId', 'agentVersion', 'memoryId', 'consolidationId',
+]);
 const LONG = 1200;
 const OPEN_LEVELS = 2;
 /** Fields of a trace event that are JSON texts. */
@@ -91,7 +94,7 @@ function visitSections(visit, only) {
 
 const isEmpty = (value) => typeof value === 'object' && value !== null && Object.keys(value).length === 0;
 
-/** An event's own fields first, then those that every event has. */
+/** An event's own fields first. */
 function nested(event) {
   const fields = Object.entries(event).map(([name, value]) => [name, NESTED.has(name) ? parsed(value) : value]);
   return Object.fromEntries([...fields.filter(([name]) => !COMMON.has(name)), ...fields.filter(([name]) => COMMON.has(name))]);

@@ -422,6 +422,21 @@ def test_a_stack_that_does_not_answer_is_told_and_asked_again(page: Page, model:
     expect(page.locator("#panel-memory")).to_contain_text("user_offline")
 
 
+def test_a_session_that_is_still_being_read_does_not_cover_a_new_message(page: Page, model: ScriptedModel) -> None:
+    model.replace([says("Answered.")])
+    choose(page)
+    held: list[Route] = []
+    page.route("**/sessions/slow-session", lambda route: held.append(route))
+    page.locator("#session").fill("slow-session")
+    page.locator("#session").press("Tab")
+    expect(page.locator(".loading")).to_be_visible()
+    say(page, "hello")
+    ended(page)
+    with page.expect_response("**/sessions/slow-session"):
+        held[0].continue_()
+    expect(page.locator(".asked")).to_have_text("hello")
+
+
 def test_a_look_that_fails_once_does_not_end_the_following(page: Page, model: ScriptedModel) -> None:
     model.replace([says("Answered.")])
     choose(page)
