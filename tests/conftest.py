@@ -6,10 +6,15 @@ from typing import Any
 
 import boto3
 import pytest
+from hypothesis import HealthCheck, settings
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack, LocalStackOptions
 from tests.project import copy_project
+
+# How fast a machine is, and what else it does, says nothing about the code; nor may chance decide whether it passes.
+settings.register_profile("sound", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sound")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

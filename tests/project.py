@@ -68,7 +68,7 @@ def _agent(agent_id: str, max_steps: int) -> dict[str, Any]:
                 },
                 "actionGroupExecutionConfig": {
                     "retryPolicy": {"maxAttempts": 3, "initialDelayMs": 20},
-                    "timeoutConfig": {"timeoutSeconds": 1},
+                    "timeoutConfig": {"timeoutSeconds": 2},  # of which a busy machine's cold start takes half
                 },
             },
             {
@@ -98,7 +98,7 @@ def _agent(agent_id: str, max_steps: int) -> dict[str, Any]:
                 "actionGroupExecutionConfig": {
                     "retryPolicy": {"maxAttempts": 1},
                     "timeoutConfig": {"timeoutSeconds": 5},
-                    "circuitBreaker": {"failureThreshold": 3, "recoveryTimeSeconds": 2},
+                    "circuitBreaker": {"failureThreshold": 3, "recoveryTimeSeconds": 600},
                 },
             },
             {

@@ -382,6 +382,62 @@ class TestRefusals:
             deployer, project
         )
 
+    @pytest.mark.parametrize(
+        "reference",
+        [
+            {"Ref": "Wrok"},
+            {"Fn::GetAtt": ["Wrok", "Arn"]},
+            {"Fn::Sub": "a/${Wrok.Arn}"},
+            {"Fn::Join": ["", ["a", {"Ref": "Wrok"}]]},
+        ],
+        ids=["ref", "getatt", "sub", "join"],
+    )
+    def test_a_reference_to_what_is_not_there(
+        self, deployer: Deployer, project: Project, reference: dict[str, Any]
+    ) -> None:
+        project.resources["Work"]["Properties"]["Environment"] = {"Variables": {"OF_THE_MISTAKE": reference}}
+        message = self.refused(deployer, project)
+        assert message.endswith("there is no parameter or resource Wrok")
+        lines = range(self.line_of(project, "OF_THE_MISTAKE"), self.line_of(project, "OF_THE_MISTAKE") + 8)
+        assert any(f":{line}:" in message for line in lines)
+
+    def test_a_reference_that_stands_in_the_globals(self, deployer: Deployer, project: Project) -> None:
+        variables = {"Function": {"Environment": {"Variables": {"NAME": {"Ref": "Tabel"}}}}}
+        message = self.refused(deployer, project, Globals=variables)
+        assert message.endswith(f":{self.line_of(project, 'NAME')}: there is no parameter or resource Tabel")
+
+    def test_a_condition_that_is_not_there(self, deployer: Deployer, project: Project) -> None:
+        project.resources["Work"]["DeletionPolicy"] = {"Fn::If": ["Kept", "Retain", "Delete"]}
+        message = self.refused(deployer, project)
+        assert message.endswith(f":{self.line_of(project, 'DeletionPolicy')}: there is no condition Kept")
+        project.resources["Work"]["DeletionPolicy"] = "Retain"
+        project.resources["Work"]["Condition"] = "Wanted"
+        assert self.refused(deployer, project).endswith("there is no condition Wanted")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "fault"),
+        [
+            ("Timeout", "many", "Timeout is many, and not a whole number above 0"),
+            ("MemorySize", "lots", "MemorySize is lots, and not a whole number above 0"),
+            ("Runtime", "nodejs22.x", "the offline stack runs functions in Python only, not nodejs22.x"),
+        ],
+    )
+    def test_a_function_that_cannot_run(
+        self, deployer: Deployer, project: Project, name: str, value: str, fault: str
+    ) -> None:
+        project.resources["Work"]["Properties"][name] = value
+        message = self.refused(deployer, project)
+        assert message.endswith(f":{self.line_of(project, name)}: Work: {fault}")
+
+    def test_a_resource_without_a_type_and_a_word_for_a_number(self, deployer: Deployer, project: Project) -> None:
+        project.resources["Logs"] = {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": "x"}}
+        message = self.refused(deployer, project)
+        assert f":{self.line_of(project, 'Logs')}: Logs: " in message
+        assert "'x'" in message
+        project.resources["Logs"] = {"Properties": {}}
+        message = self.refused(deployer, project)
+        assert message.endswith(f":{self.line_of(project, 'Logs')}: Logs: lacks 'Type'")
+
     def test_a_schedule_that_eventbridge_would_refuse(self, deployer: Deployer, project: Project) -> None:
         rule = {"Type": "AWS::Events::Rule", "Properties": {"ScheduleExpression": "rate(1 days)"}}
         project.resources["Daily"] = rule
@@ -421,8 +477,11 @@ class TestRefusals:
             (lambda text: text.replace('"Next": "Invoke Model"', '"Next": "Forget Model"'), "there is no state"),
             (lambda text: text.replace("${InvokeToolFunctionArn}", "${InvokeTollFunctionArn}"), "no substitution"),
             (lambda text: text[:-20], "agent_turn.asl.json:"),
+            (lambda text: text.replace('"Type": "Wait"', '"Type": "Wiat"'), '"Wiat"'),
+            (lambda text: text.replace('"MaxAttempts": 4', '"MaxAttempts": "four"'), '"four"'),
+            (lambda text: text.replace('"ItemProcessor"', '"ItemProcesso"'), '"ItemProcesso"'),
         ],
-        ids=["next", "substitution", "syntax"],
+        ids=["next", "substitution", "syntax", "type", "number", "field"],
     )
     def test_a_broken_definition(
         self, deployer: Deployer, tmp_path: Path, break_it: Callable[[str], str], message: str

@@ -255,7 +255,7 @@ def test_a_second_server_at_the_same_time_is_refused(aws: Aws) -> None:
 
 def test_a_later_server_starts_empty_and_hears_nothing_of_the_one_before() -> None:
     first = subprocess.run(
-        [sys.executable, "-c", TWO_SERVERS], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", TWO_SERVERS], cwd=REPOSITORY, capture_output=True, text=True, timeout=180
     )
     assert first.stdout.split() == ["RUNNING", "1", "0"], first.stderr
 
