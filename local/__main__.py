@@ -93,6 +93,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_aws_url(dead_letters)
     dead_letters.set_defaults(command=_dead_letters)
 
+    trace = commands.add_parser(
+        "trace", help="show what a turn, or all turns of a session, did: each model and tool call"
+    )
+    trace.add_argument(
+        "named", metavar="TURN_OR_SESSION", help="a turn's id, a unique beginning, `last`, or a session's"
+    )
+    trace.add_argument("--json", action="store_true", help="the events with everything that they hold")
+    _add_aws_url(trace)
+    trace.set_defaults(command=_trace)
+
     demo = commands.add_parser("demo", help="hold a short conversation with the banking agent")
     _add_model(demo)
     _add_faults(demo)
@@ -249,17 +259,37 @@ def _execution(options: argparse.Namespace) -> Any:
             raise UsageError(str(error)) from error
 
 
-def _dead_letters(options: argparse.Namespace) -> int:
-    from local import dead_letters
-    from local.stack import STACK_NAME
+def _trace(options: argparse.Namespace) -> int:
+    from local import trace_rows
+    from local.turn_traces import NoTrace, TraceReader
     from turnwright.documents import Documents
     from turnwright.table import Table
 
-    cloudformation, sqs = _client(options, "cloudformation"), _client(options, "sqs")
+    with _RunningStack():
+        physical_id = _physical_ids(options)
+        reader = TraceReader(
+            _client(options, "logs"),
+            physical_id("RuntimeLogGroup"),
+            Table(_client(options, "dynamodb"), physical_id("Table")),
+            Documents(_client(options, "s3"), physical_id("Bucket")),
+        )
+        try:
+            events = reader.read(options.named)
+        except NoTrace as error:
+            raise UsageError(str(error)) from error
+    if options.json:
+        print(json.dumps(events, indent=2, ensure_ascii=False))
+    else:
+        print(trace_rows.render(events, paint_for(sys.stdout)))
+    return 0
 
-    def physical_id(logical_id: str) -> str:
-        answer = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
-        return str(answer["StackResourceDetail"]["PhysicalResourceId"])
+
+def _dead_letters(options: argparse.Namespace) -> int:
+    from local import dead_letters
+    from turnwright.documents import Documents
+    from turnwright.table import Table
+
+    sqs, physical_id = _client(options, "sqs"), _physical_ids(options)
 
     queues = [options.queue] if options.queue else dead_letters.QUEUES
     with _RunningStack():
@@ -288,6 +318,19 @@ def _dead_letters(options: argparse.Namespace) -> int:
         print(sent.answer)
     print(sent.summary)
     return 0
+
+
+def _physical_ids(options: argparse.Namespace) -> Callable[[str], str]:
+    """What the resources of the running stack are called, by logical id."""
+    from local.stack import STACK_NAME
+
+    cloudformation = _client(options, "cloudformation")
+
+    def physical_id(logical_id: str) -> str:
+        answer = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
+        return str(answer["StackResourceDetail"]["PhysicalResourceId"])
+
+    return physical_id
 
 
 def _client(options: argparse.Namespace, service: str, read_timeout: int = 10) -> Any:

@@ -1,9 +1,9 @@
 """Where the functions' log lines go: to one readable stream for a person, and to CloudWatch Logs for `aws
 logs`.
 
-A JSON line as Powertools writes it is shown as `12:01:07.345 INFO  InvokeTool  message key=value`; any other
-line as it is. CloudWatch Logs gets the lines untouched, in batches, in the function's log group and a stream
-of the function's own.
+A JSON line as Powertools writes it is shown as `12:01:07.345 INFO  InvokeTool  message key=value`, a trace event with
+the beginnings of its texts; any other line as it is. CloudWatch Logs gets the lines untouched, in batches, in the
+function's log group and a stream of the function's own.
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, TextIO
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local.colours import Colour, Paint, paint_for, plain
+from local.trace_rows import is_event, summary
 
 _FLUSH_SECONDS = 0.5
 _LARGEST_BATCH = 1_000
@@ -184,6 +185,8 @@ def readable(text: str, name: str, now: float) -> tuple[str, str, str, str, Sequ
         entry = None
     if not isinstance(entry, dict) or not {"level", "message"} & entry.keys():
         return clock, "", name, text, ()
+    if is_event(entry):
+        return clock, str(entry.get("level", "")), name, f"{entry['type']}  {summary(entry)}", ()
     message = entry.get("message", "")
     shown = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
     extras = [f"{key}={_value(value)}" for key, value in entry.items() if key not in _NOT_SHOWN]

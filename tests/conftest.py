@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack, LocalStackOptions
+from tests import logs_insights, trace_schema
 from tests.project import copy_project
 
 # How fast a machine is, and what else it does, says nothing about the code; nor may chance decide whether it passes.
@@ -30,13 +31,20 @@ def tool_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, tool_calls: Path) -> Iterator[LocalStack]:
-    """The offline stack with the project's template, one more agent and tool (`project.py`), and a scripted model."""
+    """The offline stack with the project's template, one more agent and tool (`project.py`), and a scripted model.
+
+    Every trace event that any test made it log must keep to the schema.
+    """
     template = copy_project(tmp_path_factory.mktemp("project"), tool_calls)
     options = LocalStackOptions(
         port=0, aws_port=0, model=ScriptedModel([]), template=template, quiet=True, schedules=False
     )
     with LocalStack(options) as running:
         yield running
+        for line in logs_insights.lines_of(running.client("logs"), running.outputs["RuntimeLogGroup"]):
+            event = trace_schema.event_of(line)
+            if event:
+                trace_schema.check(event)
 
 
 @pytest.fixture

@@ -4,21 +4,33 @@ from typing import Any
 
 from turnwright import agent_versions
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import turn_logger
 from turnwright.step import Asked, take_step, tool_calls
 from turnwright.table import table
 from turnwright.turns import Turn, Turns
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """`{"turn", "step", "model", "toolResults", "mayUseTools", "redriveCount"}` -> `{"toolCalls"}`, the Map's items."""
+    """`{"turn", "step", "model", "toolResults", "mayUseTools", "attempt", "redriveCount"}` -> `{"toolCalls"}`.
+
+    The calls are the Map's items.
+    """
     store, bucket = table(), documents()
     turn = Turn.decode(event["turn"])
     log = turn_logger(turn, step=event["step"])
     if event["redriveCount"] > 0:
         Turns(store).resume(turn)
     agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
-    asked = Asked(event["step"], event["model"], tuple(event["toolResults"]), event["mayUseTools"])
+    asked = Asked(
+        event["step"],
+        event["model"],
+        tuple(event["toolResults"]),
+        event["mayUseTools"],
+        event.get("attempt", 1),  # an execution that began before it was told has a definition that does not send it
+        event["redriveCount"],
+    )
     step = take_step(store, bucket, turn, agent, asked)
     log.info(
         "model invoked",

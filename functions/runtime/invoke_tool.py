@@ -9,6 +9,7 @@ from turnwright import agent_versions, clients
 from turnwright.documents import documents
 from turnwright.errors import GatewayFault, ToolAttemptFailed
 from turnwright.gateway import Call, Gateway
+from turnwright.handler_errors import with_safe_errors
 from turnwright.journal import ToolResult
 from turnwright.log import turn_logger
 from turnwright.settings import settings
@@ -16,6 +17,7 @@ from turnwright.table import table
 from turnwright.turns import Turn, Turns
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> ToolResult:
     """`{"turn", "step", "call", "attempt", "sleepMs", "lost", "redriveCount"}` -> a tool result (`journal.ToolResult`).
 
@@ -24,9 +26,7 @@ def handler(event: dict[str, Any], context: object) -> ToolResult:
     """
     store, bucket = table(), documents()
     turn, call = Turn.decode(event["turn"]), Call.decode(event["call"])
-    log = turn_logger(
-        turn, step=event["step"], toolUseId=call.toolUseId, attempt=event["attempt"], sleptMs=event["sleepMs"]
-    )
+    log = turn_logger(turn, toolUseId=call.toolUseId, sleptMs=event["sleepMs"])
     time.sleep(event["sleepMs"] / 1000)
     started = time.monotonic()
     try:
@@ -35,12 +35,12 @@ def handler(event: dict[str, Any], context: object) -> ToolResult:
         agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
         gateway = Gateway(store, bucket, turn, agent, clients.sqs(), settings().tool_dead_letter_queue_url)
         result = gateway.attempt(event["step"], call, event["attempt"], lost=event["lost"])
-    except ToolAttemptFailed as failure:
-        log.warning("tool attempt failed", failure=str(failure), **_cost(started), **store.consumed.fields())
+    except ToolAttemptFailed:
+        log.info("tool attempt failed", **_cost(started), **store.consumed.fields())
         raise
     except (BotoCoreError, ClientError) as error:
         raise GatewayFault(str(error)) from error
-    log.info("tool invoked", status=result["status"], **_cost(started), **store.consumed.fields())
+    log.info("tool invoked", **_cost(started), **store.consumed.fields())
     return result
 
 

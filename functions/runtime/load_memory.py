@@ -5,11 +5,13 @@ from typing import Any
 from turnwright import agent_versions
 from turnwright.beginning import begin
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import turn_logger
 from turnwright.requests import TurnRequest
 from turnwright.table import table
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"request": the execution's input, "execution": ARN, "redriveCount"}` -> `{"turn", "limits"}`, both short."""
     store = table()

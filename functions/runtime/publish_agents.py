@@ -34,6 +34,7 @@ def _carry_out(event: dict[str, Any]) -> Outcome:
     if event["RequestType"] == "Delete":
         # The table may outlive the stack, and its agents with it.
         return Outcome(succeeded=True, text="")
+    _ = settings().payloads  # so that a pattern that cannot be used fails the deployment, and not each turn
     directory = Path(settings().agent_files_directory)
     substitutions = event["ResourceProperties"].get("Substitutions", {})
     definitions = agent_files.read(directory, substitutions, api_schemas.reader(clients.s3(), settings().bucket_name))

@@ -5,6 +5,7 @@ from typing import Any
 from turnwright import agent_versions, clients
 from turnwright.commit import commit
 from turnwright.documents import documents
+from turnwright.handler_errors import with_safe_errors
 from turnwright.log import turn_logger
 from turnwright.memory.digests import start_digest
 from turnwright.settings import settings
@@ -12,6 +13,7 @@ from turnwright.table import table
 from turnwright.turns import Turn, Turns
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`{"turn", "step", "redriveCount"}` -> the execution's output `{"turnId", "status", "answer", "usage"}`."""
     store = table()

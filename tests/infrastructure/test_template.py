@@ -157,7 +157,15 @@ def test_a_state_machine_may_invoke_exactly_the_functions_in_its_definition(mach
     assert len(allowed) == 1
 
 
-@pytest.mark.parametrize(("parameters", "with_data"), [({}, False), ({"LogExecutionData": "true"}, True)])
+@pytest.mark.parametrize(
+    ("parameters", "with_data"),
+    [
+        ({}, False),
+        ({"LogExecutionData": "true"}, True),
+        ({"LogExecutionData": "true", "TracePayloads": "REDACTED"}, False),
+        ({"LogExecutionData": "true", "TracePayloads": "METADATA"}, False),
+    ],
+)
 @pytest.mark.parametrize("name", STATE_MACHINES)
 def test_a_state_machine_is_standard_traced_and_logs_every_event_but_texts_only_if_asked(
     name: str, parameters: dict[str, str], with_data: bool
@@ -190,6 +198,45 @@ def test_every_log_group_has_the_retention_that_the_parameter_says() -> None:
     groups = of_type("AWS::Logs::LogGroup", LogRetentionDays="7")
     assert groups.keys() == {"RuntimeLogGroup", *STATE_MACHINES.values(), "ApiLogGroup"}
     assert {name: str(group["RetentionInDays"]) for name, group in groups.items()} == dict.fromkeys(groups, "7")
+
+
+def test_log_groups_are_encrypted_with_the_deployers_key_if_there_is_one() -> None:
+    key = "arn:aws:kms:us-east-1:123456789012:key/a"
+    assert {group["KmsKeyId"] for group in of_type("AWS::Logs::LogGroup", LogKmsKeyArn=key).values()} == {key}
+    assert not any("KmsKeyId" in group for group in of_type("AWS::Logs::LogGroup").values())
+
+
+def test_every_function_is_told_what_it_may_write_and_a_change_of_that_is_checked_by_the_deployment() -> None:
+    changed = {"TracePayloads": "REDACTED", "TraceRedactFields": "pin", "TraceRedactPatterns": r"\d{4,9}"}
+    for function in functions(**changed).values():
+        variables = function["Environment"]["Variables"]
+        assert variables["TRACE_PAYLOADS"] == "REDACTED"
+        assert variables["TRACE_REDACT_FIELDS"] == "pin"
+        assert variables["TRACE_REDACT_PATTERNS"] == r"\d{4,9}"
+    published = [resources(**given)["PublishedAgents"]["Properties"]["TracePayloads"] for given in ({}, changed)]
+    assert published[0] != published[1]
+
+
+def test_a_question_is_saved_for_each_thing_that_one_asks_of_the_log() -> None:
+    queries = of_type("AWS::Logs::QueryDefinition")
+    assert sorted(query["Name"]["Fn::Sub"].partition("/")[2] for query in queries.values()) == [
+        "Audit trail of a turn",
+        "Chain of a session",
+        "Failures by code",
+        "Memory refusals",
+        "Retries",
+        "Slowest tools",
+        "Tokens and cost by agent",
+    ]
+    schema = json.loads((ROOT / "schemas/trace_event.schema.json").read_text())
+    fields = {name for kind in schema["properties"]["type"]["enum"] for name in schema["$defs"][kind]["properties"]}
+    words = r"\b(fields|filter|stats|sort|limit|and|or|in|as|by|asc|desc|count|sum|max|pct|coalesce|ispresent)\b"
+    for query in queries.values():
+        assert query["LogGroupNames"] == [{"Ref": "RuntimeLogGroup"}]
+        text = re.sub(r'"[^"]*"', "", query["QueryString"])
+        aliases = set(re.findall(r"\bas (\w+)", text))
+        used = set(re.findall(r"(?<!@)\b[A-Za-z]\w*", re.sub(words, "", text)))
+        assert used - aliases <= fields, f"{query['Name']} asks for fields that no event has"
 
 
 def test_the_api_is_traced_and_logs_each_request_as_one_json_line() -> None:
@@ -289,7 +336,8 @@ GRANTED = {
         *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
     },
     "RecordFailureFunction": {
-        *on("Table", "dynamodb:GetItem", "dynamodb:UpdateItem"),
+        *on("Table", "dynamodb:GetItem", *WRITE),
+        *on("Bucket/turns/*", GET, PUT),
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
     },

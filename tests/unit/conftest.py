@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 from uuid import uuid4
@@ -7,9 +7,12 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from tests import trace_schema
 from tests.unit.stored_turns import Requests, StandingClock, StoredTurns
 from tests.unit.tool_turns import FakeLambda
+from turnwright import log, traces
 from turnwright.documents import Documents
+from turnwright.payloads import Payloads
 from turnwright.settings import settings
 from turnwright.table import Table
 
@@ -98,3 +101,24 @@ def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
     fake = FakeLambda()
     monkeypatch.setattr("turnwright.clients.aws_lambda", fake.client)
     return fake
+
+
+@pytest.fixture(autouse=True)
+def trace_events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every trace event that is logged, in order. In every test, each event must keep to the schema."""
+    logged: list[dict[str, Any]] = []
+    as_written = Payloads.event
+
+    def checked(payloads: Payloads, event: Mapping[str, Any]) -> dict[str, Any]:
+        written = as_written(payloads, event)
+        trace_schema.check(written)
+        return written
+
+    def noted(event: Mapping[str, Any]) -> None:
+        trace_schema.check(event)
+        logged.append(dict(event))
+        log.log_event(event)
+
+    monkeypatch.setattr(Payloads, "event", checked)
+    monkeypatch.setattr(traces, "log_event", noted)
+    return logged

@@ -8,8 +8,10 @@ from botocore.exceptions import ClientError
 
 from tests.unit import samples
 from turnwright import keys
+from turnwright.clock import now_ms
 from turnwright.documents import Documents
 from turnwright.table import Put, Table
+from turnwright.trace_events import ToolCall
 from turnwright.traces import Traces
 
 STATE_MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:AgentTurn"
@@ -65,8 +67,15 @@ class StoredTurn:
 
     def answer(self, text: str) -> None:
         """Commits with the last trace event that a commit writes."""
-        self.traces.final_response(3, text)
+        self.told(3, text)
         self.commit(text)
+
+    def told(self, step: int, text: str) -> None:
+        self.traces.final_response(step, "Hi", text, {}, now_ms())
+
+    def tool(self, step: int, index: int, text: str) -> None:
+        """The first attempt of a tool call."""
+        self.traces.tool_succeeded(step, ToolCall("search", "t-1", index, "{}"), 1, text, now_ms())
 
     def fail(self, error: str, cause: str = "", state: str = "Invoke Model") -> None:
         self._header("FAILED", failure=json.dumps({"error": error, "cause": cause, "state": state}))

@@ -68,7 +68,7 @@ def test_a_failed_turn_is_recorded_its_session_freed_and_the_turn_dead_lettered(
     stored.begin(A)
     queue, failed = Queue(), failure(stored)
 
-    assert record(stored.table, queue, "https://queue", failed) is True
+    assert record(stored.table, stored.documents, queue, "https://queue", failed) is True
 
     assert queue.letters == [letter(failed)]
     header = stored.header(A)
@@ -82,10 +82,10 @@ def test_a_failed_turn_is_recorded_its_session_freed_and_the_turn_dead_lettered(
 def test_a_failure_recorded_twice_leaves_what_it_left_the_first_time(stored: StoredTurns) -> None:
     stored.begin(A)
     failed = failure(stored)
-    record(stored.table, Queue(), "https://queue", failed)
+    record(stored.table, stored.documents, Queue(), "https://queue", failed)
     before = stored.items()
 
-    record(stored.table, Queue(), "https://queue", failed)
+    record(stored.table, stored.documents, Queue(), "https://queue", failed)
 
     assert stored.items() == before
 
@@ -93,11 +93,11 @@ def test_a_failure_recorded_twice_leaves_what_it_left_the_first_time(stored: Sto
 def test_a_failure_recorded_again_while_the_next_turn_runs_does_not_touch_it(stored: StoredTurns) -> None:
     stored.begin(A)
     failed = failure(stored)
-    record(stored.table, Queue(), "https://queue", failed)
+    record(stored.table, stored.documents, Queue(), "https://queue", failed)
     stored.begin(B)
     before = stored.items()
 
-    record(stored.table, Queue(), "https://queue", failed)
+    record(stored.table, stored.documents, Queue(), "https://queue", failed)
 
     assert stored.items() == before
 
@@ -107,7 +107,7 @@ def test_a_committed_turn_stays_committed_and_is_not_dead_lettered(stored: Store
     stored.run(A)
     before, queue = stored.items(), Queue()
 
-    assert record(stored.table, queue, "https://queue", failure(stored)) is False
+    assert record(stored.table, stored.documents, queue, "https://queue", failure(stored)) is False
 
     assert (stored.items(), queue.letters) == (before, [])
 
@@ -118,7 +118,16 @@ def test_a_refused_turn_is_not_dead_lettered_and_the_running_one_keeps_its_sessi
         stored.begin(B)
     session, running, queue = stored.session(), stored.header(A), Queue()
 
-    assert record(stored.table, queue, "https://queue", failure(stored, B, "SessionBusy", state="Load Memory")) is False
+    assert (
+        record(
+            stored.table,
+            stored.documents,
+            queue,
+            "https://queue",
+            failure(stored, B, "SessionBusy", state="Load Memory"),
+        )
+        is False
+    )
 
     assert queue.letters == []
     assert (stored.session(), stored.header(A)) == (session, running)
@@ -128,13 +137,13 @@ def test_a_refused_turn_is_not_dead_lettered_and_the_running_one_keeps_its_sessi
 def test_a_redriven_turn_that_finds_its_session_busy_is_dead_lettered_again(stored: StoredTurns) -> None:
     """It had begun: nobody but the dead-letter queue keeps it."""
     turn = stored.begin(A)
-    record(stored.table, Queue(), "https://queue", failure(stored))
+    record(stored.table, stored.documents, Queue(), "https://queue", failure(stored))
     stored.begin(B)
     with pytest.raises(SessionBusy):
         Turns(stored.table).resume(turn)
     session, queue, failed = stored.session(), Queue(), failure(stored, error="SessionBusy")
 
-    assert record(stored.table, queue, "https://queue", failed) is True
+    assert record(stored.table, stored.documents, queue, "https://queue", failed) is True
 
     assert queue.letters == [letter(failed)]
     assert stored.session() == session
@@ -142,13 +151,13 @@ def test_a_redriven_turn_that_finds_its_session_busy_is_dead_lettered_again(stor
 
 def test_a_redriven_turn_whose_session_went_on_fails_and_stays_without_a_trace_in_it(stored: StoredTurns) -> None:
     turn = stored.begin(A)
-    record(stored.table, Queue(), "https://queue", failure(stored))
+    record(stored.table, stored.documents, Queue(), "https://queue", failure(stored))
     stored.run(B, words="Meanwhile")
     memory = stored.memory()
 
     with pytest.raises(LeaseLost):
         Turns(stored.table).resume(turn)
-    record(stored.table, Queue(), "https://queue", failure(stored, error="LeaseLost"))
+    record(stored.table, stored.documents, Queue(), "https://queue", failure(stored, error="LeaseLost"))
 
     assert stored.memory() == memory
     assert stored.header(A).failure["error"] == "LeaseLost"
@@ -162,7 +171,7 @@ def test_a_turn_that_died_between_its_claim_and_its_header_gives_the_session_bac
     assert (stored.session()["leaseOwner"], stored.table.get(keys.turn_header(A))) == (A, None)
     queue, failed = Queue(), failure(stored, error="States.Timeout")
 
-    record(stored.table, queue, "https://queue", failed)
+    record(stored.table, stored.documents, queue, "https://queue", failed)
 
     assert "leaseOwner" not in stored.session()
     assert stored.header(A).status is Status.FAILED
@@ -173,7 +182,16 @@ def test_a_turn_of_an_agent_that_is_gone_is_recorded_and_dead_lettered(stored: S
     queue = Queue()
     request = {**stored.request(A).encode(), "agentId": "NOBODY"}
 
-    assert record(stored.table, queue, "https://queue", failure(stored, request=request, error="AgentNotFound")) is True
+    assert (
+        record(
+            stored.table,
+            stored.documents,
+            queue,
+            "https://queue",
+            failure(stored, request=request, error="AgentNotFound"),
+        )
+        is True
+    )
 
     assert stored.header(A).status is Status.FAILED
     assert [each["turnId"] for each in queue.letters] == [A]
@@ -190,10 +208,10 @@ def test_a_record_that_dies_anywhere_is_completed_by_its_repeat(
     stored.dynamodb.forget()
     getattr(stored.dynamodb, when)[request_number] = die
     with pytest.raises(Interrupted):
-        record(stored.table, queue, "https://queue", failed)
+        record(stored.table, stored.documents, queue, "https://queue", failed)
     assert queue.letters == []
 
-    record(stored.table, queue, "https://queue", failed)
+    record(stored.table, stored.documents, queue, "https://queue", failed)
 
     assert queue.letters == [letter(failed)]
     assert stored.header(A).failure == failed.summary
@@ -204,9 +222,9 @@ def test_a_letter_that_could_not_be_sent_is_sent_by_the_repeat(stored: StoredTur
     stored.begin(A)
     queue, failed = Queue(lost=1), failure(stored)
     with pytest.raises(Interrupted):
-        record(stored.table, queue, "https://queue", failed)
+        record(stored.table, stored.documents, queue, "https://queue", failed)
 
-    record(stored.table, queue, "https://queue", failed)
+    record(stored.table, stored.documents, queue, "https://queue", failed)
 
     assert queue.letters == [letter(failed)]
 
@@ -215,7 +233,7 @@ def test_a_letter_of_the_longest_input_fits_the_queue(stored: StoredTurns) -> No
     queue = Queue()
     request = stored.request(A, words="€" * 349_525).encode()
 
-    record(stored.table, queue, "https://queue", failure(stored, request=request, cause="€" * 4_000))
+    record(stored.table, stored.documents, queue, "https://queue", failure(stored, request=request, cause="€" * 4_000))
 
     assert len(json.dumps(queue.letters[0], ensure_ascii=False).encode()) < 32_000
 

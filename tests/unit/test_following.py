@@ -7,9 +7,14 @@ import pytest
 from tests.unit import samples
 from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn, client_error
 from turnwright import following
+from turnwright.agent_versions import publish
+from turnwright.agents import Definition
 from turnwright.documents import Documents
+from turnwright.journal import Step
 from turnwright.requests import Invocation
 from turnwright.table import Table
+from turnwright.trace_events import ModelCall
+from turnwright.traces import Traces
 
 INVOCATION = Invocation(
     agent_id="BANKASSIST",
@@ -90,7 +95,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tool(followed: Followed, step: int, index: int, text: str) -> Callable[[], object]:
-    return lambda: followed.turn.traces.tool_output(step, index, "t-1", 1, text, 0)
+    return lambda: followed.turn.tool(step, index, text)
 
 
 def test_traces_come_as_they_are_written_each_once_and_the_answer_last(followed: Followed) -> None:
@@ -110,7 +115,7 @@ def test_traces_come_as_they_are_written_each_once_and_the_answer_last(followed:
 
 def test_frames_come_while_the_turn_runs(followed: Followed) -> None:
     followed.turn.run()
-    followed.turn.traces.final_response(1, "early")
+    followed.turn.told(1, "early")
     frames = following.followed(
         followed.table, followed.documents, followed.stepfunctions, STATE_MACHINE, INVOCATION, lambda: PLENTY
     )
@@ -124,7 +129,7 @@ def test_frames_come_while_the_turn_runs(followed: Followed) -> None:
 
 
 def test_a_turn_that_has_ended_long_ago_is_told_at_once(followed: Followed) -> None:
-    followed.turn.traces.final_response(1, "Hi!")
+    followed.turn.told(1, "Hi!")
     followed.turn.commit("Hi!")
 
     assert followed.events() == ["final Hi!", "chunk Hi!"]
@@ -148,7 +153,7 @@ def test_an_answer_of_any_length_is_one_chunk(followed: Followed) -> None:
 
 def test_a_failed_turn_ends_with_a_failure_trace_and_an_exception(followed: Followed) -> None:
     followed.turn.run()
-    followed.turn.traces.final_response(1, "almost")
+    followed.turn.told(1, "almost")
 
     events, name, message = samples.ended_with(
         followed.stream(lambda: followed.turn.fail("ModelsThrottled", "all 2 models failed"))
@@ -230,7 +235,7 @@ def test_what_a_turn_wrote_before_its_execution_was_found_failed_is_told(followe
     describe = followed.stepfunctions.describe_execution
 
     def describe_later(**arguments: Any) -> dict[str, Any]:
-        followed.turn.traces.final_response(1, "late")
+        followed.turn.told(1, "late")
         return describe(**arguments)
 
     followed.stepfunctions.describe_execution = describe_later  # type: ignore[method-assign]
@@ -282,3 +287,44 @@ def test_any_other_refusal_of_step_functions_is_not_hidden(followed: Followed) -
 
     with pytest.raises(Exception, match="AccessDeniedException"):
         followed.stream(nothing)
+
+
+def test_a_model_call_is_told_when_it_begins_and_when_it_ends_each_once(followed: Followed) -> None:
+    traces = followed.turn.traces
+    call = ModelCall("model-1", 1, "{}", "{}")
+    message = {"role": "assistant", "content": [{"text": "Hi"}]}
+    answered = Step(1, [], message, "end_turn", "model-1", {"inputTokens": 1}, 5)
+    stream = followed.stream(
+        followed.turn.run,
+        lambda: traces.model_started(1, 0, call),
+        nothing,
+        lambda: traces.model_answered(0, call, answered, samples.agent()),
+        nothing,
+        lambda: followed.turn.answer("Hi"),
+    )
+
+    kinds = [
+        next(iter(event["trace"]["trace"]["orchestrationTrace"]))
+        for event in samples.boto3_stream(stream)
+        if "trace" in event
+    ]
+    assert kinds == ["modelInvocationInput", "modelInvocationOutput", "observation"]
+
+
+def test_what_is_selected_is_told_by_the_agents_own_schema(followed: Followed) -> None:
+    publish(followed.table, [Definition.of(samples.DEFINITION)])
+    followed.turn.turn = replace(followed.turn.turn, agentVersion="1")
+    traces = Traces(followed.table, followed.documents, followed.turn.turn)
+    content = [{"toolUse": {"toolUseId": "t-0", "name": "search", "input": {"limit": 5}}}]
+    answered = Step(1, [], {"role": "assistant", "content": content}, "tool_use", "model-1", {}, 5)
+    stream = followed.stream(
+        lambda: traces.model_answered(0, ModelCall("model-1", 1, "{}", "{}"), answered, samples.agent()),
+        lambda: followed.turn.answer("Hi"),
+    )
+
+    inputs = [
+        event["trace"]["trace"]["orchestrationTrace"]["invocationInput"]["actionGroupInvocationInput"]["parameters"]
+        for event in samples.boto3_stream(stream)
+        if "invocationInput" in event.get("trace", {"trace": {"orchestrationTrace": {}}})["trace"]["orchestrationTrace"]
+    ]
+    assert inputs == [[{"name": "limit", "type": "integer", "value": "5"}]]

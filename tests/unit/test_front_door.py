@@ -442,7 +442,7 @@ def test_a_caller_that_goes_away_leaves_the_turn_alone(door: Door) -> None:
     event = request({"inputText": "Hi", "memoryId": "user_1", "enableTrace": True})
     traced = StoredTurn(door.table, door.documents, invocation(enable_trace=True).turn_id)
     traced.run()
-    traced.traces.final_response(1, "early")
+    traced.told(1, "early")
     body: Any = door.ask(event).body
 
     next(body)

@@ -797,3 +797,41 @@ def test_a_call_is_read_as_invoke_model_wrote_it() -> None:
     item = {"toolUseId": "t-1", "toolName": "x", "index": 3, "inlineBytes": 9, "handler": "lambda", "timeoutSeconds": 5}
 
     assert Call.decode(item) == Call("t-1", 3, 9)
+
+
+def test_each_attempt_is_told_with_the_state_of_its_circuit_and_when_the_next_one_follows(
+    table: Table, fake_lambda: FakeLambda, trace_events: list[dict[str, Any]]
+) -> None:
+    agent = with_policy(
+        retryPolicy={"maxAttempts": 3, "initialDelayMs": 300},
+        circuitBreaker={"failureThreshold": 2, "recoveryTimeSeconds": 9},
+    )
+    turn = ToolTurn(table, agent, trace=False)
+    fake_lambda.answers = [raised("ThrottlingException"), raised("ThrottlingException")]
+    for number in (1, 2, 3):
+        turn.failure(number)
+
+    keys_told = ("step", "attempt", "status", "errorCode", "circuitState", "retryScheduledInMs")
+    assert [tuple(event.get(name) for name in keys_told) for event in trace_events] == [
+        (1, 1, "FAILED", "THROTTLING", "CLOSED", 300),
+        (1, 2, "FAILED", "THROTTLING", "CLOSED", 600),
+        (1, 3, "FAILED", "CIRCUIT_OPEN", "OPEN", None),
+    ]
+    assert turn.traced() == []
+
+
+def test_a_recorded_result_whose_gateway_was_lost_is_told_by_the_look_up(
+    table: Table, fake_lambda: FakeLambda, trace_events: list[dict[str, Any]]
+) -> None:
+    turn = ToolTurn(table)
+    fake_lambda.answers = [answered("48392.50 USD")]
+    turn.attempt()
+    trace_events.clear()
+
+    turn.attempt()
+    assert trace_events == [], "a repeat of what was told"
+    turn.attempt(lost=True)
+    (event,) = trace_events
+    assert (event["attempt"], event["status"], event["result"]) == (1, "SUCCESS", "48392.50 USD")
+    assert "durationMs" not in event
+    assert turn.traced() == ["48392.50 USD"]

@@ -20,10 +20,14 @@ RULES = [
     "errors",
     "event_stream",
     "keys",
+    "payloads",
     "policy",
+    "redaction",
     "requests",
     "surrogates",
     "tool_failures",
+    "trace_events",
+    "trace_parts",
     "wire_errors",
 ]
 """The modules of `turnwright` that know no AWS."""

@@ -219,7 +219,7 @@ class Iteration:
         return {
             "toolUseId": self._evaluate(output["toolUseId"]),
             "status": output["status"],
-            "result": {"inline": {"text": self._evaluate(output["result"]["inline"]["text"])}},
+            "result": self._evaluate(output["result"]),
         }
 
     def _sleep(self, milliseconds: int) -> None:

@@ -157,7 +157,4 @@ class ToolTurn:
         """The texts of the traced tool outputs, by attempt."""
         partition = keys.turn_partition(self.turn.turnId)
         items = self.table.query(partition, keys.TRACE_PREFIX, keys.TRACE_PREFIX + "~")
-        parts = [self.documents.fetch_text(item["event"]) for item in items]
-        return [
-            part["trace"]["orchestrationTrace"]["observation"]["actionGroupInvocationOutput"]["text"] for part in parts
-        ]
+        return [self.documents.fetch_text(item["event"])["result"] for item in items]

@@ -30,14 +30,17 @@ def commit(table: Table, documents: Documents, turn: Turn, agent: Agent) -> Head
         documents, header, request, [result for step in steps for result in step.tool_results]
     )
     answer = steps[-1].text()
-    Traces(table, documents, turn).final_response(steps[-1].number, answer)  # before the commit: a reader stops there
+    usage = _total(step.usage for step in steps)
+    Traces(table, documents, turn).final_response(
+        steps[-1].number, request["inputText"], answer, usage, header.fields["startedAt"]
+    )
     return turns.commit(
         header,
         Outcome(
             messages=documents.stow(messages, lambda digest: keys.session_object(turn.session, digest), ITEM_BYTES),
             characters=characters(messages),
             answer=documents.stow(answer, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES),
-            usage=_total(step.usage for step in steps),
+            usage=usage,
             session_attributes=session_attributes,
             memory=agent.memory,
         ),

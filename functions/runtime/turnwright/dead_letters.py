@@ -7,6 +7,7 @@ from turnwright import keys
 from turnwright.agents import Tool
 from turnwright.clock import iso8601, now_ms
 from turnwright.documents import ITEM_BYTES, Documents, json_text
+from turnwright.settings import settings
 from turnwright.turns import Turn
 
 CORRECTABLE = frozenset({"FAILURE", "INVALID_ARGUMENTS", "UNKNOWN_TOOL", "REPROMPT"})
@@ -26,7 +27,8 @@ def send(
 ) -> None:
     """Sends the letter. To repeat the call, invoke `functionArn` with `event`, whose idempotencyKey is the same.
 
-    It may come twice, with the same idempotencyKey, when the gateway is repeated.
+    The event is what the tool got; unless TracePayloads is FULL it is in the bucket alone. The letter may come twice,
+    with the same idempotencyKey, when the gateway is repeated.
     """
     letter = {
         "turnId": turn.turnId,
@@ -43,6 +45,8 @@ def send(
         "errorMessage": report["errorMessage"],
         "idempotencyKey": event["idempotencyKey"],
         "failedAt": iso8601(now_ms()),
-        "event": documents.stow(event, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES),
+        "event": documents.stow(
+            event, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES if settings().payloads.full else 0
+        ),
     }
     queue.send_message(QueueUrl=queue_url, MessageBody=json_text(letter))

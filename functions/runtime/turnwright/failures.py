@@ -5,13 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from turnwright import keys
 from turnwright.agent_versions import load, resolve
-from turnwright.documents import json_text
+from turnwright.documents import Documents, json_text
 from turnwright.errors import NotFound
 from turnwright.keys import SessionId
 from turnwright.requests import TurnRequest
 from turnwright.sessions import Sessions
+from turnwright.settings import settings
 from turnwright.table import Table
+from turnwright.trace_events import Source
+from turnwright.traces import Traces
 from turnwright.turns import Turns
 
 _UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
@@ -35,6 +39,12 @@ class ExecutionFailure:
     state: str | None
 
     @property
+    def source(self) -> Source:
+        """Whose trace events those of a turn are that never began."""
+        request = TurnRequest.decode(self.request)
+        return Source(request.session_id, request.agent_id, "", self.turn_id, request.memory_id or "")
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What the turn's header keeps."""
         summary = {"error": self.error, "cause": self.cause, "executionStatus": self.status}
@@ -55,12 +65,12 @@ def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> Execut
         request=json.loads(execution["input"]),
         status=execution["status"],
         error=execution.get("error") or execution["status"],
-        cause=_message(execution.get("cause") or "")[:_CAUSE_CHARACTERS],
+        cause=settings().payloads.error(_message(execution.get("cause") or ""))[:_CAUSE_CHARACTERS],
         state=_failed_state(client, execution_arn) if find_state else None,
     )
 
 
-def record(table: Table, queue: Any, queue_url: str, failure: ExecutionFailure) -> bool:
+def record(table: Table, documents: Documents, queue: Any, queue_url: str, failure: ExecutionFailure) -> bool:
     """Frees the turn's session, marks the turn FAILED and dead-letters it. True if it was dead-lettered.
 
     In this order, so that a caller who is told of the failure finds the session free. Each part may be repeated. A turn
@@ -73,16 +83,25 @@ def record(table: Table, queue: Any, queue_url: str, failure: ExecutionFailure) 
         Sessions(table).release(session_id, failure.turn_id)
     if not Turns(table).fail(failure.turn_id, failure.summary):
         return False
-    if failure.error in _REFUSALS and not began:
+    refused = failure.error in _REFUSALS and not began
+    traces = Traces(table, documents, header.turn) if header and began else Traces.logged(failure.source)
+    traces.turn_failed(failure.summary, refused=refused)
+    if refused:
         return False
     letter = {
         "turnId": failure.turn_id,
         "executionArn": failure.execution_arn,
         "failure": failure.summary,
-        "input": failure.request,
+        "input": failure.request if settings().payloads.full else _without_texts(documents, failure.request),
     }
     queue.send_message(QueueUrl=queue_url, MessageBody=json_text(letter))
     return True
+
+
+def _without_texts(documents: Documents, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The execution's input with what was asked in the bucket, as a turn takes it too."""
+    turn_id, body = request["turnId"], documents.fetch(request["request"])
+    return {**request, "request": documents.stow(body, lambda digest: keys.turn_object(turn_id, digest), bound=0)}
 
 
 def _session(table: Table, failure: ExecutionFailure) -> SessionId | None:

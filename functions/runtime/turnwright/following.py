@@ -7,19 +7,21 @@ any state having told the header (`record_failure` does, but it comes by way of 
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from turnwright import event_stream, keys
+from turnwright.agent_versions import load
+from turnwright.agents import Tool
 from turnwright.clock import iso8601, now_ms
 from turnwright.documents import Documents
 from turnwright.failures import read_failure
 from turnwright.requests import Invocation
 from turnwright.table import Item, Table
-from turnwright.traces import failure_trace
+from turnwright.trace_parts import failure_trace, trace_parts
 from turnwright.turns import Header, Status
 from turnwright.wire_errors import failure_reason, frame_of_failure
 
@@ -40,8 +42,10 @@ class _Follower:
     documents: Documents
     turn_id: str
     trace: bool
+    agent_alias_id: str
     step: int = 0
-    seen: set[str] = field(default_factory=set)
+    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """The items by sort key: the status they had, and how many parts of them were handed out."""
 
     def look(self, *, consistent: bool = False) -> tuple[list[Mapping[str, Any]], Header | None]:
         """The trace events that are new, and the header.
@@ -61,13 +65,21 @@ class _Follower:
             )
         )
         header = Header.decode(items.pop()) if items and items[-1]["SK"] == "TURN" else None
-        return [self._part(item) for item in items if item["SK"] not in self.seen], header
+        return [part for item in items for part in self._new_parts(item)], header
 
-    def _part(self, item: Item) -> Mapping[str, Any]:
-        self.seen.add(item["SK"])
-        self.step = max(self.step, int(item["SK"].split("#")[1]))
-        part: Mapping[str, Any] = self.documents.fetch_text(item["event"])
-        return part
+    def _new_parts(self, item: Item) -> Sequence[Mapping[str, Any]]:
+        """A model call's item is there twice: when it has started, and when it has ended."""
+        status, handed_out = self.seen.get(item["SK"], ("", 0))
+        if item["status"] == status:
+            return ()
+        event = self.documents.fetch_text(item["event"])
+        parts = trace_parts(event, self.agent_alias_id, lambda name: self._tool(event, name))
+        self.seen[item["SK"]] = item["status"], max(handed_out, len(parts))
+        self.step = max(self.step, event["step"])
+        return parts[handed_out:]
+
+    def _tool(self, event: Mapping[str, Any], name: str) -> Tool | None:
+        return load(self.table, event["agentId"], event["agentVersion"]).tool(name)
 
 
 def followed(
@@ -79,7 +91,7 @@ def followed(
     remaining_ms: Callable[[], int],
 ) -> Iterator[bytes]:
     """The frames of the turn's stream. The last one is its chunk or an exception."""
-    follower = _Follower(table, documents, invocation.turn_id, invocation.enable_trace)
+    follower = _Follower(table, documents, invocation.turn_id, invocation.enable_trace, invocation.agent_alias_id)
     execution_arn = f"{state_machine_arn.replace(':stateMachine:', ':execution:')}:{invocation.turn_id}"
     wait, quiet_since = _FIRST_WAIT_SECONDS, time.monotonic()
     while True:

@@ -81,7 +81,7 @@ class FrontDoor:
             self._end(table, session_id)
             return _streamed(invocation, [_chunk(SESSION_ENDED)])
         turn_id = invocation.turn_id
-        logger().structure_logs(append=False, turnId=turn_id, sessionId=invocation.session_id)
+        logger().structure_logs(append=False, turnId=turn_id)
         header, session_item = table.get_many([keys.turn_header(turn_id), keys.session(session_id)])
         if header is None:
             now = now_ms()
@@ -109,6 +109,8 @@ class FrontDoor:
 
     def _start(self, invocation: Invocation) -> None:
         turn_id = invocation.turn_id
+        # An execution's input is in the dead letter of its turn, and in the event that says that it failed.
+        bound = STATE_BYTES if self._settings().payloads.full else 0
         request = TurnRequest(
             turn_id=turn_id,
             agent_id=invocation.agent_id,
@@ -117,7 +119,7 @@ class FrontDoor:
             memory_id=invocation.memory_id,
             caller=invocation.caller,
             trace=invocation.enable_trace,
-            body=self._documents().stow(invocation.body, lambda digest: keys.turn_object(turn_id, digest), STATE_BYTES),
+            body=self._documents().stow(invocation.body, lambda digest: keys.turn_object(turn_id, digest), bound),
         )
         settings = self._settings()
         arguments = {

@@ -23,10 +23,13 @@ from turnwright.errors import CommitConflict, ToolAttemptFailed, ToolFailedTurn,
 from turnwright.journal import Journal, Step, ToolResult
 from turnwright.memory.tools import MemoryTools
 from turnwright.policy import OnTimeout, retry_delay_ms
+from turnwright.settings import settings
 from turnwright.table import ConditionFailed, Put, Table, TransactionRefused, Write
 from turnwright.tool_failures import ToolFailure
 from turnwright.tool_invocation import invoke
-from turnwright.traces import Traces
+from turnwright.trace_events import CircuitState, Failure
+from turnwright.trace_events import ToolCall as TracedCall
+from turnwright.traces import Traces, tool_call
 from turnwright.turns import JOURNAL_DAYS, Header, Turn
 
 _LONGEST_MESSAGE = 2_000
@@ -66,6 +69,7 @@ class _Attempt:
     event: Mapping[str, Any]
     parallel: int
     started: int
+    traced: TracedCall
 
 
 class Gateway:
@@ -83,6 +87,7 @@ class Gateway:
         self._journal = Journal(table, documents, turn.turnId)
         self._breakers = Breakers(table, turn.agentId)
         self._traces = Traces(table, documents, turn)
+        self._payloads = settings().payloads
 
     def attempt(self, step: int, call: Call, number: int, *, lost: bool = False) -> ToolResult:
         """One attempt. Answers a tool result as it travels in state.
@@ -92,20 +97,26 @@ class Gateway:
         often it is made.
 
         Raises ToolAttemptFailed with `{"errorCode", "errorMessage", "attempts", "tryAgainNow", "retryAfterSeconds"?,
-        "retryInMs"?}` as its message, or ToolFailedTurn when the tool's policy says that this failure fails the turn.
+        "retryInMs"?, "told"?}` as its message (`told` is the stowed result for the model, where the message does not
+        say all), or ToolFailedTurn when the tool's policy says that this failure fails the turn.
         """
         header, recorded = self._read(step, call)
-        if recorded:
+        if recorded and not lost:
             return recorded
         steps = self._journal.steps()
         tool_uses = steps[step - 1].tool_uses()
         tool_use = tool_uses[call.index]
+        traced = tool_call(call.index, tool_use)
+        if recorded:  # by a gateway that may have been lost before it told the trace
+            text = self._documents.fetch(recorded["result"])["text"]
+            self._traces.tool_succeeded(step, traced, number, text, started=None)
+            return recorded
         tool = self._agent.tool(tool_use["name"])
         if tool is None:
             raise ToolAttemptFailed(json_text(unknown_tool(self._agent, tool_use["name"], call)))
-        attempt = _Attempt(
-            step, call, number, tool, self._event(header, steps, step, call, tool, tool_use), len(tool_uses), now_ms()
-        )
+        event = self._event(header, steps, step, call, tool, tool_use)
+        attempt = _Attempt(step, call, number, tool, event, len(tool_uses), now_ms(), traced)
+        passage: Passage | None = None
         try:
             if tool.is_memory:
                 return self._use_memory(attempt, header, tool_use["input"])
@@ -115,12 +126,13 @@ class Gateway:
             passage = self._enter(attempt)
             answer = self._invoke(attempt, passage)
         except ToolFailure as failure:
-            raise self._failed(attempt, failure) from failure
-        text = bounded(answer.text, tool.policy.max_result_characters)
-        result = self._record(attempt, self._result(call, answer, text))
+            raise self._failed(attempt, failure, circuit_state(passage)) from failure
+        limit = tool.policy.max_result_characters
+        result = self._record(attempt, self._result(call, answer, bounded(answer.text, limit)))
         if passage:  # after the record, which a fault of the breaker must not cost
             self._breakers.succeeded(passage)
-        self._traces.tool_output(step, call.index, call.toolUseId, number, text, attempt.started)
+        told = bounded(self._payloads.redacted(answer.text), limit)
+        self._traces.tool_succeeded(step, traced, number, told, attempt.started, circuit_state(passage))
         return result
 
     def _read(self, step: int, call: Call) -> tuple[Header, ToolResult | None]:
@@ -178,12 +190,14 @@ class Gateway:
         memory = MemoryTools(self._table, self._agent, header)
         for _ in range(_MOST_MEMORY_TRIES):
             use = memory.use(tool.name, arguments, attempt.event["idempotencyKey"])
-            text = bounded(use.text, tool.policy.max_result_characters)
+            limit = tool.policy.max_result_characters
+            answer = self._result(call, ToolAnswer(use.text), bounded(use.text, limit))
             try:
-                result = self._record(attempt, self._result(call, ToolAnswer(use.text), text), use.writes)
+                result = self._record(attempt, answer, use.writes)
             except (TransactionRefused, CommitConflict):
                 continue  # another writer changed what was read, or the actor's memory is being erased: look again
-            self._traces.tool_output(attempt.step, call.index, call.toolUseId, attempt.number, text, attempt.started)
+            told = bounded(self._payloads.redacted(use.text), limit)
+            self._traces.tool_succeeded(attempt.step, attempt.traced, attempt.number, told, attempt.started)
             return result
         raise ToolFailure("SERVICE_UNAVAILABLE", "other writers keep changing these records")
 
@@ -224,27 +238,37 @@ class Gateway:
             result = json.loads(found["result"])
         return result
 
-    def _failed(self, attempt: _Attempt, failure: ToolFailure) -> ToolAttemptFailed | ToolFailedTurn:
-        """Tells the trace, and the dead-letter queue if the call is given up. Returns what to raise."""
+    def _failed(
+        self, attempt: _Attempt, failure: ToolFailure, circuit: CircuitState | None
+    ) -> ToolAttemptFailed | ToolFailedTurn:
+        """Tells the trace, and the dead-letter queue if the call is given up. Returns what to raise.
+
+        What is raised is logged by Lambda and kept by Step Functions, so that its message is bounded by TracePayloads;
+        the model is then told the whole of it by way of the bucket.
+        """
         policy = attempt.tool.policy
         report: dict[str, Any] = {
             "errorCode": failure.code,
-            "errorMessage": attempt.call.message(failure.message),
+            "errorMessage": attempt.call.message(self._payloads.error(failure.message)),
             "attempts": attempt.number if failure.invoked else attempt.number - 1,
             "tryAgainNow": failure.code in dead_letters.CORRECTABLE,
         }
         if isinstance(failure, CircuitOpen):
             report["retryAfterSeconds"] = failure.retry_after_seconds
+            circuit = CircuitState.OPEN
         delay = retry_delay_ms(policy, attempt.number, failure.code)
         if delay is not None:
             report["retryInMs"] = delay
-        self._traces.tool_output(
+        message = attempt.call.message(self._payloads.redacted(failure.message))
+        self._traces.tool_failed(
             attempt.step,
-            attempt.call.index,
-            attempt.call.toolUseId,
+            attempt.traced,
             attempt.number,
-            json_text(report),
+            Failure(failure.code, message),
+            json_text({**report, "errorMessage": message}),
             attempt.started,
+            delay,
+            circuit,
         )
         if delay is not None:
             return ToolAttemptFailed(json_text(report))
@@ -262,7 +286,21 @@ class Gateway:
             )
         if failure.code == "TIMEOUT" and policy.on_timeout is OnTimeout.FAIL_TURN:
             return ToolFailedTurn(f"{attempt.tool.name}: {json_text(report)}")
+        whole = attempt.call.message(failure.message)
+        if whole != report["errorMessage"]:
+            report["told"] = self._documents.stow(
+                {"text": json_text({**report, "errorMessage": whole})},
+                lambda digest: keys.turn_object(self._turn.turnId, digest),
+                bound=0,
+            )
         return ToolAttemptFailed(json_text(report))
+
+
+def circuit_state(passage: Passage | None) -> CircuitState | None:
+    """The state of the circuit that let a call through; None without a breaker."""
+    if passage is None:
+        return None
+    return CircuitState.HALF_OPEN if passage.probe else CircuitState.CLOSED
 
 
 def unknown_tool(agent: Agent, name: str, call: Call) -> dict[str, Any]:

@@ -1,31 +1,36 @@
-"""Structured logs: one JSON object a line, with the ids of the turn on each."""
+"""Structured logs: one JSON object a line. Trace events have lines of their own, with nothing but the event's fields.
 
+The other lines (what an invocation read and wrote, what went wrong inside) carry the turn's id and not the session's,
+so that a query by session finds the chain of events and nothing else.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from turnwright.documents import json_text
 from turnwright.memory.consolidation import Consolidation
+from turnwright.settings import settings
 from turnwright.turns import Turn
+
+_LEVELS = {"FAILED": logging.WARNING, "REFUSED": logging.WARNING}
 
 
 @cache
 def logger() -> Logger:
     """The process's logger; POWERTOOLS_SERVICE_NAME and POWERTOOLS_LOG_LEVEL configure it."""
-    return Logger()
+    return Logger(json_serializer=_serialized)
 
 
 def turn_logger(turn: Turn, **fields: Any) -> Logger:
-    """The logger with the turn's ids, instead of those of the turn before."""
+    """The logger with the turn's id, instead of that of the turn before."""
     log = logger()
-    log.structure_logs(
-        append=False,
-        turnId=turn.turnId,
-        sessionId=turn.sessionId,
-        agentId=turn.agentId,
-        agentVersion=turn.agentVersion,
-        **fields,
-    )
+    log.structure_logs(append=False, turnId=turn.turnId, **fields)
     return log
 
 
@@ -42,3 +47,17 @@ def consolidation_logger(consolidation: Consolidation, **fields: Any) -> Logger:
         **fields,
     )
     return log
+
+
+def log_event(event: Mapping[str, Any]) -> None:
+    """A trace event as a line: INFO, or WARNING for what failed or was refused."""
+    level = _LEVELS.get(event["status"], logging.INFO)
+    if level >= logger().log_level:
+        line = json_text({"level": logging.getLevelName(level), "message": event["type"], **event})
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def _serialized(record: Mapping[str, Any]) -> str:
+    shown = settings().payloads.log_record(record)
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":"), default=str)

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from functools import cache
 
+from turnwright import payloads
+
 
 class MissingSetting(Exception):
     """An environment variable that the function needs is not set."""
@@ -57,6 +59,21 @@ class Settings:
     def trace_header(self) -> str | None:
         """The X-Ray trace header of the running invocation; the Lambda runtime puts it there anew for each."""
         return os.environ.get("_X_AMZN_TRACE_ID") or None
+
+    @property
+    def trace_id(self) -> str:
+        """The X-Ray trace id of the invocation, such as `1-67891233-abcdef012345678912345678`; "" without one."""
+        parts = (part.partition("=") for part in (self.trace_header or "").split(";"))
+        return next((value for name, _, value in parts if name == "Root"), "")
+
+    @property
+    def payloads(self) -> payloads.Payloads:
+        """Raises InvalidPayloads for parameters that contradict each other: better no turn than one in the clear."""
+        return payloads.read(
+            self.environment.get("TRACE_PAYLOADS") or payloads.Level.FULL,
+            self.environment.get("TRACE_REDACT_FIELDS", ""),
+            self.environment.get("TRACE_REDACT_PATTERNS", ""),
+        )
 
     def _required(self, name: str) -> str:
         value = self.environment.get(name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from turnwright import converse, models
 from turnwright.agents import Agent
-from turnwright.documents import Documents
+from turnwright.documents import Documents, json_text
 from turnwright.errors import (
     ModelError,
     ModelsExhausted,
@@ -19,6 +19,7 @@ from turnwright.gateway import Call, merged_attributes, unknown_tool
 from turnwright.history import History, Window
 from turnwright.journal import Journal, Step, ToolResult
 from turnwright.table import Table
+from turnwright.trace_events import ModelCall
 from turnwright.traces import Traces
 from turnwright.turns import Header, Turn, Turns
 
@@ -35,13 +36,15 @@ _MODEL_MARGIN_SECONDS = 2
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the state machine asks of Invoke Model. `model` counts from 0 through the agent's models, and one past
-    them.
+    them; `attempt` counts the calls of all models in this step from 1, after each of the `redrive`s anew.
     """
 
     step: int
     model: int
     tool_results: tuple[ToolResult, ...]
     may_use_tools: bool
+    attempt: int = 1
+    redrive: int = 0
 
 
 def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, asked: Asked) -> Step:
@@ -60,28 +63,54 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
     last_resort = asked.model >= len(agent.models)
     model_id = agent.models[0 if last_resort else asked.model]
     arguments = _arguments(table, documents, header, agent, earlier, asked, model_id)
-    traces.model_input(asked.step, agent, arguments)
+    call = model_call(agent, arguments, asked.attempt)
+    traces.model_started(asked.step, asked.redrive, call)
     started = time.monotonic()
     try:
         reply = models.converse(arguments, agent.limits.model_timeout_seconds - _MODEL_MARGIN_SECONDS)
     except ModelError as error:
+        traces.model_failed(asked.step, asked.redrive, call, error, _milliseconds_since(started))
         if not last_resort:
             raise
         exhausted = ModelsThrottled if isinstance(error, ModelThrottled) else ModelsExhausted
         raise exhausted(f"all {len(agent.models)} models failed; the last try: {error}") from error
-    step = journal.record(
-        Step(
-            number=asked.step,
-            tool_results=asked.tool_results,
-            message=reply.message,
-            stop_reason=reply.stop_reason,
-            model=model_id,
-            usage=reply.usage,
-            latency_ms=round((time.monotonic() - started) * 1000),
-        )
+    answered = Step(
+        number=asked.step,
+        tool_results=asked.tool_results,
+        message=reply.message,
+        stop_reason=reply.stop_reason,
+        model=model_id,
+        usage=reply.usage,
+        latency_ms=_milliseconds_since(started),
     )
-    traces.model_output(step, agent)
+    traces.model_answered(asked.redrive, call, answered, agent)  # before the record, behind which nobody tells it again
+    step = journal.record(answered)
+    if step is not answered:  # another delivery was faster, and its answer counts
+        traces.model_answered(asked.redrive, replace(call, model=step.model), step, agent)
     return step
+
+
+def model_call(agent: Agent, arguments: Mapping[str, Any], attempt: int) -> ModelCall:
+    """The call as the trace tells it: the system texts, messages and tools, and the sampling parameters by Bedrock's
+    names for agents.
+    """
+    inference = agent.inference
+    configuration = {
+        "temperature": inference.temperature,
+        "topP": inference.top_p,
+        "maximumLength": inference.max_tokens,
+        "stopSequences": list(inference.stop_sequences) if inference.stop_sequences else None,
+    }
+    return ModelCall(
+        model=arguments["modelId"],
+        attempt=attempt,
+        prompt=json_text({name: arguments[name] for name in ("system", "messages", "toolConfig") if name in arguments}),
+        inference=json_text({name: value for name, value in configuration.items() if value is not None}),
+    )
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
 
 
 def tool_calls(step: Step, agent: Agent) -> list[dict[str, Any]]:
