@@ -96,7 +96,7 @@ def invoke(
         },
         None,
     )
-    assert answered.keys() == {"toolCalls"}
+    assert answered.keys() == {"toolCalls", "spent"}
     calls: list[dict[str, Any]] = answered["toolCalls"]
     return calls
 
@@ -111,8 +111,8 @@ def run_tool(
     lost: bool = False,
     redrives: int = 0,
 ) -> ToolResult:
-    """Invoke Tool; `lost` is Look Up Tool Result."""
-    return invoke_tool.handler(
+    """Invoke Tool, without what it cost; `lost` is Look Up Tool Result."""
+    answered = invoke_tool.handler(
         {
             "turn": turn,
             "step": step,
@@ -124,6 +124,8 @@ def run_tool(
         },
         None,
     )
+    assert answered["cost"]["invocations"] == 1
+    return {name: value for name, value in answered.items() if name != "cost"}
 
 
 @pytest.fixture
