@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.set_defaults(command=_logs)
 
     describe = commands.add_parser("describe", help="show an execution: input, output, states")
-    describe.add_argument("execution", help="its name (the turn's id), ARN, a unique beginning, or `last`")
+    describe.add_argument("execution", help="its name (a turn's id), ARN, a unique beginning, or `last`")
     _add_aws_url(describe)
     describe.set_defaults(command=_describe)
 

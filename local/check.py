@@ -22,7 +22,8 @@ def problems(template: Template) -> Iterator[str]:
 
 def _substitutions(template: Template) -> dict[str, str]:
     """The names that agent files may use, with a value of the right form: the real ones exist after deployment only."""
-    names = template["Resources"]["PublishedAgents"]["Properties"]["Substitutions"]
+    published = template["Resources"].get("PublishedAgents") or {}
+    names = (published.get("Properties") or {}).get("Substitutions") or {}
     return dict.fromkeys(names, _ANY_FUNCTION)
 
 

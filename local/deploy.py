@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from local.custom_resources import CustomResource, CustomResourceFailed, CustomResources
 from local.definitions import Definition, DefinitionError, check_definition
-from local.intrinsics import CannotResolve, Resolver, references
+from local.intrinsics import CannotResolve, Resolver, placed_names, references
 from local.invocations import Functions
+from local.moto_patches.state_machines import definition_fault
 from local.proxy_integration import ACCOUNT_ID
 from local.routes import Api, UnsupportedApi, read_api
 from local.sam_yaml import LOCAL_BUCKET, REGION, Template, load_template, transform
+from local.schedules import Schedule, ScheduleError, parse_schedule
 
 CARRIED_BY_MOTO = frozenset(
     {
@@ -67,9 +70,12 @@ SET_AFTERWARDS: Mapping[tuple[str, str], str] = {
         "AWS::Events::Rule",
         "Targets",
     ): "moto keeps them, but publishes no execution events; local.event_delivery does",
+    ("AWS::Events::Rule", "ScheduleExpression"): "moto keeps it, but has no clock; local.event_delivery has",
 }
 
-_CREATION_FAULTS = (ClientError, OSError)
+_CREATION_FAULTS = (BotoCoreError, ClientError, OSError)
+_MISTAKES = (AttributeError, CannotResolve, KeyError, TypeError, ValueError)
+"""What a template raises that has something of another kind than CloudFormation wants, or lacks it."""
 _LAYER_DIGEST_LENGTH = 10
 _TARGET_PROPERTIES = frozenset({"Id", "Arn", "RetryPolicy", "DeadLetterConfig"})
 _UNPUBLISHED = re.compile(r"(^|/)(\.[^/]*|__pycache__|[^/]*~|[^/]*\.py[co])(/|$)")
@@ -113,11 +119,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An EventBridge rule. `pattern` is an event pattern as a document."""
+    """An EventBridge rule, by its logical id. `pattern` is an event pattern as a document, None for a rule that has
+    only a schedule; `arn` is what its scheduled events name.
+    """
 
     name: str
-    pattern: Mapping[str, Any]
+    pattern: Mapping[str, Any] | None
     targets: tuple[Target, ...]
+    schedule: Schedule | None = None
+    arn: str = ""
 
 
 @dataclass(slots=True)
@@ -212,23 +222,32 @@ class _Deployer:
         self._resources: dict[str, dict[str, Any]] = {}
         self._layers: dict[str, _Layer] = {}
         self._custom: dict[str, CustomResource] = {}
+        self._at: tuple[str, ...] = ()
         self._deployment = Deployment(self._stack_id)
 
     def run(self) -> Deployment:
         try:
-            self._select_resources()
-            self._prepare_layers()
-            self._prepare_api_ids()
-            self._create_carried()
-            self._register_functions()
-            self._set_afterwards()
-            self._read_configuration()
-            self._create_custom_resources()
-            self._read_outputs()
+            self._deploy()
+        except _MISTAKES as error:
+            self._deployment.close()
+            told = f"lacks {error}" if isinstance(error, KeyError) else _one_line(error)
+            raise self._fault(f"{' / '.join(self._at[1:])}: {told}", *self._at) from error
         except BaseException:
             self._deployment.close()
             raise
         return self._deployment
+
+    def _deploy(self) -> None:
+        self._check_names()
+        self._select_resources()
+        self._prepare_layers()
+        self._prepare_api_ids()
+        self._create_carried()
+        self._register_functions()
+        self._set_afterwards()
+        self._read_configuration()
+        self._create_custom_resources()
+        self._read_outputs()
 
     # ---- Before anything exists ----
 
@@ -258,20 +277,34 @@ class _Deployer:
             "AWS::URLSuffix": "amazonaws.com",
         }
 
+    def _check_names(self) -> None:
+        """Everything that the template refers to is there. CloudFormation says that of one without its place."""
+        known = {
+            *self._resolver.values,
+            *self._template["Resources"],
+            *self._document["Resources"],
+            "AWS::NoValue",
+            "AWS::NotificationARNs",
+        }
+        for section in ("Globals", "Conditions", "Resources", "Outputs"):
+            for place, kind, name in placed_names(self._template.get(section) or {}, (section,)):
+                if kind == "condition" and name not in self._resolver.conditions:
+                    raise self._fault(f"there is no condition {name}", *place)
+                if kind == "reference" and name.split(".")[0] not in known:
+                    raise self._fault(f"there is no parameter or resource {name.split('.')[0]}", *place)
+
     def _select_resources(self) -> None:
         """Keeps the resources whose condition holds, with everything resolved that does not need another
         resource.
         """
         for logical_id, resource in self._document["Resources"].items():
+            self._at = ("Resources", logical_id)
             kind = resource["Type"]
             if kind not in CARRIED_BY_MOTO and kind not in HANDLED_HERE and not _is_custom(kind):
                 raise self._fault(f"the offline stack does not know {kind} ({logical_id})", "Resources", logical_id)
-            try:
-                if "Condition" in resource and not self._resolver.holds(resource["Condition"]):
-                    continue
-                properties = self._resolver.resolve(resource.get("Properties") or {})
-            except (CannotResolve, KeyError, ValueError, TypeError) as error:
-                raise self._fault(f"{logical_id}: {error}", "Resources", logical_id) from error
+            if "Condition" in resource and not self._resolver.holds(resource["Condition"]):
+                continue
+            properties = self._resolver.resolve(resource.get("Properties") or {})
             self._resources[logical_id] = {"Type": kind, "Properties": properties}
             if "DependsOn" in resource:
                 self._resources[logical_id]["DependsOn"] = resource["DependsOn"]
@@ -320,6 +353,11 @@ class _Deployer:
             )
             stack = cloudformation.describe_stacks(StackName=created["StackId"])["Stacks"][0]
             listed = cloudformation.describe_stack_resources(StackName=created["StackId"])["StackResources"]
+        except ResponseParserError as error:  # the page of a server that has failed
+            raise DeploymentError(
+                f"{self._template.file}: the stack could not be created: a resource is not as CloudFormation wants it; "
+                "make check says which"
+            ) from error
         except _CREATION_FAULTS as error:
             raise DeploymentError(
                 f"{self._template.file}: the stack could not be created: {_one_line(error)}"
@@ -346,8 +384,6 @@ class _Deployer:
             if location is not None:
                 substitutions = properties.get("DefinitionSubstitutions") or {}
                 properties["DefinitionString"] = self._definition(location, substitutions, logical_id)
-        if kind == "AWS::Events::Rule" and "ScheduleExpression" in properties:
-            raise self._fault(f"{logical_id}: the offline stack runs no schedules", "Resources", logical_id)
         carried = {"Type": kind, "Properties": properties}
         if "DependsOn" in resource:
             carried["DependsOn"] = resource["DependsOn"]
@@ -363,7 +399,12 @@ class _Deployer:
         if problems:
             more = f" (and {len(problems) - 1} more: make check)" if len(problems) > 1 else ""
             raise DeploymentError(f"{problems[0]}{more}")
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        fault = definition_fault(text)
+        if fault:
+            line, reason = fault
+            raise DeploymentError(f"{definition.file}:{line}: {reason}" if line else f"{definition.file}: {reason}")
+        return text
 
     def _wanted_attributes(self, carried: Mapping[str, Any]) -> list[str]:
         """The attributes of carried resources that the others and the template's outputs refer to."""
@@ -393,6 +434,7 @@ class _Deployer:
 
     def _register_functions(self) -> None:
         for logical_id, properties in self._of_type("AWS::Lambda::Function"):
+            self._check_function(logical_id, properties)
             code_root = self._local_path(properties["Code"], logical_id, "CodeUri")
             module = str(properties["Handler"]).rpartition(".")[0]
             if not (code_root / f"{module.replace('.', '/')}.py").is_file():
@@ -417,6 +459,17 @@ class _Deployer:
             )
             self._deployment.functions[logical_id] = function
             self._register(function)
+
+    def _check_function(self, logical_id: str, properties: Mapping[str, Any]) -> None:
+        runtime = str(properties.get("Runtime", "an image"))
+        if not runtime.startswith("python"):
+            message = f"{logical_id}: the offline stack runs functions in Python only, not {runtime}"
+            raise self._fault(message, "Resources", logical_id, "Properties", "Runtime")
+        for name in ("Timeout", "MemorySize"):
+            value = properties.get(name, 1)
+            if not re.fullmatch(r"[1-9]\d*", str(value)):
+                message = f"{logical_id}: {name} is {value}, and not a whole number above 0"
+                raise self._fault(message, "Resources", logical_id, "Properties", name)
 
     def _set_afterwards(self) -> None:
         for logical_id, properties in self._of_type("AWS::DynamoDB::Table"):
@@ -448,9 +501,14 @@ class _Deployer:
                 )
             except UnsupportedApi as error:
                 raise self._fault(f"{logical_id}: {error}", "Resources", logical_id) from error
-        self._deployment.rules = tuple(
-            self._rule(logical_id, self._resolver.resolve(properties))
+        rules = [
+            (logical_id, self._resolver.resolve(properties))
             for logical_id, properties in self._of_type("AWS::Events::Rule")
+        ]
+        self._deployment.rules = tuple(
+            self._rule(logical_id, properties)
+            for logical_id, properties in rules
+            if properties.get("State", "ENABLED") != "DISABLED"
         )
         for _, properties in self._of_type("AWS::Lambda::EventInvokeConfig"):
             resolved = self._resolver.resolve(properties)
@@ -478,7 +536,15 @@ class _Deployer:
                 (target.get("DeadLetterConfig") or {}).get("Arn"),
             )
             targets.append(Target(str(target["Arn"]), delivery))
-        return Rule(logical_id, properties.get("EventPattern") or {}, tuple(targets))
+        schedule: Schedule | None = None
+        if "ScheduleExpression" in properties:
+            place = ("Resources", logical_id, "Properties", "ScheduleExpression")
+            try:
+                schedule = parse_schedule(str(properties["ScheduleExpression"]))
+            except ScheduleError as error:
+                raise self._fault(f"{logical_id}: {error}", *place) from error
+        arn = f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{self._attributes[logical_id]}"
+        return Rule(logical_id, properties.get("EventPattern"), tuple(targets), schedule, arn)
 
     def _create_custom_resources(self) -> None:
         declared = [(name, resource) for name, resource in self._resources.items() if _is_custom(resource["Type"])]
@@ -538,6 +604,7 @@ class _Deployer:
     def _of_type(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for logical_id, resource in self._resources.items():
             if resource["Type"] == kind:
+                self._at = ("Resources", logical_id)
                 yield logical_id, resource["Properties"]
 
     def _local_path(self, location: Mapping[str, Any], logical_id: str, name: str) -> Path:
@@ -550,7 +617,7 @@ class _Deployer:
             raise self._fault(message, "Resources", logical_id, "Properties", name)
         return path.resolve()
 
-    def _fault(self, message: str, *place: str) -> DeploymentError:
+    def _fault(self, message: str, *place: str | int) -> DeploymentError:
         return DeploymentError(str(self._template.error(message, *place)))
 
 

@@ -1,10 +1,11 @@
-"""EventBridge's and Lambda's part between an execution that ended and the function that a rule names for it.
+"""EventBridge's and Lambda's part between an execution that ended, or a schedule that is due, and the function that
+a rule names for it.
 
-EventBridge matches the event against the rules and hands it to a target; a Lambda target takes it at once and
-tries the function again, twice by default, when it fails. What cannot be delivered goes to the dead-letter
-queue of the target (EventBridge could not hand it over) or to the function's on-failure destination (the
-function kept failing). On AWS the tries are a minute and two minutes apart; here `retry_delays` are short,
-since somebody is watching.
+EventBridge matches the event against the rules, or makes one when a rule's schedule is due, and hands it to a
+target; a Lambda target takes it at once and tries the function again, twice by default, when it fails. What cannot be
+delivered goes to the dead-letter queue of the target (EventBridge could not hand it over) or to the function's
+on-failure destination (the function kept failing). On AWS the tries are a minute and two minutes apart; here
+`retry_delays` are short, since somebody is watching.
 """
 
 import json
@@ -28,6 +29,8 @@ from local.sam_yaml import REGION
 LARGEST_EVENT_DATA = 248 * 1024
 """Input and output together; above, EventBridge's event says `included: false` instead of holding them."""
 _REDRIVABLE = frozenset({"FAILED", "TIMED_OUT", "ABORTED"})
+_LONGEST_PAUSE_SECONDS = 30.0
+"""A clock that was set, or a machine that slept, is noticed after this."""
 LAMBDA_DEFAULT = Delivery(maximum_retries=2, maximum_age_seconds=21600)
 
 
@@ -79,11 +82,30 @@ def execution_event(change: ExecutionChange) -> dict[str, Any]:
     }
 
 
-class EventDelivery:
-    """Delivers events on threads of its own until `close`.
+def scheduled_event(rule: Rule, at: datetime) -> dict[str, Any]:
+    """The event `Scheduled Event` of a rule whose schedule is due.
 
-    `functions` runs Lambda targets; `send_message` puts a text into the queue of an ARN; `on_problem` is
-    told, in one line, about each event that could not be delivered or that was still on its way at the end.
+    Source of the shape: "EventBridge events detail reference" in the EventBridge user guide.
+    """
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": ACCOUNT_ID,
+        "time": _timestamp(at),
+        "region": REGION,
+        "resources": [rule.arn],
+        "detail": {},
+    }
+
+
+class EventDelivery:
+    """Delivers events on threads of its own until `close`, and scheduled ones when they are due.
+
+    `functions` runs Lambda targets; `send_message` puts a text into the queue of an ARN; `on_problem` is told, in one
+    line, about each event that could not be delivered or that was still on its way at the end. With `schedules` false
+    nothing is ever due: only `fire` makes scheduled events, when a test wants one.
     """
 
     def __init__(
@@ -96,8 +118,10 @@ class EventDelivery:
         *,
         retry_delays: Sequence[float] = (1.0, 2.0),
         workers: int = 4,
+        schedules: bool = True,
     ) -> None:
-        self._rules = [(rule, EventPattern(None, dict(rule.pattern))) for rule in rules]
+        self._rules = [(rule, EventPattern(None, dict(rule.pattern))) for rule in rules if rule.pattern is not None]
+        self._scheduled = {rule.name: (rule, rule.schedule) for rule in rules if rule.schedule is not None}
         self._asynchronous = asynchronous
         self._functions = functions
         self._send_message = send_message
@@ -110,6 +134,9 @@ class EventDelivery:
         self._threads = [
             threading.Thread(target=self._work, name=f"events {number}", daemon=True) for number in range(workers)
         ]
+        self._clock = threading.Thread(target=self._keep_schedules, name="schedules", daemon=True)
+        if schedules and self._scheduled:
+            self._clock.start()
         for thread in self._threads:
             thread.start()
 
@@ -117,12 +144,31 @@ class EventDelivery:
         """Hands the event to the targets of every rule that matches; returns to how many. Does not wait for
         them.
         """
-        handovers = [
-            _Handover(rule, target, event)
-            for rule, pattern in self._rules
-            if pattern.matches_event(dict(event))
-            for target in rule.targets
-        ]
+        return self._enqueue(
+            [
+                _Handover(rule, target, event)
+                for rule, pattern in self._rules
+                if pattern.matches_event(dict(event))
+                for target in rule.targets
+            ]
+        )
+
+    def fire(self, logical_id: str) -> int:
+        """Hands a scheduled event to the targets of the rule, as when its schedule is due; returns to how many.
+
+        Raises LookupError when no enabled rule of that logical id has a schedule.
+        """
+        if logical_id not in self._scheduled:
+            known = ", ".join(sorted(self._scheduled)) or "none has one"
+            raise LookupError(f"no rule {logical_id} has a schedule ({known})")
+        rule, _ = self._scheduled[logical_id]
+        return self._fire(rule, datetime.now(UTC))
+
+    def _fire(self, rule: Rule, at: datetime) -> int:
+        event = scheduled_event(rule, at)
+        return self._enqueue([_Handover(rule, target, event) for target in rule.targets])
+
+    def _enqueue(self, handovers: list[_Handover]) -> int:
         if self._closing.is_set():
             for handover in handovers:
                 self._lost(handover, "the stack is stopping")
@@ -132,6 +178,22 @@ class EventDelivery:
         for handover in handovers:
             self._queue.put(handover)
         return len(handovers)
+
+    def _keep_schedules(self) -> None:
+        """Fires each rule when it is due. What was due while the machine slept is fired once, not caught up with."""
+        began = datetime.now(UTC)
+        due = {name: schedule.next_after(began) for name, (_, schedule) in self._scheduled.items()}
+        while times := [moment for moment in due.values() if moment is not None]:
+            pause = (min(times) - datetime.now(UTC)).total_seconds()
+            if self._closing.wait(min(max(pause, 0.0), _LONGEST_PAUSE_SECONDS)):
+                return
+            now = datetime.now(UTC)
+            for name, (rule, schedule) in self._scheduled.items():
+                moment = due[name]
+                if moment is not None and moment <= now:
+                    self._fire(rule, moment)
+                    following = schedule.next_after(moment)
+                    due[name] = following if following is None or following > now else schedule.next_after(now)
 
     def drain(self, timeout_seconds: float) -> bool:
         """Waits until everything published so far is delivered or given up; whether that came to pass in
@@ -145,6 +207,8 @@ class EventDelivery:
         what is lost.
         """
         self._closing.set()
+        if self._clock.is_alive():
+            self._clock.join()
         self.drain(timeout_seconds)
         with self._changed:
             for handover in self._pending.values():
@@ -217,7 +281,8 @@ class EventDelivery:
 
     def _lost(self, handover: _Handover, reason: str, kept_in: str | None = None) -> None:
         detail = handover.event.get("detail") or {}
-        status, name = detail.get("status", "event"), detail.get("name", handover.event["id"])
+        status = detail.get("status", handover.event.get("detail-type", "event"))
+        name = detail.get("name", handover.event["id"])
         place = f"; it is in the queue {kept_in.rpartition(':')[2]}" if kept_in else ""
         self._on_problem(f"the event {status} of {name} did not reach {handover.rule.name}'s target: {reason}{place}")
 

@@ -205,11 +205,15 @@ def find_execution(client: Any, named: str) -> str:
     """The ARN of the execution that `named` means: its ARN, its name (a turn's id) or the name's unique
     beginning.
 
-    Raises UnknownExecution.
+    Executions of two state machines may have one name: then `<state machine>:<name>` says which. Raises
+    UnknownExecution.
     """
     if named.startswith("arn:"):
         return named
     listed = list(list_executions(client))
+    machine, separator, name = named.rpartition(":")
+    if separator:
+        listed, named = [entry for entry in listed if _machine_of(entry) == machine], name
     for candidates in (
         [entry for entry in listed if entry["name"] == named],
         [entry for entry in listed if entry["name"].startswith(named)],
@@ -217,8 +221,11 @@ def find_execution(client: Any, named: str) -> str:
         if len(candidates) == 1:
             return str(candidates[0]["executionArn"])
         if len(candidates) > 1:
-            names = ", ".join(sorted(entry["name"] for entry in candidates)[:5])
-            raise UnknownExecution(f"{named} means more than one execution: {names}")
+            by_machine = len({entry["name"] for entry in candidates}) < len(candidates)
+            names = sorted(
+                f"{_machine_of(entry)}:{entry['name']}" if by_machine else entry["name"] for entry in candidates
+            )
+            raise UnknownExecution(f"{named} means more than one execution: {', '.join(names[:5])}")
     raise UnknownExecution(f"there is no execution {named}; `python -m local history` lists them")
 
 
@@ -264,14 +271,23 @@ def render_execution(execution: Execution, paint: Paint = plain) -> str:
 
 
 def render_executions(entries: Sequence[Mapping[str, Any]], paint: Paint = plain) -> str:
-    """A line for each execution that ListExecutions described."""
+    """A line for each execution that ListExecutions described; which state machine's, where there are several."""
     if not entries:
         return "no executions yet"
+    machines = {_machine_of(entry) for entry in entries}
+    width = max(map(len, machines)) if len(machines) > 1 else 0
     return "\n".join(
         f"{_clock(entry['startDate'])}  {paint(entry['status'].ljust(9), _status_colour(entry['status']))}  "
-        f"{_duration(_milliseconds(entry['startDate'], entry.get('stopDate'))):>8} ms  {entry['name']}"
+        f"{_duration(_milliseconds(entry['startDate'], entry.get('stopDate'))):>8} ms  "
+        + (f"{_machine_of(entry):{width}}  " if width else "")
+        + str(entry["name"])
         for entry in entries
     )
+
+
+def _machine_of(entry: Mapping[str, Any]) -> str:
+    """The state machine's name in an execution's ARN."""
+    return str(entry["executionArn"]).split(":")[6]
 
 
 def _entered(

@@ -7,7 +7,7 @@ conditions before anything exists, and a second one the references to resources 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 NO_VALUE: Final = {"Ref": "AWS::NoValue"}
 
@@ -157,6 +157,32 @@ def references(value: Any) -> Iterator[str]:
     else:
         for item in value.values():
             yield from references(item)
+
+
+Place = tuple[str | int, ...]
+
+_OF_A_RESOURCE = 2
+"""Keys down to a resource or an output. A Condition further inside may be anything, such as a state machine's own."""
+
+
+def placed_names(value: Any, place: Place) -> Iterator[tuple[Place, Literal["reference", "condition"], str]]:
+    """What `references` yields and the names of conditions, each with where it stands in a template."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from placed_names(item, (*place, index))
+        return
+    if not isinstance(value, Mapping):
+        return
+    name = _intrinsic(value)
+    if name in ("Ref", "Fn::GetAtt", "Fn::Sub"):
+        yield from ((place, "reference", reference) for reference in references(value))
+        return
+    if name == "Fn::If" and isinstance(value[name], list) and value[name]:
+        yield place, "condition", str(value[name][0])
+    for key, item in value.items():
+        if key == "Condition" and isinstance(item, str) and (name == "Condition" or len(place) == _OF_A_RESOURCE):
+            yield (*place, key), "condition", item
+        yield from placed_names(item, (*place, key))
 
 
 def _intrinsic(value: Any) -> str | None:

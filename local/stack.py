@@ -55,6 +55,7 @@ class StackError(Exception):
 class LocalStackOptions:
     """Ports 0 take free ones. `model` is a MODEL option or the backend itself. `faults` is a file of faults
     on purpose (`faults.py`). `quiet` keeps the functions' logs from stderr; CloudWatch Logs has them all the same.
+    Without `schedules` the template's schedules rest, and `stack.events.fire` alone makes their events.
     """
 
     port: int = 3000
@@ -64,6 +65,7 @@ class LocalStackOptions:
     parameters: Mapping[str, str] = field(default_factory=dict)
     faults: Path | None = None
     quiet: bool = False
+    schedules: bool = True
 
 
 class LocalStack:
@@ -149,6 +151,7 @@ class LocalStack:
 
     @property
     def events(self) -> EventDelivery:
+        """Rules and schedules: `stack.events.fire("SweepSessionsRule")` makes a schedule due now."""
         return self._events
 
     def client(self, service: str) -> Any:
@@ -163,10 +166,10 @@ class LocalStack:
         with self._clients_lock:
             return self._new_client("bedrock-agent-runtime", self.url)
 
-    def execution_arn(self, turn_id: str) -> str:
-        """The ARN of a turn's execution."""
-        machine = self._deployment.outputs["StateMachineArn"]
-        return f"{machine.replace(':stateMachine:', ':execution:')}:{turn_id}"
+    def execution_arn(self, name: str, state_machine: str = "AgentTurnStateMachine") -> str:
+        """The ARN of an execution: a turn's by its id, another machine's by its logical id and the execution's name."""
+        machine = self._deployment.resources[state_machine]
+        return f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
 
     def function_name(self, logical_id: str) -> str:
         return self._deployment.functions[logical_id].name
@@ -217,6 +220,7 @@ class LocalStack:
             functions,
             self._send_message,
             self._logs.problem,
+            schedules=options.schedules,
         )
         self._resources.callback(self._events.close)
         self._gateway = ApiGateway(

@@ -6,11 +6,16 @@ from typing import Any
 
 import boto3
 import pytest
+from hypothesis import HealthCheck, settings
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack, LocalStackOptions
 from tests import logs_insights, trace_schema
 from tests.project import copy_project
+
+# How fast a machine is, and what else it does, says nothing about the code; nor may chance decide whether it passes.
+settings.register_profile("sound", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sound")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +36,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tool_calls: Path) -> Iterato
     Every trace event that any test made it log must keep to the schema.
     """
     template = copy_project(tmp_path_factory.mktemp("project"), tool_calls)
-    options = LocalStackOptions(port=0, aws_port=0, model=ScriptedModel([]), template=template, quiet=True)
+    options = LocalStackOptions(
+        port=0, aws_port=0, model=ScriptedModel([]), template=template, quiet=True, schedules=False
+    )
     with LocalStack(options) as running:
         yield running
         for line in logs_insights.lines_of(running.client("logs"), running.outputs["RuntimeLogGroup"]):

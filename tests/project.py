@@ -69,7 +69,7 @@ def _agent(agent_id: str, max_steps: int, max_parallel_tools: int = 3) -> dict[s
                 },
                 "actionGroupExecutionConfig": {
                     "retryPolicy": {"maxAttempts": 3, "initialDelayMs": 20},
-                    "timeoutConfig": {"timeoutSeconds": 1},
+                    "timeoutConfig": {"timeoutSeconds": 2},  # of which a busy machine's cold start takes half
                 },
             },
             {
@@ -99,7 +99,7 @@ def _agent(agent_id: str, max_steps: int, max_parallel_tools: int = 3) -> dict[s
                 "actionGroupExecutionConfig": {
                     "retryPolicy": {"maxAttempts": 1},
                     "timeoutConfig": {"timeoutSeconds": 5},
-                    "circuitBreaker": {"failureThreshold": 3, "recoveryTimeSeconds": 2},
+                    "circuitBreaker": {"failureThreshold": 3, "recoveryTimeSeconds": 600},
                 },
             },
             {

@@ -26,6 +26,7 @@ from local.bedrock.model_backend import (
 from local.bedrock.rule_answers import capabilities_text, labelled, question_text, results_text
 from local.bedrock.rule_commands import ANY_MODEL, CommandError, Commands, read_commands
 from local.bedrock.rule_facts import failure_reason
+from local.bedrock.rule_memory import memory_answer
 from local.bedrock.rule_planning import Call, Planner
 from local.bedrock.rule_tools import Tool, read_tools
 from local.bedrock.rule_words import is_greeting, is_thanks
@@ -42,6 +43,10 @@ class RuleModel:
         self._failures: Counter[tuple[str, str]] = Counter()
 
     def converse(self, request: ConverseRequest) -> Iterator[StreamEvent]:
+        answer = memory_answer(request)
+        if answer is not None:
+            yield from _events(request, _tool_uses(request, [(str(request.forced_tool), answer)]))
+            return
         turns = read_turns(request.messages)
         try:
             commands = read_commands(turns[-1].text)

@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reported_error(self, body: bytes) -> InvocationError:
         error_type = self.headers.get(_ERROR_TYPE) or "Runtime.Unknown"
-        with suppress(ValueError, AttributeError):
+        with suppress(ValueError, AttributeError, RecursionError):
             error_type = str(json.loads(body).get("errorType") or error_type)
         return InvocationError(error_type, body or InvocationError.of(error_type, "").body)
 

@@ -9,17 +9,27 @@ units are counted from item sizes as the DynamoDB developer guide describes ("Re
 - a write costs one unit for each started KiB of the larger of the old and the new item, double in a transaction;
 - a repeated transaction (same ClientRequestToken) costs the reads of its items.
 
-Units of indexes are not counted: the project's table has none. A request that fails reports nothing, as on
-AWS.
+Indexes have units of their own ("Using Global Secondary Indexes", "Provisioned throughput considerations"):
+
+- a write whose item gets into an index, leaves it or changes a projected attribute in it costs one more write, of the
+  index entry's size; one that changes a key of the index costs two, a delete and a put; one that changes nothing that
+  the index has costs nothing there;
+- a query of an index costs the sizes of the index's entries, not of the items;
+- TOTAL includes indexes, INDEXES tells them apart. An index is written behind the table, once: a transaction does not
+  double it.
+
+A request that fails reports nothing, as on AWS.
 """
 
 import base64
 import threading
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.dynamodb.models.table import Table
+from moto.dynamodb.models.table import GlobalSecondaryIndex, Table
 from moto.dynamodb.models.utilities import dynamo_to_dict
 from moto.dynamodb.responses import DynamoHandler
 
@@ -78,12 +88,56 @@ def write_units(size: int) -> float:
     return float(max(1, -(-size // _WRITE_UNIT)))
 
 
-def _stored_size(table: Any, keys: Mapping[str, Any], backend: Any) -> int:
-    item = table.get_item(*backend.get_keys_value(table, keys))
-    return item_size(dynamo_to_dict(item.attrs)) if item else 0
+@dataclass(slots=True)
+class _Units:
+    """What a request consumed of one table: by the table itself, and by its indexes."""
+
+    table: float = 0.0
+    indexes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def total(self) -> float:
+        return self.table + sum(self.indexes.values())
+
+    def add_write(self, table: Any, before: Mapping[str, Any], after: Mapping[str, Any], factor: int = 1) -> None:
+        """`before` and `after` are items in wire form, empty where there is none."""
+        self.table += factor * write_units(max(item_size(before), item_size(after)))
+        for index in table.all_indexes():
+            self.indexes[index.name] += _index_write_units(table, index, before, after)
 
 
-def _report(result: Any, handler: Any, units: Mapping[str, tuple[float, str | None]]) -> None:
+def _index_write_units(table: Any, index: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    old, new = _index_entry(table, index, before), _index_entry(table, index, after)
+    if old == new:
+        return 0.0
+    keys = index.schema_key_attrs
+    if old and new and any(old[name] != new[name] for name in keys):
+        return write_units(item_size(old)) + write_units(item_size(new))
+    return write_units(max(item_size(old), item_size(new)))
+
+
+def _index_entry(table: Any, index: Any, item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an index has of an item; empty when it lacks a key of the index."""
+    if not all(name in item for name in index.schema_key_attrs):
+        return {}
+    projection = index.projection or {}
+    if projection.get("ProjectionType") == "ALL":
+        return item
+    names = {*table.table_key_attrs, *index.schema_key_attrs, *projection.get("NonKeyAttributes", ())}
+    return {name: value for name, value in item.items() if name in names}
+
+
+def _stored(table: Any, keys: Mapping[str, Any], backend: Any) -> dict[str, Any]:
+    """The item in wire form, empty if there is none."""
+    return _wire(table.get_item(*backend.get_keys_value(table, keys)))
+
+
+def _wire(item: Any) -> dict[str, Any]:
+    wire: dict[str, Any] = dynamo_to_dict(item.attrs) if item else {}
+    return wire
+
+
+def _report(result: Any, handler: Any, units: Mapping[str, _Units], kind: str | None = None) -> None:
     """Writes `units`, by table name and with the kind ("ReadCapacityUnits") that transactions name, into a
     result.
     """
@@ -92,13 +146,21 @@ def _report(result: Any, handler: Any, units: Mapping[str, tuple[float, str | No
     body.pop("ConsumedCapacity", None)
     if wanted not in ("TOTAL", "INDEXES"):
         return
+
+    def counted(amount: float) -> dict[str, Any]:
+        return {"CapacityUnits": amount, **({kind: amount} if kind else {})}
+
     several = "TransactItems" in handler.body or "RequestItems" in handler.body
     reports = []
-    for table, (amount, kind) in units.items():
-        counted = {"CapacityUnits": amount, **({kind: amount} if kind else {})}
-        report: dict[str, Any] = {"TableName": table, **counted}
+    for name, consumed in units.items():
+        report: dict[str, Any] = {"TableName": name, **counted(consumed.total)}
         if wanted == "INDEXES":
-            report["Table"] = counted
+            report["Table"] = counted(consumed.table)
+            for index in handler.dynamodb_backend.get_table(name).all_indexes():
+                if amount := consumed.indexes[index.name]:
+                    is_global = isinstance(index, GlobalSecondaryIndex)
+                    group = "GlobalSecondaryIndexes" if is_global else "LocalSecondaryIndexes"
+                    report.setdefault(group, {})[index.name] = counted(amount)
         reports.append(report)
     body["ConsumedCapacity"] = reports if several else reports[0]
 
@@ -110,10 +172,11 @@ def _count_single_writes() -> None:
             table = backend.get_table(handler.body["TableName"])
             keys = handler.body.get("Key") or handler.body["Item"]
             complete = all(name in keys for name in table.table_key_attrs)
-            before = _stored_size(table, keys, backend) if complete else 0
+            before = _stored(table, keys, backend) if complete else {}
             result: ActionResult = original(handler)
-            size = max(before, _stored_size(table, keys, backend))
-            _report(result, handler, {table.name: (write_units(size), None)})
+            consumed = _Units()
+            consumed.add_write(table, before, _stored(table, keys, backend))
+            _report(result, handler, {table.name: consumed})
             return result
 
         return write
@@ -132,12 +195,11 @@ def _count_batches() -> None:
                     [content] = request.values()
                     table = backend.get_table(name)
                     keys = content.get("Key") or content["Item"]
-                    written.append((table, keys, _stored_size(table, keys, backend)))
+                    written.append((table, keys, _stored(table, keys, backend)))
             result: ActionResult = original(handler)
-            units: dict[str, tuple[float, str | None]] = {}
+            units: dict[str, _Units] = {}
             for table, keys, before in written:
-                size = max(before, _stored_size(table, keys, backend))
-                units[table.name] = (units.get(table.name, (0.0, None))[0] + write_units(size), None)
+                units.setdefault(table.name, _Units()).add_write(table, before, _stored(table, keys, backend))
             _report(result, handler, units)
             return result
 
@@ -147,13 +209,12 @@ def _count_batches() -> None:
         def batch_get_item(handler: Any) -> ActionResult:
             backend = handler.dynamodb_backend
             result: ActionResult = original(handler)
-            units: dict[str, tuple[float, str | None]] = {}
+            units: dict[str, _Units] = {}
             for name, request in handler.body["RequestItems"].items():
                 table = backend.get_table(name)
                 consistent = bool(request.get("ConsistentRead"))
-                sizes = [_stored_size(table, keys, backend) for keys in request["Keys"]]
-                amount = sum(read_units(size, consistent=consistent) for size in sizes)
-                units[table.name] = (amount, None)
+                sizes = [item_size(_stored(table, keys, backend)) for keys in request["Keys"]]
+                units[table.name] = _Units(sum(read_units(size, consistent=consistent) for size in sizes))
             _report(result, handler, units)
             return result
 
@@ -164,31 +225,28 @@ def _count_batches() -> None:
 
 
 def _count_transactions() -> None:
-    def sizes_of(handler: Any) -> list[tuple[str, int]]:
-        items = touched(handler.dynamodb_backend, handler.body["TransactItems"])
-        found = [(table.name, table.get_item(hash_key, range_key)) for table, hash_key, range_key in items]
-        return [(name, item_size(dynamo_to_dict(item.attrs)) if item else 0) for name, item in found]
+    def items_of(handler: Any) -> list[tuple[Any, dict[str, Any]]]:
+        named = touched(handler.dynamodb_backend, handler.body["TransactItems"])
+        return [(table, _wire(table.get_item(hash_key, range_key))) for table, hash_key, range_key in named]
 
-    def add_up(sizes: list[tuple[str, int]], cost: Callable[[int], float], kind: str) -> Any:
-        units: dict[str, tuple[float, str | None]] = {}
-        for name, size in sizes:
-            units[name] = (units.get(name, (0.0, None))[0] + 2 * cost(size), kind)
+    def reads(items: list[tuple[Any, dict[str, Any]]]) -> dict[str, _Units]:
+        units: dict[str, _Units] = {}
+        for table, item in items:
+            units.setdefault(table.name, _Units()).table += 2 * read_units(item_size(item), consistent=True)
         return units
-
-    def read_cost(size: int) -> float:
-        return read_units(size, consistent=True)
 
     def make_write(original: Any) -> Any:
         def transact_write_items(handler: Any) -> ActionResult:
-            before = sizes_of(handler)
+            before = items_of(handler)
             result: ActionResult = original(handler)
-            after = sizes_of(handler)
+            after = items_of(handler)
             if getattr(handler, "repeats_transaction", False):
-                units = add_up(after, read_cost, "ReadCapacityUnits")
-            else:
-                larger = [(name, max(old, new)) for (name, old), (_, new) in zip(before, after, strict=True)]
-                units = add_up(larger, write_units, "WriteCapacityUnits")
-            _report(result, handler, units)
+                _report(result, handler, reads(after), "ReadCapacityUnits")
+                return result
+            units: dict[str, _Units] = {}
+            for (table, old), (_, new) in zip(before, after, strict=True):
+                units.setdefault(table.name, _Units()).add_write(table, old, new, factor=2)
+            _report(result, handler, units, "WriteCapacityUnits")
             return result
 
         return transact_write_items
@@ -196,7 +254,7 @@ def _count_transactions() -> None:
     def make_get(original: Any) -> Any:
         def transact_get_items(handler: Any) -> ActionResult:
             result: ActionResult = original(handler)
-            _report(result, handler, add_up(sizes_of(handler), read_cost, "ReadCapacityUnits"))
+            _report(result, handler, reads(items_of(handler)), "ReadCapacityUnits")
             return result
 
         return transact_get_items
@@ -210,9 +268,9 @@ def _count_get_item() -> None:
         def get_item(handler: Any) -> ActionResult:
             result: ActionResult = original(handler)
             table = handler.dynamodb_backend.get_table(handler.body["TableName"])
-            size = _stored_size(table, handler.body["Key"], handler.dynamodb_backend)
+            size = item_size(_stored(table, handler.body["Key"], handler.dynamodb_backend))
             units = read_units(size, consistent=bool(handler.body.get("ConsistentRead")))
-            _report(result, handler, {table.name: (units, None)})
+            _report(result, handler, {table.name: _Units(units)})
             return result
 
         return get_item
@@ -222,7 +280,7 @@ def _count_get_item() -> None:
 
 def _count_queries() -> None:
     """What a Query or Scan looked at is only known inside, before its filter and projection: these are done
-    here.
+    here. Of an index it looks at what the index has of the items.
     """
 
     def looked_at(items: list[Any], filter_expression: Any, projection: Any) -> list[Any]:
@@ -289,7 +347,13 @@ def _count_queries() -> None:
             result: ActionResult = original(handler)
             table = handler.dynamodb_backend.get_table(handler.body["TableName"])
             units = read_units(_looked_at.bytes, consistent=bool(handler.body.get("ConsistentRead")))
-            _report(result, handler, {table.name: (units, None)})
+            index = handler.body.get("IndexName")
+            consumed = _Units()
+            if index:
+                consumed.indexes[index] = units
+            else:
+                consumed.table = units
+            _report(result, handler, {table.name: consumed})
             return result
 
         return search

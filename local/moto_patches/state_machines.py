@@ -1,16 +1,38 @@
 """State machines from CloudFormation, their versions and aliases."""
 
 import random
+import re
 from typing import Any
 
 import moto.stepfunctions.models as models
 from moto.core.responses import ActionResult
 from moto.stepfunctions.models import StateMachineVersion
+from moto.stepfunctions.parser.asl.parse.asl_parser import ASLParserException
+from moto.stepfunctions.parser.asl.static_analyser.static_analyser import StaticAnalyser
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from local.moto_patches.executions import starting
 from local.moto_patches.replacing import replace, replace_class_method
+
+_LONGEST_REASON = 200
+
+
+def definition_fault(definition: str) -> tuple[int | None, str] | None:
+    """Why moto would not execute the definition: the line, where its parser says one, and the reason."""
+    try:
+        StaticAnalyser().analyse(definition)
+    except ASLParserException as error:
+        reason = error.errors[0] if error.errors else "is no definition of a state machine"
+    except Exception as error:  # what the parser trips over: it has no type of its own for a wrong value
+        reason = " ".join(str(error).split())
+    else:
+        return None
+    found = re.fullmatch(r"line (\d+):\d+, (.*)", reason, re.DOTALL)
+    line, reason = (int(found[1]), found[2]) if found else (None, reason)
+    if len(reason) > _LONGEST_REASON:
+        reason = reason.partition(" expecting {")[0][:_LONGEST_REASON]
+    return line, reason
 
 
 def create_from_cloudformation() -> None:

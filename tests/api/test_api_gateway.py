@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -56,7 +57,7 @@ class FakeFunctions:
         event = json.loads(payload)
         self.events.append({**event, "function": function})
         self.trace_headers.append(trace_header)
-        return self.answer(event)
+        return self.answer(self.events[-1])
 
 
 @dataclass
@@ -92,6 +93,11 @@ ROUTES = (
     Route("POST", "/signed", "signed", authorization="AWS_IAM"),
     Route("POST", "/stream", "streams", streaming=True),
     Route("POST", "/slow", "slow", timeout_seconds=0.2),
+    Route("POST", "/memories", "memory-list"),
+    Route("POST", "/memories/create", "memory-create"),
+    Route("GET", "/memories/{memoryId}/actor/{actorId}/sessions/{sessionId}", "events"),
+    Route("PUT", "/memories/{memoryId}", "memory-update"),
+    Route("DELETE", "/memories/{memoryId}", "memory-delete"),
 )
 
 
@@ -174,6 +180,56 @@ class TestEvent:
         front.send("DELETE", "/files/a/b%2Fc")
         assert [event["function"] for event in front.functions.events] == ["lists", "readers", "files"]
         assert front.functions.events[2]["pathParameters"] == {"path": "a/b/c"}
+
+    def test_a_trailing_slash_names_the_same_resource(self, front: Front) -> None:
+        """As on AWS; botocore's ListMemories asks for /memories/. The function sees the path as it was asked for."""
+        for method, path in (
+            ("POST", "/memories"),
+            ("POST", "/memories/"),
+            ("POST", "/memories/create/"),
+            ("DELETE", "/memories/M-1/"),
+        ):
+            assert front.send(method, path)[0] == 200
+        assert [(event["function"], event["resource"], event["path"]) for event in front.functions.events] == [
+            ("memory-list", "/memories", "/memories"),
+            ("memory-list", "/memories", "/memories/"),
+            ("memory-create", "/memories/create", "/memories/create/"),
+            ("memory-delete", "/memories/{memoryId}", "/memories/M-1/"),
+        ]
+
+    def test_identifiers_arrive_as_they_were_before_they_were_percent_encoded(self, front: Front) -> None:
+        actor, session = "a/b c#d%2F:é+?&=", "s%"
+        path = f"/memories/M-1/actor/{quote(actor, safe='')}/sessions/{quote(session, safe='')}"
+        assert front.send("GET", path)[0] == 200
+        [event] = front.functions.events
+        assert event["pathParameters"] == {"memoryId": "M-1", "actorId": actor, "sessionId": session}
+        assert event["path"] == path
+
+    def test_methods_of_one_resource_have_functions_of_their_own(self, front: Front) -> None:
+        front.send("PUT", "/memories/M-1", b"{}")
+        front.send("DELETE", "/memories/M-1")
+        assert front.send("PATCH", "/memories/M-1")[0] == 403
+        assert [(event["function"], event["body"]) for event in front.functions.events] == [
+            ("memory-update", "{}"),
+            ("memory-delete", None),
+        ]
+
+    def test_a_query_is_decoded_with_its_repetitions(self, front: Front) -> None:
+        front.send("GET", "/memories/M/actor/a/sessions/s?maxResults=5&nextToken=a%2Bb%3D+c&t=1&t=2&empty=")
+        [event] = front.functions.events
+        assert event["queryStringParameters"] == {"maxResults": "5", "nextToken": "a+b= c", "t": "2", "empty": ""}
+        assert event["multiValueQueryStringParameters"]["t"] == ["1", "2"]
+
+    def test_buffered_and_streaming_functions_stand_side_by_side(self, front: Front) -> None:
+        def answer(event: dict[str, Any]) -> Any:
+            if event["function"] == "streams":
+                return Streamed(iter([metadata(), b"streamed"]))
+            return Buffered(json.dumps({"statusCode": 200, "body": "buffered"}).encode())
+
+        front.functions.answer = answer
+        sent = [front.send("POST", path) for path in ("/stream", "/memories/", "/stream/")]
+        assert [body for _, _, body in sent] == [b"streamed", b"buffered", b"streamed"]
+        assert ["content-length" in headers for _, headers, _ in sent] == [False, True, False]
 
     def test_a_trace_is_begun_or_continued(self, front: Front) -> None:
         _, headers, _ = front.send("GET", "/agents/A/text")

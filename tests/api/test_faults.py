@@ -160,17 +160,19 @@ def test_the_demonstration_shows_a_call_that_recovers_and_a_circuit_that_opens_a
         ("2", "FAILED THROTTLING", "retry in 400 ms"),
         ("3", "SUCCESS", ""),
     ]
-    assert attempts_of(circuit) == [
+    attempts = attempts_of(circuit)
+    assert attempts[:5] == [
         ("1", "FAILED SERVICE_UNAVAILABLE", "retry in 200 ms"),
         ("2", "FAILED SERVICE_UNAVAILABLE", "retry in 400 ms"),
         ("3", "FAILED SERVICE_UNAVAILABLE", ""),
         ("1", "FAILED SERVICE_UNAVAILABLE", "retry in 200 ms"),
         ("2", "FAILED SERVICE_UNAVAILABLE", "retry in 400 ms"),
-        ("3", "FAILED CIRCUIT_OPEN", "not called for 2 s"),
-        ("1", "FAILED CIRCUIT_OPEN", "not called for 2 s"),
-        ("1", "SUCCESS", ""),
-        ("1", "SUCCESS", ""),
     ]
+    # How much of the two seconds is left, and for which turns, depends on how fast the machine is.
+    assert attempts[5][:2] == ("3", "FAILED CIRCUIT_OPEN")
+    assert re.fullmatch(r"not called for [12] s", attempts[5][2])
+    assert attempts[6] == ("1", "SUCCESS", "") or attempts[6][:2] == ("1", "FAILED CIRCUIT_OPEN")
+    assert attempts[7:] == [("1", "SUCCESS", "")] * 2
     assert "2 s, the recovery time here; the agent's file says 60 s" in circuit
 
 

@@ -138,6 +138,13 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
+def save(file: Path, definition: dict[str, Any]) -> None:
+    """Replaces the file at once: a running stack could read half of one that is being written."""
+    beside = file.parent.parent / file.name
+    beside.write_text(json.dumps(definition))
+    beside.replace(file)
+
+
 def stop_and_leave_nothing(up: Up, number: signal.Signals) -> None:
     processes = descendants(up.process.pid)
     assert len(processes) > 3
@@ -186,16 +193,16 @@ def test_a_saved_agent_file_is_published_and_a_broken_one_is_told_and_changes_no
     assert version() == "1"
     file = project / "agents" / f"{TEST_AGENT.lower()}.json"
     definition = json.loads(file.read_text())
-    file.write_text(json.dumps({**definition, "instruction": "You are another agent for tests, from now on."}))
+    save(file, {**definition, "instruction": "You are another agent for tests, from now on."})
     wait_until(lambda: version() == "2", "version 2")
 
-    file.write_text(json.dumps({**definition, "limits": {"maxSteps": "many"}}))
+    save(file, {**definition, "limits": {"maxSteps": "many"}})
     line = up.error_line("stays in force")
     assert file.name in line
     assert "/limits/maxSteps" in line
     assert version() == "2"
 
-    file.write_text(json.dumps(definition))
+    save(file, definition)
     wait_until(lambda: version() == "3", "version 3")
     assert "BANKASSIST:1" in up.error_line("PublishedAgents was updated")
     stop_and_leave_nothing(up, signal.SIGTERM)

@@ -280,6 +280,25 @@ def test_a_substitution_that_nothing_uses_is_named(tmp_path: Path) -> None:
     assert problem.line == template.read_text().splitlines().index("        UnusedFunctionArn: x") + 1
 
 
+def test_every_definition_of_the_template_is_checked_and_one_without_a_state_machine_is_named(tmp_path: Path) -> None:
+    template = project(tmp_path, str)
+    second = tmp_path / "statemachines/order.asl.json"
+    document = deepcopy(SOUND)
+    document["States"]["Give Up"]["Next"] = "Nowhere"
+    second.write_text(json.dumps(document, indent=2))
+    assert [(problem.file, problem.rule) for problem in check_template(load_template(template))] == [
+        (str(second), "no state machine of template.yaml has this definition")
+    ]
+    machine = (
+        "  OrderStateMachine:\n    Type: AWS::Serverless::StateMachine\n    Properties:\n"
+        "      DefinitionUri: statemachines/order.asl.json\n"
+        "      DefinitionSubstitutions: {FetchOrderFunctionArn: x}\n"
+    )
+    template.write_text(template.read_text().replace("Resources:\n", f"Resources:\n{machine}", 1))
+    rules = [problem.rule for problem in check_template(load_template(template)) if problem.file == str(second)]
+    assert "there is no state 'Nowhere' here" in rules
+
+
 def test_a_missing_definition_and_a_missing_template_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

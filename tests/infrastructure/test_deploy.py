@@ -5,6 +5,7 @@ import shutil
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,20 @@ import pytest
 from moto import mock_aws
 
 from local.custom_resources import CustomResourceFailed
-from local.deploy import CARRIED_BY_MOTO, HANDLED_HERE, Delivery, DeployedFunction, Deployment, DeploymentError, deploy
+from local.deploy import (
+    CARRIED_BY_MOTO,
+    HANDLED_HERE,
+    Delivery,
+    DeployedFunction,
+    Deployment,
+    DeploymentError,
+    Rule,
+    Target,
+    deploy,
+)
 from local.routes import Route
 from local.sam_yaml import TemplateError
+from local.schedules import Rate
 from tests.project import ROOT
 
 INVOKE_AGENT_PATH = "/agents/{agentId}/agentAliases/{agentAliasId}/sessions/{sessionId}/text"
@@ -150,12 +162,12 @@ class TestTheProject:
     def test_the_api_is_what_the_template_says(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml")
         name = deployer.registered["InvokeAgentFunction"].name
-        assert deployment.api.routes == (Route("POST", INVOKE_AGENT_PATH, name, True, "AWS_IAM", 900),)
+        assert Route("POST", INVOKE_AGENT_PATH, name, True, "AWS_IAM", 900) in deployment.api.routes
         assert deployment.api.stage == "v1"
 
     def test_parameters_decide(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml", StreamResponses="false", AuthorizationType="NONE")
-        [route] = deployment.api.routes
+        [route] = [route for route in deployment.api.routes if route.path == INVOKE_AGENT_PATH]
         assert (route.streaming, route.authorization, route.timeout_seconds) == (False, "NONE", 29)
         assert deployment.api.binary_media_types == {"*/*"}
         name = deployer.registered["InvokeAgentFunction"].name
@@ -165,15 +177,16 @@ class TestTheProject:
 
     def test_a_failed_turn_goes_to_the_function_that_records_it(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml")
-        [rule] = deployment.rules
+        [rule] = [rule for rule in deployment.rules if rule.name == "RecordFailureRule"]
         [target] = rule.targets
         name = deployer.registered["RecordFailureFunction"].name
         assert target.arn == FUNCTION_ARN + name
+        assert rule.pattern is not None
         assert rule.pattern["detail"]["stateMachineArn"] == [deployment.outputs["StateMachineArn"]]
         queue = target.delivery.dead_letter_arn
         assert queue is not None
         assert queue.startswith("arn:aws:sqs:us-east-1:123456789012:turnwright-DeadLetterQueue")
-        assert deployment.asynchronous == {name: Delivery(2, 3600, queue)}
+        assert deployment.asynchronous[name] == Delivery(2, 3600, queue)
 
     def test_functions_run_from_their_folders_and_log_where_the_template_says(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml")
@@ -284,6 +297,51 @@ class TestCustomResources:
         assert deployment.refresh() == []
 
 
+class TestRules:
+    def test_a_schedule_reaches_its_targets_through_a_rule(self, deployer: Deployer, project: Project) -> None:
+        target = {"Id": "work", "Arn": {"Fn::GetAtt": ["Work", "Arn"]}}
+        properties = {"ScheduleExpression": "rate(1 minute)", "Targets": [target]}
+        project.resources["Sweep"] = {"Type": "AWS::Events::Rule", "Properties": properties}
+        deployment = deployer.deploy(project.write())
+        name = deployment.resources["Sweep"]
+        assert deployment.rules == (
+            Rule(
+                "Sweep",
+                None,
+                (Target(FUNCTION_ARN + "turnwright-Work"),),
+                Rate(timedelta(minutes=1)),
+                f"arn:aws:events:us-east-1:123456789012:rule/{name}",
+            ),
+        )
+        assert deployer.client("events").describe_rule(Name=name)["ScheduleExpression"] == "rate(1 minute)"
+
+    def test_a_schedule_event_of_a_function_is_such_a_rule(self, deployer: Deployer, project: Project) -> None:
+        schedule = {"Type": "Schedule", "Properties": {"Schedule": "cron(0 3 * * ? *)"}}
+        project.resources["Work"]["Properties"]["Events"] = {"Nightly": schedule}
+        [rule] = deployer.deploy(project.write()).rules
+        assert rule.name == "WorkNightly"
+        assert rule.schedule is not None
+        assert rule.schedule.next_after(datetime(2026, 1, 1, 9, tzinfo=UTC)) == datetime(2026, 1, 2, 3, tzinfo=UTC)
+        assert [target.arn for target in rule.targets] == [FUNCTION_ARN + "turnwright-Work"]
+
+    def test_a_disabled_rule_does_nothing(self, deployer: Deployer, project: Project) -> None:
+        properties = {"ScheduleExpression": "rate(1 minute)", "State": "DISABLED"}
+        project.resources["Sweep"] = {"Type": "AWS::Events::Rule", "Properties": properties}
+        assert deployer.deploy(project.write()).rules == ()
+
+
+class TestIndexes:
+    def test_the_table_has_the_indexes_of_the_template(self, deployer: Deployer) -> None:
+        deployment = deployer.deploy(ROOT / "template.yaml")
+        table = deployer.client("dynamodb").describe_table(TableName=deployment.outputs["TableName"])["Table"]
+        indexes = {index["IndexName"]: index for index in table["GlobalSecondaryIndexes"]}
+        assert {name: [key["AttributeName"] for key in index["KeySchema"]] for name, index in indexes.items()} == {
+            "Owned": ["ownerPK", "ownerSK"],
+            "Due": ["duePK", "dueSK"],
+        }
+        assert {index["Projection"]["ProjectionType"] for index in indexes.values()} == {"KEYS_ONLY"}
+
+
 class TestRefusals:
     def refused(self, deployer: Deployer, project: Project, **more: Any) -> str:
         with pytest.raises((DeploymentError, TemplateError)) as refusal:
@@ -324,10 +382,68 @@ class TestRefusals:
             deployer, project
         )
 
-    def test_a_schedule(self, deployer: Deployer, project: Project) -> None:
-        rule = {"Type": "AWS::Events::Rule", "Properties": {"ScheduleExpression": "rate(1 day)"}}
+    @pytest.mark.parametrize(
+        "reference",
+        [
+            {"Ref": "Wrok"},
+            {"Fn::GetAtt": ["Wrok", "Arn"]},
+            {"Fn::Sub": "a/${Wrok.Arn}"},
+            {"Fn::Join": ["", ["a", {"Ref": "Wrok"}]]},
+        ],
+        ids=["ref", "getatt", "sub", "join"],
+    )
+    def test_a_reference_to_what_is_not_there(
+        self, deployer: Deployer, project: Project, reference: dict[str, Any]
+    ) -> None:
+        project.resources["Work"]["Properties"]["Environment"] = {"Variables": {"OF_THE_MISTAKE": reference}}
+        message = self.refused(deployer, project)
+        assert message.endswith("there is no parameter or resource Wrok")
+        lines = range(self.line_of(project, "OF_THE_MISTAKE"), self.line_of(project, "OF_THE_MISTAKE") + 8)
+        assert any(f":{line}:" in message for line in lines)
+
+    def test_a_reference_that_stands_in_the_globals(self, deployer: Deployer, project: Project) -> None:
+        variables = {"Function": {"Environment": {"Variables": {"NAME": {"Ref": "Tabel"}}}}}
+        message = self.refused(deployer, project, Globals=variables)
+        assert message.endswith(f":{self.line_of(project, 'NAME')}: there is no parameter or resource Tabel")
+
+    def test_a_condition_that_is_not_there(self, deployer: Deployer, project: Project) -> None:
+        project.resources["Work"]["DeletionPolicy"] = {"Fn::If": ["Kept", "Retain", "Delete"]}
+        message = self.refused(deployer, project)
+        assert message.endswith(f":{self.line_of(project, 'DeletionPolicy')}: there is no condition Kept")
+        project.resources["Work"]["DeletionPolicy"] = "Retain"
+        project.resources["Work"]["Condition"] = "Wanted"
+        assert self.refused(deployer, project).endswith("there is no condition Wanted")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "fault"),
+        [
+            ("Timeout", "many", "Timeout is many, and not a whole number above 0"),
+            ("MemorySize", "lots", "MemorySize is lots, and not a whole number above 0"),
+            ("Runtime", "nodejs22.x", "the offline stack runs functions in Python only, not nodejs22.x"),
+        ],
+    )
+    def test_a_function_that_cannot_run(
+        self, deployer: Deployer, project: Project, name: str, value: str, fault: str
+    ) -> None:
+        project.resources["Work"]["Properties"][name] = value
+        message = self.refused(deployer, project)
+        assert message.endswith(f":{self.line_of(project, name)}: Work: {fault}")
+
+    def test_a_resource_without_a_type_and_a_word_for_a_number(self, deployer: Deployer, project: Project) -> None:
+        project.resources["Logs"] = {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": "x"}}
+        message = self.refused(deployer, project)
+        assert f":{self.line_of(project, 'Logs')}: Logs: " in message
+        assert "'x'" in message
+        project.resources["Logs"] = {"Properties": {}}
+        message = self.refused(deployer, project)
+        assert message.endswith(f":{self.line_of(project, 'Logs')}: Logs: lacks 'Type'")
+
+    def test_a_schedule_that_eventbridge_would_refuse(self, deployer: Deployer, project: Project) -> None:
+        rule = {"Type": "AWS::Events::Rule", "Properties": {"ScheduleExpression": "rate(1 days)"}}
         project.resources["Daily"] = rule
-        assert "Daily: the offline stack runs no schedules" in self.refused(deployer, project)
+        message = self.refused(deployer, project)
+        assert "Daily: rate(1 days): a value of 1 has a singular unit" in message
+        assert f":{self.line_of(project, 'rate(1 days)')}:" in message
 
     def test_a_target_that_needs_more_than_the_event(self, deployer: Deployer, project: Project) -> None:
         target = {"Id": "a", "Arn": {"Fn::GetAtt": ["Work", "Arn"]}, "Input": "{}"}
@@ -361,8 +477,11 @@ class TestRefusals:
             (lambda text: text.replace('"Next": "Invoke Model"', '"Next": "Forget Model"'), "there is no state"),
             (lambda text: text.replace("${InvokeToolFunctionArn}", "${InvokeTollFunctionArn}"), "no substitution"),
             (lambda text: text[:-20], "agent_turn.asl.json:"),
+            (lambda text: text.replace('"Type": "Wait"', '"Type": "Wiat"'), '"Wiat"'),
+            (lambda text: text.replace('"MaxAttempts": 4', '"MaxAttempts": "four"'), '"four"'),
+            (lambda text: text.replace('"ItemProcessor"', '"ItemProcesso"'), '"ItemProcesso"'),
         ],
-        ids=["next", "substitution", "syntax"],
+        ids=["next", "substitution", "syntax", "type", "number", "field"],
     )
     def test_a_broken_definition(
         self, deployer: Deployer, tmp_path: Path, break_it: Callable[[str], str], message: str
@@ -370,9 +489,9 @@ class TestRefusals:
         shutil.copy(ROOT / "template.yaml", tmp_path)
         for name in ("functions", "agents"):
             (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
-        (tmp_path / "statemachines").mkdir()
-        definition = (ROOT / "statemachines" / "agent_turn.asl.json").read_text()
-        (tmp_path / "statemachines" / "agent_turn.asl.json").write_text(break_it(definition))
+        shutil.copytree(ROOT / "statemachines", tmp_path / "statemachines")
+        definition = tmp_path / "statemachines" / "agent_turn.asl.json"
+        definition.write_text(break_it(definition.read_text()))
         with pytest.raises(DeploymentError, match=r"agent_turn\.asl\.json:\d+") as refusal:
             deployer.deploy(tmp_path / "template.yaml")
         assert message in str(refusal.value)

@@ -2,9 +2,10 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -56,7 +57,9 @@ class World:
     def invoke_streaming(self, function: str, payload: bytes, trace_header: str | None = None) -> Any:
         raise AssertionError("an event is not streamed")
 
-    def start(self, *rules: Rule, asynchronous: dict[str, Delivery] | None = None) -> EventDelivery:
+    def start(
+        self, *rules: Rule, asynchronous: dict[str, Delivery] | None = None, schedules: bool = True
+    ) -> EventDelivery:
         delivery = EventDelivery(
             rules,
             asynchronous or {},
@@ -64,6 +67,7 @@ class World:
             lambda queue, text: self.messages.append((queue, json.loads(text))),
             self.problems.append,
             retry_delays=(0.01,),
+            schedules=schedules,
         )
         self.deliveries.append(delivery)
         return delivery
@@ -216,3 +220,101 @@ def test_closing_delivers_what_waits_and_tells_what_is_lost(world: World) -> Non
         "the stack stopped before it was delivered",
         "the stack is stopping",
     ]
+
+
+class Soon:
+    """A schedule that is due `times` times, a moment after it is asked."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        self.left -= 1
+        return moment + timedelta(milliseconds=10) if self.left >= 0 else None
+
+
+class Overslept:
+    """A schedule that was due two hours ago, and one hour ago, and never again."""
+
+    def __init__(self) -> None:
+        self.asked: list[datetime] = []
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        self.asked.append(moment)
+        return datetime.now(UTC) - timedelta(hours=3 - len(self.asked)) if len(self.asked) < 3 else None
+
+
+RULE_ARN = f"arn:aws:events:{ACCOUNT}:rule/turnwright-Sweep"
+
+
+def sweep(times: int, *targets: Target) -> Rule:
+    return Rule("Sweep", None, targets or (Target(FUNCTION),), Soon(times), RULE_ARN)
+
+
+def eventually(world: World, calls: int) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while len(world.invoked) < calls:
+        assert time.monotonic() < deadline, "the schedule was not kept"
+        time.sleep(0.002)
+
+
+def test_a_schedule_makes_an_event_each_time_it_is_due(world: World) -> None:
+    world.start(sweep(3))
+    eventually(world, 3)
+    event = world.invoked[0][1]
+    assert event == {
+        "version": "0",
+        "id": event["id"],
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "123456789012",
+        "time": event["time"],
+        "region": "us-east-1",
+        "resources": [RULE_ARN],
+        "detail": {},
+    }
+    assert datetime.fromisoformat(event["time"]).tzinfo == UTC
+    assert len({called["id"] for _, called in world.invoked}) == 3
+
+
+def test_what_was_due_while_the_machine_slept_is_fired_once(world: World) -> None:
+    schedule = Overslept()
+    delivery = world.start(Rule("Sweep", None, (Target(FUNCTION),), schedule, RULE_ARN))
+    eventually(world, 1)
+    delivery.close()
+    assert (len(world.invoked), len(schedule.asked)) == (1, 3)
+
+
+def test_a_schedule_can_be_made_due_at_once_and_rests_otherwise(world: World) -> None:
+    resting = Soon(5)
+    delivery = world.start(Rule("Sweep", None, (Target(FUNCTION), Target(QUEUE)), resting), schedules=False)
+    assert delivery.fire("Sweep") == 2
+    assert delivery.drain(WAIT_SECONDS)
+    assert [event["detail-type"] for _, event in [*world.invoked, *world.messages]] == ["Scheduled Event"] * 2
+    assert resting.left == 5
+    with pytest.raises(LookupError, match=r"no rule Sweeper has a schedule \(Sweep\)"):
+        delivery.fire("Sweeper")
+
+
+def test_a_scheduled_function_that_fails_is_tried_again(world: World) -> None:
+    world.run = lambda attempt: Invoked(b"{}", "Unhandled") if attempt < 3 else Invoked()
+    delivery = world.start(sweep(0))
+    delivery.fire("Sweep")
+    assert delivery.drain(WAIT_SECONDS)
+    assert (len(world.invoked), world.problems) == (3, [])
+
+
+def test_a_rule_with_a_schedule_alone_hears_no_other_events(world: World) -> None:
+    delivery = world.start(sweep(0))
+    assert delivery.publish(execution_event(FAILED)) == 0
+
+
+def test_closing_stops_schedules(world: World) -> None:
+    endless = Soon(1_000_000)
+    delivery = world.start(Rule("Sweep", None, (Target(FUNCTION),), endless, RULE_ARN))
+    eventually(world, 1)
+    delivery.close()
+    calls = len(world.invoked)
+    assert not [thread for thread in threading.enumerate() if thread.name == "schedules"]
+    assert delivery.fire("Sweep") == 0
+    assert len(world.invoked) == calls

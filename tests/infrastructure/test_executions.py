@@ -13,6 +13,7 @@ from local.executions import (
     find_execution,
     read_execution,
     render_execution,
+    render_executions,
     state_visits,
 )
 
@@ -278,6 +279,36 @@ def test_an_execution_is_shown_with_every_try_and_why_it_failed(failed: Executio
     assert [line.split()[3:5] for line in lines[2:4]] == [["10", "1"], ["10", "2"]]
     assert lines[3].endswith("failed: ModelsExhausted: both models failed")
     assert lines[4:] == ["1 states, 2000 ms", "ModelsExhausted: both models failed"]
+
+
+def listed(machine: str, name: str) -> dict[str, Any]:
+    arn = f"arn:aws:states:us-east-1:123456789012:execution:{machine}:{name}"
+    return {
+        "executionArn": arn,
+        "name": name,
+        "status": "SUCCEEDED",
+        "startDate": BEGIN,
+        "stopDate": BEGIN + timedelta(milliseconds=1),
+    }
+
+
+def test_a_list_says_whose_executions_they_are_when_there_are_several_machines() -> None:
+    turns = [listed("AgentTurn", "t1"), listed("AgentTurn", "t2")]
+    assert [line.split()[3:] for line in render_executions(turns).splitlines()] == [["ms", "t1"], ["ms", "t2"]]
+    both = [*turns, listed("Consolidate", "c1")]
+    assert [line.split()[4:] for line in render_executions(both).splitlines()] == [
+        ["AgentTurn", "t1"],
+        ["AgentTurn", "t2"],
+        ["Consolidate", "c1"],
+    ]
+
+
+def test_executions_of_one_name_are_told_apart_by_their_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [listed("AgentTurn", "same"), listed("Consolidate", "same")]
+    monkeypatch.setattr("local.executions.list_executions", lambda client: entries)
+    with pytest.raises(UnknownExecution, match="more than one execution: AgentTurn:same, Consolidate:same"):
+        find_execution(None, "same")
+    assert find_execution(None, "Consolidate:sa") == entries[1]["executionArn"]
 
 
 def test_an_execution_is_found_by_name_beginning_or_arn() -> None:

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
+from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, environment
 
 REPOSITORY = Path(__file__).parents[2]
 
 HANDLERS = """
-import json, os, pathlib, signal, sys, time
+import http.client, json, os, pathlib, signal, sys, time
 
 def echo(event, context):
     return {
@@ -57,6 +57,14 @@ def log(event, context):
     print("one\\ntwo")
     print("x" * event["length"])
     print("error", file=sys.stderr)
+
+def report(event, context):
+    address = os.environ["AWS_LAMBDA_RUNTIME_API"]
+    connection = http.client.HTTPConnection(address)
+    path = f"/2018-06-01/runtime/invocation/{context.aws_request_id}/error"
+    connection.request("POST", path, body=event["body"], headers={"Lambda-Runtime-Function-Error-Type": "Of.Its.Own"})
+    connection.getresponse().read()
+    return "late"
 
 def large(event, context):
     return "x" * event["length"]
@@ -233,7 +241,7 @@ def test_a_worker_killed_in_the_middle_is_an_error_at_once(stack: Stack, tmp_pat
     eventually((tmp_path / "started").exists)
     [process] = [process for process in stack.workers.processes() if process.busy]
     os.kill(process.pid, signal.SIGKILL)
-    thread.join(timeout=5)
+    thread.join(timeout=20)
     error = json.loads(results[0].payload)
     assert error["errorType"] == "Runtime.ExitError"
     assert error["errorMessage"].endswith("Runtime exited with error: signal: killed")
@@ -247,6 +255,12 @@ def test_a_function_that_takes_too_long_is_killed(stack: Stack) -> None:
     assert error["errorMessage"].endswith("Error: Task timed out after 0.20 seconds")
     eventually(lambda: stack.workers.processes() == [])
     assert any("Task timed out after 0.20 seconds" in line for _, line in stack.log)
+
+
+@pytest.mark.parametrize("body", ["no JSON", "[1]", "[" * 100_000], ids=["text", "list", "deep"])
+def test_an_error_that_is_no_error_document_is_passed_on_with_its_type(stack: Stack, body: str) -> None:
+    result = stack.workers.invoke(stack.function("handlers.report"), json.dumps({"body": body}).encode())
+    assert (result.function_error, result.payload) == ("Unhandled", body.encode())
 
 
 def test_an_import_error_is_reported_and_not_kept(stack: Stack) -> None:
@@ -290,13 +304,19 @@ def test_layers_stand_for_opt_and_the_last_one_wins(stack: Stack, tmp_path: Path
     assert stack.call(spec) == ["below", "above", "above", f"{stack.code}/x"]
 
 
+@pytest.fixture
+def looked_at_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are looked at before each invocation, however long the last look took."""
+    monkeypatch.setattr(environment, "_SCAN_SHARE", 0)
+
+
+@pytest.mark.usefixtures("looked_at_always")
 def test_a_saved_file_is_used_by_the_next_invocation(stack: Stack) -> None:
     module = stack.code / "edited.py"
     spec = stack.function("edited.handler")
     answers = []
     for number in range(3):  # of the same size and within a second, which Python's own caching would miss
         module.write_text(f"def handler(event, context):\n    return {number}\n")
-        time.sleep(0.02)
         answers.append(stack.call(spec))
     assert answers == [0, 1, 2]
 
@@ -308,6 +328,7 @@ def test_a_changed_variable_starts_new_workers(stack: Stack) -> None:
     eventually(lambda: [process.pid for process in stack.workers.processes()] == [second["pid"]])
 
 
+@pytest.mark.usefixtures("looked_at_always")
 def test_a_running_invocation_finishes_on_the_old_files(stack: Stack, tmp_path: Path) -> None:
     spec = stack.function("handlers.wait_for")
     event = {"started": str(tmp_path / "started"), "go": str(tmp_path / "go")}
@@ -315,10 +336,9 @@ def test_a_running_invocation_finishes_on_the_old_files(stack: Stack, tmp_path: 
     eventually((tmp_path / "started").exists)
     running = int((tmp_path / "started").read_text())
     (stack.code / "handlers.py").write_text("def wait_for(event, context):\n    return 'new'\n")
-    time.sleep(0.02)
     assert stack.call(spec) == "new"
     (tmp_path / "go").touch()
-    thread.join(timeout=10)
+    thread.join(timeout=20)
     assert json.loads(results[0].payload) == running
     eventually(lambda: not is_running(running))
 
@@ -336,7 +356,7 @@ def test_more_invocations_than_workers_wait_for_their_turn(tmp_path: Path) -> No
         assert len(stack.workers.processes()) == 1
         (tmp_path / "go").touch()
         for thread, _ in calls:
-            thread.join(timeout=10)
+            thread.join(timeout=20)
         assert len({results[0].payload for _, results in calls}) == 1
     finally:
         stack.workers.close()
@@ -349,7 +369,7 @@ def test_waiting_for_a_worker_ends_with_the_timeout(tmp_path: Path) -> None:
         first, _ = in_background(stack, spec, {})
         eventually(lambda: any(process.busy for process in stack.workers.processes()))
         assert stack.failure(spec)["errorType"] == "Sandbox.Timedout"
-        first.join(timeout=10)
+        first.join(timeout=20)
     finally:
         stack.workers.close()
 
@@ -363,7 +383,7 @@ def test_invocations_at_the_same_time_get_workers_of_their_own(stack: Stack, tmp
     eventually(lambda: all((tmp_path / f"started{number}").exists() for number in range(3)))
     (tmp_path / "go").touch()
     for thread, _ in calls:
-        thread.join(timeout=10)
+        thread.join(timeout=20)
     assert len({results[0].payload for _, results in calls}) == 3
 
 
@@ -374,7 +394,7 @@ def test_a_burst_of_short_invocations_does_not_start_a_worker_for_each(tmp_path:
         stack.call(spec)
         calls = [in_background(stack, spec, {"n": number}) for number in range(12)]
         for thread, _ in calls:
-            thread.join(timeout=10)
+            thread.join(timeout=20)
         answers = [json.loads(results[0].payload) for _, results in calls]
         assert sorted(answer["event"]["n"] for answer in answers) == list(range(12))
         assert len({answer["pid"] for answer in answers}) < 12
@@ -481,7 +501,7 @@ def test_closing_leaves_no_process_even_when_a_handler_hangs(stack: Stack) -> No
     eventually(lambda: any("hanging" in line for _, line in stack.log))
     pids = [process.pid for process in stack.workers.processes()]
     stack.workers.close()
-    thread.join(timeout=5)
+    thread.join(timeout=20)
     assert len(pids) == 2
     assert not any(is_running(pid) for pid in pids)
     assert results[0].function_error == "Unhandled"

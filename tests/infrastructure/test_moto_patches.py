@@ -163,13 +163,25 @@ class Aws:
     def statuses(self, execution: str) -> list[str]:
         return [change.status for change in self.changes if change.execution_arn == execution]
 
-    def table(self) -> str:
+    def table(self, **projections: dict[str, Any]) -> str:
+        """A table with an index for each of `projections`; the keys of the index `Owned` are OwnedPK and OwnedSK."""
         name = unique()
+        prefixes = ["", *projections]
         self.client("dynamodb").create_table(
             TableName=name,
-            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("PK", "SK")],
-            KeySchema=[{"AttributeName": "PK", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
+            AttributeDefinitions=[
+                {"AttributeName": f"{prefix}{key}", "AttributeType": "S"} for prefix in prefixes for key in ("PK", "SK")
+            ],
+            KeySchema=key_schema(""),
             BillingMode="PAY_PER_REQUEST",
+            **{
+                "GlobalSecondaryIndexes": [
+                    {"IndexName": index, "KeySchema": key_schema(index), "Projection": projection}
+                    for index, projection in projections.items()
+                ]
+            }
+            if projections
+            else {},
         )
         return name
 
@@ -180,6 +192,13 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     yield aws
     aws.server.stop()
     aws.workers.close()
+
+
+def key_schema(prefix: str) -> list[dict[str, str]]:
+    return [
+        {"AttributeName": f"{prefix}PK", "KeyType": "HASH"},
+        {"AttributeName": f"{prefix}SK", "KeyType": "RANGE"},
+    ]
 
 
 def unique() -> str:
@@ -236,7 +255,7 @@ def test_a_second_server_at_the_same_time_is_refused(aws: Aws) -> None:
 
 def test_a_later_server_starts_empty_and_hears_nothing_of_the_one_before() -> None:
     first = subprocess.run(
-        [sys.executable, "-c", TWO_SERVERS], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", TWO_SERVERS], cwd=REPOSITORY, capture_output=True, text=True, timeout=180
     )
     assert first.stdout.split() == ["RUNNING", "1", "0"], first.stderr
 
@@ -837,6 +856,166 @@ def test_a_query_looks_at_its_own_partition_only(aws: Aws, monkeypatch: pytest.M
     assert dynamodb.query(**{**query, "ExpressionAttributeValues": {":p": {"S": "none"}}})["Items"] == []
 
 
+def test_a_query_begins_behind_a_key_that_need_not_exist(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    for sk in "bdf":
+        dynamodb.put_item(TableName=table, Item=key(sk=sk))
+
+    def behind(sk: str, *, forward: bool) -> list[str]:
+        found = dynamodb.query(
+            TableName=table,
+            KeyConditionExpression="PK = :p AND SK BETWEEN :first AND :last",
+            ExpressionAttributeValues={":p": {"S": "p"}, ":first": {"S": "a"}, ":last": {"S": "z"}},
+            ExclusiveStartKey=key(sk=sk),
+            ScanIndexForward=forward,
+        )
+        return [item["SK"]["S"] for item in found["Items"]]
+
+    assert [behind(sk, forward=True) for sk in "abcdf"] == [["b", "d", "f"], ["d", "f"], ["d", "f"], ["f"], []]
+    assert [behind(sk, forward=False) for sk in "bcdg"] == [[], ["b"], ["b"], ["f", "d", "b"]]
+
+
+def test_a_refused_delete_says_what_is_there(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    item = {**key(), "v": {"S": "kept"}}
+    dynamodb.put_item(TableName=table, Item=item)
+    delete = {
+        "TableName": table,
+        "ConditionExpression": "v = :v",
+        "ExpressionAttributeValues": {":v": {"S": "other"}},
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+    with pytest.raises(dynamodb.exceptions.ConditionalCheckFailedException) as raised:
+        dynamodb.delete_item(**delete, Key=key())
+    assert raised.value.response["Item"] == item
+    with pytest.raises(dynamodb.exceptions.ConditionalCheckFailedException) as raised:
+        dynamodb.delete_item(**delete, Key=key(sk="absent"))
+    assert "Item" not in raised.value.response
+    dynamodb.delete_item(**{**delete, "ExpressionAttributeValues": {":v": {"S": "kept"}}}, Key=key())
+    assert dynamodb.scan(TableName=table)["Items"] == []
+
+
+def test_a_transaction_checks_an_item_that_it_does_not_write(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    dynamodb.put_item(TableName=table, Item={**key(sk="actor"), "epoch": {"N": "1"}})
+
+    def write(sk: str, epoch: str) -> None:
+        check = {
+            "TableName": table,
+            "Key": key(sk="actor"),
+            "ConditionExpression": "attribute_not_exists(PK) OR epoch = :e",
+            "ExpressionAttributeValues": {":e": {"N": epoch}},
+        }
+        items = [{"ConditionCheck": check}, {"Put": {"TableName": table, "Item": key(sk=sk)}}]
+        dynamodb.transact_write_items(TransactItems=items)
+
+    write("written", "1")
+    with pytest.raises(dynamodb.exceptions.TransactionCanceledException):
+        write("refused", "2")
+    assert sorted(item["SK"]["S"] for item in dynamodb.scan(TableName=table)["Items"]) == ["actor", "written"]
+
+
+def test_a_transaction_may_name_an_item_once_only(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table()
+    items = [
+        {"ConditionCheck": {"TableName": table, "Key": key(), "ConditionExpression": "attribute_not_exists(PK)"}},
+        {"Put": {"TableName": table, "Item": key()}},
+    ]
+    assert error_code(dynamodb.transact_write_items, TransactItems=items) == "ValidationException"
+    many = [{"Put": {"TableName": table, "Item": key(sk=str(number))}} for number in range(101)]
+    assert error_code(dynamodb.transact_write_items, TransactItems=many) == "ValidationException"
+    assert dynamodb.scan(TableName=table)["Items"] == []
+
+
+# Indexes
+
+KEYS_ONLY = {"ProjectionType": "KEYS_ONLY"}
+
+
+def owned(sk: str, owner: str | None, order: str = "0") -> dict[str, Any]:
+    """An item in the index `Owned` of `owner`; without one it is not in the index."""
+    return {**key(sk=sk), **({"OwnedPK": {"S": owner}, "OwnedSK": {"S": order}} if owner else {}), "v": {"S": "text"}}
+
+
+def in_index(aws: Aws, table: str, owner: str, **options: Any) -> list[str]:
+    """The sort keys of the items that the index has of `owner` between "0" and "5", page by page."""
+    query = {
+        "TableName": table,
+        "IndexName": "Owned",
+        "KeyConditionExpression": "OwnedPK = :o AND OwnedSK BETWEEN :first AND :last",
+        "ExpressionAttributeValues": {":o": {"S": owner}, ":first": {"S": "0"}, ":last": {"S": "5"}},
+        **options,
+    }
+    pages = aws.client("dynamodb").get_paginator("query").paginate(**query)
+    return [item["SK"]["S"] for page in pages for item in page["Items"]]
+
+
+def test_an_index_has_the_items_with_its_keys_in_its_order(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table(Owned=KEYS_ONLY)
+    for item in (owned("a", "x", "3"), owned("b", "x", "1"), owned("c", "y"), owned("d", None), owned("e", "x", "7")):
+        dynamodb.put_item(TableName=table, Item=item)
+    assert in_index(aws, table, "x") == ["b", "a"]
+    assert in_index(aws, table, "x", ScanIndexForward=False) == ["a", "b"]
+    assert in_index(aws, table, "x", PaginationConfig={"PageSize": 1}) == ["b", "a"]
+    assert in_index(aws, table, "nobody") == []
+    consistent = {
+        "TableName": table,
+        "IndexName": "Owned",
+        "KeyConditionExpression": "OwnedPK = :o",
+        "ExpressionAttributeValues": {":o": {"S": "x"}},
+        "ConsistentRead": True,
+    }
+    assert error_code(dynamodb.query, **consistent) == "ValidationException"
+
+
+def test_items_of_one_index_key_are_paged_through_without_loss(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table(Owned=KEYS_ONLY)
+    for sk in "abcde":
+        dynamodb.put_item(TableName=table, Item=owned(sk, "x"))
+    assert in_index(aws, table, "x", PaginationConfig={"PageSize": 2}) == list("abcde")
+    assert in_index(aws, table, "x", PaginationConfig={"PageSize": 2}, ScanIndexForward=False) == list("edcba")
+
+
+def test_an_index_gives_only_what_it_projects(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table(Owned=KEYS_ONLY)
+    dynamodb.put_item(TableName=table, Item=owned("a", "x"))
+    found = dynamodb.query(
+        TableName=table,
+        IndexName="Owned",
+        KeyConditionExpression="OwnedPK = :o",
+        ExpressionAttributeValues={":o": {"S": "x"}},
+    )
+    assert found["Items"] == [{**key(sk="a"), "OwnedPK": {"S": "x"}, "OwnedSK": {"S": "0"}}]
+
+
+def test_an_index_follows_transactions(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table(Owned=KEYS_ONLY)
+    for sk in ("leaves", "moves", "deleted"):
+        dynamodb.put_item(TableName=table, Item=owned(sk, "x"))
+
+    def update(sk: str, expression: str, **values: str) -> dict[str, Any]:
+        named = {"TableName": table, "Key": key(sk=sk), "UpdateExpression": expression}
+        if values:
+            named["ExpressionAttributeValues"] = {f":{name}": {"S": value} for name, value in values.items()}
+        return {"Update": named}
+
+    items = [
+        {"Put": {"TableName": table, "Item": owned("comes", "x")}},
+        update("leaves", "REMOVE OwnedPK, OwnedSK"),
+        update("moves", "SET OwnedPK = :y", y="y"),
+        {"Delete": {"TableName": table, "Key": key(sk="deleted")}},
+    ]
+    dynamodb.transact_write_items(TransactItems=items)
+    assert in_index(aws, table, "x") == ["comes"]
+    assert in_index(aws, table, "y") == ["moves"]
+    refused = {"TableName": table, "Key": key(sk="absent"), "ConditionExpression": "attribute_exists(PK)"}
+    with pytest.raises(dynamodb.exceptions.TransactionCanceledException):
+        dynamodb.transact_write_items(
+            TransactItems=[update("comes", "REMOVE OwnedPK, OwnedSK"), {"ConditionCheck": refused}]
+        )
+    assert in_index(aws, table, "x") == ["comes"]
+
+
 # Consumed capacity
 
 
@@ -949,6 +1128,103 @@ def test_a_transaction_costs_double_and_a_repetition_its_reads(aws: Aws) -> None
         ReturnConsumedCapacity="TOTAL",
     )["ConsumedCapacity"]
     assert read == [{"TableName": table, "CapacityUnits": 6.0, "ReadCapacityUnits": 6.0}]
+
+
+@pytest.mark.parametrize(
+    ("change", "table_units", "index_units"),
+    [
+        ("SET v = :v", 1, 0),  # nothing that the index has
+        ("SET OwnedSK = :v", 1, 2),  # a delete and a put
+        ("REMOVE OwnedPK", 1, 1),
+        ("SET p = :v", 1, 1),  # projected, no key
+    ],
+)
+def test_a_write_costs_its_index_what_changes_there(
+    aws: Aws, change: str, table_units: float, index_units: float
+) -> None:
+    projection = {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["p"]}
+    dynamodb, table = aws.client("dynamodb"), aws.table(Owned=projection)
+    asked = {"TableName": table, "ReturnConsumedCapacity": "INDEXES"}
+    put = dynamodb.put_item(**asked, Item={**owned("a", "x"), "p": {"S": "projected"}})
+    assert put["ConsumedCapacity"] == {
+        "TableName": table,
+        "CapacityUnits": 2.0,
+        "Table": {"CapacityUnits": 1.0},
+        "GlobalSecondaryIndexes": {"Owned": {"CapacityUnits": 1.0}},
+    }
+    update: dict[str, Any] = {"Key": key(sk="a"), "UpdateExpression": change}
+    if ":v" in change:
+        update["ExpressionAttributeValues"] = {":v": {"S": "new"}}
+    reported = dynamodb.update_item(**asked, **update)["ConsumedCapacity"]
+    by_index = {"GlobalSecondaryIndexes": {"Owned": {"CapacityUnits": index_units}}} if index_units else {}
+    assert reported == {
+        "TableName": table,
+        "CapacityUnits": table_units + index_units,
+        "Table": {"CapacityUnits": table_units},
+        **by_index,
+    }
+    again = dynamodb.update_item(TableName=table, ReturnConsumedCapacity="TOTAL", **update)
+    assert units(again) == 1  # it changes nothing any more
+
+
+def test_an_index_entry_costs_its_own_size(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table(Owned=KEYS_ONLY, All={"ProjectionType": "ALL"})
+    asked = {"TableName": table, "ReturnConsumedCapacity": "INDEXES"}
+    large = {**owned("a", "x"), "AllPK": {"S": "x"}, "AllSK": {"S": "0"}, "v": {"S": "x" * 2500}}
+    put = dynamodb.put_item(**asked, Item=large)["ConsumedCapacity"]
+    assert put["GlobalSecondaryIndexes"] == {"Owned": {"CapacityUnits": 1.0}, "All": {"CapacityUnits": 3.0}}
+    assert put["CapacityUnits"] == 7
+    assert units(dynamodb.put_item(**asked, Item=owned("b", None))) == 1
+    assert units(dynamodb.delete_item(**asked, Key=key(sk="a"))) == 7
+    assert units(dynamodb.delete_item(**asked, Key=key(sk="b"))) == 1
+
+
+def test_a_transaction_costs_the_table_double_and_its_indexes_once(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table(Owned=KEYS_ONLY)
+    check = {"TableName": table, "Key": key(sk="absent"), "ConditionExpression": "attribute_not_exists(PK)"}
+    items = [
+        {"Put": {"TableName": table, "Item": owned("a", "x")}},
+        {"Put": {"TableName": table, "Item": owned("b", None)}},
+        {"ConditionCheck": check},
+    ]
+    written = dynamodb.transact_write_items(TransactItems=items, ReturnConsumedCapacity="INDEXES")
+    assert written["ConsumedCapacity"] == [
+        {
+            "TableName": table,
+            "CapacityUnits": 7.0,
+            "WriteCapacityUnits": 7.0,
+            "Table": {"CapacityUnits": 6.0, "WriteCapacityUnits": 6.0},
+            "GlobalSecondaryIndexes": {"Owned": {"CapacityUnits": 1.0, "WriteCapacityUnits": 1.0}},
+        }
+    ]
+
+
+def test_a_query_of_an_index_costs_what_the_index_has(aws: Aws) -> None:
+    dynamodb, table = aws.client("dynamodb"), aws.table(Owned=KEYS_ONLY, All={"ProjectionType": "ALL"})
+    for sk in "abc":
+        both = {**owned(sk, "x"), "AllPK": {"S": "x"}, "AllSK": {"S": "0"}, "v": {"S": "x" * 3000}}
+        dynamodb.put_item(TableName=table, Item=both)
+
+    def query(index: str, **options: Any) -> dict[str, Any]:
+        answer = dynamodb.query(
+            TableName=table,
+            IndexName=index,
+            KeyConditionExpression=f"{index}PK = :x",
+            ExpressionAttributeValues={":x": {"S": "x"}},
+            ReturnConsumedCapacity="INDEXES",
+            **options,
+        )
+        reported: dict[str, Any] = answer["ConsumedCapacity"]
+        return reported
+
+    assert query("Owned") == {
+        "TableName": table,
+        "CapacityUnits": 0.5,
+        "Table": {"CapacityUnits": 0.0},
+        "GlobalSecondaryIndexes": {"Owned": {"CapacityUnits": 0.5}},
+    }
+    assert query("All")["CapacityUnits"] == 1.5  # 9 KB
+    assert query("All", Limit=1)["CapacityUnits"] == 0.5
 
 
 def test_a_batch_costs_the_sum_of_its_items(aws: Aws) -> None:

@@ -16,9 +16,12 @@ import pytest
 from local.definitions import Definition, used_substitutions
 from local.intrinsics import Resolver
 from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
+from turnwright.memory.asking import MODEL_SECONDS
 
 ROOT = Path(__file__).parents[2]
 STATE_MACHINE = "AgentTurnStateMachine"
+CONSOLIDATION = "ConsolidateMemoryStateMachine"
+STATE_MACHINES = {STATE_MACHINE: "StateMachineLogGroup", CONSOLIDATION: "ConsolidationLogGroup"}
 INVOKE_AGENT_PATH = "/agents/{agentId}/agentAliases/{agentAliasId}/sessions/{sessionId}/text"
 
 
@@ -121,25 +124,33 @@ def test_a_function_outlives_the_longest_call_that_an_agent_file_may_ask_of_it()
     assert 0 < longest["timeoutSeconds"] < functions()["InvokeToolFunction"]["Timeout"]
 
 
-# ---- The state machine ----
+# ---- The state machines ----
 
 
-def definition() -> Definition:
-    location = resources()[STATE_MACHINE]["Properties"]["DefinitionS3Location"]
+def definition(machine: str) -> Definition:
+    location = resources()[machine]["Properties"]["DefinitionS3Location"]
     return Definition.read(ROOT / location["Key"])
 
 
-def test_every_substitution_is_used_and_every_placeholder_is_substituted() -> None:
-    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
-    assert used_substitutions(definition()) == substitutions.keys()
+def test_the_machines_are_the_turn_and_the_consolidation() -> None:
+    assert of_type("AWS::StepFunctions::StateMachine").keys() == STATE_MACHINES.keys()
+    files = {path.name for path in (ROOT / "statemachines").iterdir()}
+    assert files == {Path(definition(machine).file).name for machine in STATE_MACHINES}
+
+
+@pytest.mark.parametrize("machine", STATE_MACHINES)
+def test_every_substitution_is_used_and_every_placeholder_is_substituted(machine: str) -> None:
+    substitutions = resources()[machine]["Properties"]["DefinitionSubstitutions"]
+    assert used_substitutions(definition(machine)) == substitutions.keys()
     assert substitutions == {f"{name[: -len('Arn')]}Arn": get_att(name[: -len("Arn")]) for name in substitutions}
 
 
-def test_the_state_machine_may_invoke_exactly_the_functions_in_its_definition() -> None:
-    substitutions = resources()[STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]
+@pytest.mark.parametrize("machine", STATE_MACHINES)
+def test_a_state_machine_may_invoke_exactly_the_functions_in_its_definition(machine: str) -> None:
+    substitutions = resources()[machine]["Properties"]["DefinitionSubstitutions"]
     allowed = [
         statement["Resource"]
-        for statement in statements(f"{STATE_MACHINE}Role")
+        for statement in statements(f"{machine}Role")
         if statement["Action"] == "lambda:InvokeFunction"
     ]
     assert sorted(map(spell, allowed[0])) == sorted(map(spell, substitutions.values()))
@@ -155,16 +166,17 @@ def test_the_state_machine_may_invoke_exactly_the_functions_in_its_definition() 
         ({"LogExecutionData": "true", "TracePayloads": "METADATA"}, False),
     ],
 )
-def test_the_state_machine_is_standard_traced_and_logs_every_event_but_texts_only_if_asked(
-    parameters: dict[str, str], with_data: bool
+@pytest.mark.parametrize("name", STATE_MACHINES)
+def test_a_state_machine_is_standard_traced_and_logs_every_event_but_texts_only_if_asked(
+    name: str, parameters: dict[str, str], with_data: bool
 ) -> None:
-    machine = resources(**parameters)[STATE_MACHINE]["Properties"]
+    machine = resources(**parameters)[name]["Properties"]
     assert machine["StateMachineType"] == "STANDARD"
     assert machine["TracingConfiguration"] == {"Enabled": True}
     assert machine["LoggingConfiguration"] == {
         "Level": "ALL",
         "IncludeExecutionData": with_data,
-        "Destinations": [{"CloudWatchLogsLogGroup": {"LogGroupArn": get_att("StateMachineLogGroup")}}],
+        "Destinations": [{"CloudWatchLogsLogGroup": {"LogGroupArn": get_att(STATE_MACHINES[name])}}],
     }
 
 
@@ -184,7 +196,7 @@ def test_a_function_runs_on_arm_is_traced_and_logs_json_to_a_group_with_retentio
 
 def test_every_log_group_has_the_retention_that_the_parameter_says() -> None:
     groups = of_type("AWS::Logs::LogGroup", LogRetentionDays="7")
-    assert groups.keys() == {"RuntimeLogGroup", "StateMachineLogGroup", "ApiLogGroup"}
+    assert groups.keys() == {"RuntimeLogGroup", *STATE_MACHINES.values(), "ApiLogGroup"}
     assert {name: str(group["RetentionInDays"]) for name, group in groups.items()} == dict.fromkeys(groups, "7")
 
 
@@ -271,32 +283,48 @@ def on(resource: str, *actions: str) -> set[tuple[str, str]]:
 
 EXECUTIONS = "arn:aws:states:${AWS::Region}:${AWS::AccountId}:execution:${AgentTurnStateMachine.Name}:*"
 READ, WRITE = ("dynamodb:GetItem", "dynamodb:Query"), ("dynamodb:PutItem", "dynamodb:UpdateItem")
+CHECK = "dynamodb:ConditionCheckItem"
 GET, PUT = "s3:GetObject", "s3:PutObject"
+CONSOLIDATIONS = EXECUTIONS.replace(STATE_MACHINE, CONSOLIDATION)
+JOURNAL = {*on("Table", *READ, "dynamodb:PutItem", CHECK), *on("Bucket/sessions/*/~memory/*", PUT, "s3:DeleteObject")}
+MODELS = {
+    *on(
+        "arn:aws:bedrock:*::foundation-model/*",
+        "bedrock:InvokeModel",
+        "bedrock:InvokeModelWithResponseStream",
+    ),
+    *on(
+        "arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*",
+        "bedrock:InvokeModel",
+        "bedrock:InvokeModelWithResponseStream",
+    ),
+}
+EMBEDDING = {
+    *on("arn:aws:bedrock:*::foundation-model/*", "bedrock:InvokeModel"),
+    *on("arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*", "bedrock:InvokeModel"),
+}
 GRANTED = {
     "InvokeAgentFunction": {
-        *on("Table", *READ, "dynamodb:BatchGetItem", "dynamodb:UpdateItem"),
+        *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", CHECK),
         *on("Bucket/turns/*", GET, PUT),
         *on("AgentTurnStateMachine", "states:StartExecution"),
+        *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
         *on(EXECUTIONS, "states:DescribeExecution"),
     },
-    "LoadMemoryFunction": {*on("Table", *READ, *WRITE), *on("Bucket/turns/*", GET, PUT)},
+    "LoadMemoryFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK),
+        *on("Bucket/turns/*", GET, PUT),
+        *EMBEDDING,
+    },
     "InvokeModelFunction": {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
         *on("Bucket/sessions/*", GET),
-        *on(
-            "arn:aws:bedrock:*::foundation-model/*",
-            "bedrock:InvokeModel",
-            "bedrock:InvokeModelWithResponseStream",
-        ),
-        *on(
-            "arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*",
-            "bedrock:InvokeModel",
-            "bedrock:InvokeModelWithResponseStream",
-        ),
+        *MODELS,
     },
     "InvokeToolFunction": {
-        *on("Table", *READ, *WRITE),
+        *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", "dynamodb:DeleteItem", CHECK),
+        *EMBEDDING,
         *on("Bucket/turns/*", GET, PUT),
         *on("ToolDeadLetterQueue", "sqs:SendMessage"),
         *on("BankingToolsFunction", "lambda:InvokeFunction"),
@@ -305,12 +333,43 @@ GRANTED = {
         *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
         *on("Bucket/sessions/*", PUT),
+        *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
     },
     "RecordFailureFunction": {
         *on("Table", "dynamodb:GetItem", *WRITE),
         *on("Bucket/turns/*", GET, PUT),
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
+    },
+    "LoadSessionFunction": on("Table", *READ),
+    "ExtractRecordsFunction": {*JOURNAL, *on("Bucket/sessions/*", GET), *MODELS},
+    "MergeRecordsFunction": {
+        *JOURNAL,
+        *on("Table", "dynamodb:BatchGetItem"),
+        *on("Bucket/sessions/*", GET),
+        *MODELS,
+        *on("DeadLetterQueue", "sqs:SendMessage"),
+    },
+    "SummarizeSessionFunction": {
+        *JOURNAL,
+        *on("Table", "dynamodb:BatchGetItem"),
+        *on("Bucket/sessions/*", GET),
+        *MODELS,
+        *on("DeadLetterQueue", "sqs:SendMessage"),
+    },
+    "WriteRecordsFunction": {
+        *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK),
+        *on("Bucket/sessions/*/~memory/*", GET),
+    },
+    "SweepSessionsFunction": {
+        *on("Table", "dynamodb:GetItem", *WRITE, CHECK),
+        *on("Table/index/Due", "dynamodb:Query"),
+        *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
+    },
+    "RecordConsolidationFailureFunction": {
+        *on("Table", "dynamodb:GetItem", "dynamodb:UpdateItem"),
+        *on("DeadLetterQueue", "sqs:SendMessage"),
+        *on(CONSOLIDATIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
     },
     "PublishAgentsFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:DeleteItem"),
@@ -338,7 +397,7 @@ def test_a_star_for_a_resource_is_only_where_the_service_has_nothing_narrower() 
         for statement in statements(role)
         if any(spell(named).strip("*") == "" for named in as_list(statement["Resource"]))
     }
-    assert stars == {("AgentTurnStateMachineRole", "DeliverLogs")}
+    assert stars == {(f"{machine}Role", "DeliverLogs") for machine in STATE_MACHINES}
     actions = {action for role in roles for action, _ in granted(role)}
     assert not {action for action in actions if "*" in action}
 
@@ -440,39 +499,72 @@ def test_the_wrapper_is_executable_and_starts_a_file_that_is_there() -> None:
     assert (wrapper.parent / started[1]).is_file()
 
 
-# ---- Failed turns ----
+# ---- Failed turns and consolidations ----
+
+RECORDED_BY = {STATE_MACHINE: "RecordFailure", CONSOLIDATION: "RecordConsolidationFailure"}
 
 
-def test_every_way_a_turn_can_fail_reaches_record_failure() -> None:
-    rule = resources()["RecordFailureRule"]["Properties"]
+@pytest.mark.parametrize(("machine", "recorder"), RECORDED_BY.items())
+def test_every_way_an_execution_can_fail_reaches_who_records_it(machine: str, recorder: str) -> None:
+    rule = resources()[f"{recorder}Rule"]["Properties"]
     assert rule["EventPattern"] == {
         "source": ["aws.states"],
         "detail-type": ["Step Functions Execution Status Change"],
-        "detail": {"stateMachineArn": [{"Ref": STATE_MACHINE}], "status": ["FAILED", "TIMED_OUT", "ABORTED"]},
+        "detail": {"stateMachineArn": [{"Ref": machine}], "status": ["FAILED", "TIMED_OUT", "ABORTED"]},
     }
     (target,) = rule["Targets"]
-    assert target["Arn"] == get_att("RecordFailureFunction")
+    assert target["Arn"] == get_att(f"{recorder}Function")
     assert target["DeadLetterConfig"] == {"Arn": get_att("DeadLetterQueue")}
     assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
-    assert resources()["RecordFailurePermission"]["Properties"] == {
+    assert resources()[f"{recorder}Permission"]["Properties"] == {
         "Action": "lambda:InvokeFunction",
-        "FunctionName": {"Ref": "RecordFailureFunction"},
+        "FunctionName": {"Ref": f"{recorder}Function"},
         "Principal": "events.amazonaws.com",
-        "SourceArn": get_att("RecordFailureRule"),
+        "SourceArn": get_att(f"{recorder}Rule"),
     }
 
 
 def test_a_failure_that_cannot_be_recorded_is_kept_too() -> None:
-    asynchronous = resources()["RecordFailureFunctionEventInvokeConfig"]["Properties"]
-    assert asynchronous["DestinationConfig"] == {"OnFailure": {"Destination": get_att("DeadLetterQueue")}}
+    for recorder in RECORDED_BY.values():
+        asynchronous = resources()[f"{recorder}FunctionEventInvokeConfig"]["Properties"]
+        assert asynchronous["DestinationConfig"] == {"OnFailure": {"Destination": get_att("DeadLetterQueue")}}
     (statement,) = resources()["DeadLetterQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert statement == {
         "Effect": "Allow",
         "Principal": {"Service": "events.amazonaws.com"},
         "Action": "sqs:SendMessage",
         "Resource": get_att("DeadLetterQueue"),
-        "Condition": {"ArnEquals": {"aws:SourceArn": get_att("RecordFailureRule")}},
+        "Condition": {
+            "ArnEquals": {"aws:SourceArn": [get_att(f"{recorder}Rule") for recorder in RECORDED_BY.values()]}
+        },
     }
+
+
+def test_sessions_are_swept_every_minute() -> None:
+    rule = resources()["SweepSessionsRule"]["Properties"]
+    assert rule["ScheduleExpression"] == "rate(1 minute)"
+    assert [target["Arn"] for target in rule["Targets"]] == [get_att("SweepSessionsFunction")]
+    assert resources()["SweepSessionsPermission"]["Properties"] == {
+        "Action": "lambda:InvokeFunction",
+        "FunctionName": {"Ref": "SweepSessionsFunction"},
+        "Principal": "events.amazonaws.com",
+        "SourceArn": get_att("SweepSessionsRule"),
+    }
+    assert functions()["SweepSessionsFunction"]["Timeout"] < 60
+
+
+def test_a_function_that_asks_a_model_for_memory_outlives_two_calls_and_ends_before_its_state() -> None:
+    timeouts = {
+        name: state["TimeoutSeconds"]
+        for _, _, state in definition(CONSOLIDATION).states()
+        if state["Type"] == "Task"
+        for name in re.findall(r"\$\{(\w+)Arn\}", state["Arguments"]["FunctionName"])
+    }
+    assert len(timeouts) == 5
+    for name, seconds in timeouts.items():
+        assert functions()[name]["Timeout"] <= seconds
+    asking = {"ExtractRecordsFunction", "MergeRecordsFunction", "SummarizeSessionFunction"}
+    assert all(functions()[name]["Timeout"] > 2 * MODEL_SECONDS for name in asking)
 
 
 def test_the_dead_letter_queue_is_encrypted_and_keeps_a_turn_as_long_as_it_can_be_redriven() -> None:
@@ -543,10 +635,25 @@ def test_the_table_is_paid_by_request_forgets_by_itself_and_can_be_restored() ->
         "AttributeDefinitions": [
             {"AttributeName": "PK", "AttributeType": "S"},
             {"AttributeName": "SK", "AttributeType": "S"},
+            {"AttributeName": "ownerPK", "AttributeType": "S"},
+            {"AttributeName": "ownerSK", "AttributeType": "S"},
+            {"AttributeName": "duePK", "AttributeType": "S"},
+            {"AttributeName": "dueSK", "AttributeType": "S"},
         ],
         "KeySchema": [
             {"AttributeName": "PK", "KeyType": "HASH"},
             {"AttributeName": "SK", "KeyType": "RANGE"},
+        ],
+        "GlobalSecondaryIndexes": [
+            {
+                "IndexName": index,
+                "KeySchema": [
+                    {"AttributeName": f"{name}PK", "KeyType": "HASH"},
+                    {"AttributeName": f"{name}SK", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+            for index, name in (("Owned", "owner"), ("Due", "due"))
         ],
         "TimeToLiveSpecification": {"AttributeName": "expiresAt", "Enabled": True},
         "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
@@ -603,6 +710,8 @@ def test_every_output_and_parameter_is_described() -> None:
         "ToolDeadLetterQueueUrl",
         "RuntimeLogGroup",
         "StateMachineLogGroup",
+        "ConsolidationStateMachineArn",
+        "ConsolidationLogGroup",
     }
 
 

@@ -809,3 +809,85 @@ def test_agents_with_stores_of_their_own_need_not_agree(directory: Path) -> None
     write(directory, at("/agentId", "AGENT2"), memory({"name": "facts", "scope": "SESSION"}), name="other.json")
 
     assert problems(directory) == []
+
+
+MEMORY_GROUP = {"actionGroupName": "Memory", "parentActionGroupSignature": "TURNWRIGHT.Memory"}
+
+
+def test_an_agent_file_switches_the_memory_tools_on(directory: Path) -> None:
+    write(directory, at("/actionGroups/-", MEMORY_GROUP), memory({"name": "facts"}))
+
+    assert problems(directory) == []
+    (definition,) = read(directory, SUBSTITUTIONS)
+    agent = parse(json.loads(definition.text), "1")
+    assert [tool.name for tool in agent.tools] == ["forecast", "search_memory", "remember", "forget"]
+
+
+@pytest.mark.parametrize(
+    ("group", "place", "rule"),
+    [
+        ({"functionSchema": {"functions": [{"name": "f"}]}}, "", "has a parentActionGroupSignature, which brings its"),
+        ({"actionGroupExecutor": {"lambda": ARN}}, "", "has a parentActionGroupSignature, which brings its"),
+        (
+            {"parentActionGroupSignature": "AMAZON.UserInput"},
+            "/parentActionGroupSignature",
+            "'AMAZON.UserInput' is not one of ['TURNWRIGHT.Memory']",
+        ),
+    ],
+)
+def test_a_memory_group_has_nothing_of_its_own(directory: Path, group: dict[str, Any], place: str, rule: str) -> None:
+    write(directory, at("/actionGroups/-", {**MEMORY_GROUP, **group}), memory({"name": "facts"}))
+
+    (problem,) = problems(directory)
+
+    assert problem.startswith(f"agents/weather.json: /actionGroups/1{place}: ")
+    assert rule in problem
+
+
+def test_a_group_without_an_executor_or_a_signature_is_refused(directory: Path) -> None:
+    write(
+        directory, at("/actionGroups/-", {"actionGroupName": "Other", "functionSchema": {"functions": [{"name": "f"}]}})
+    )
+
+    assert problems(directory) == ["agents/weather.json: /actionGroups/1: 'actionGroupExecutor' is a required property"]
+
+
+def test_the_memory_tools_need_a_namespace_that_the_agent_may_use(directory: Path) -> None:
+    others = {"name": "facts", "access": {"read": ["OTHER"], "write": ["OTHER"]}}
+    for namespaces in ([], [others]):
+        write(directory, at("/actionGroups/-", MEMORY_GROUP), memory(*namespaces))
+
+        (problem,) = problems(directory)
+        assert problem == (
+            "agents/weather.json: /actionGroups/1/parentActionGroupSignature: needs a namespace in memoryConfiguration "
+            "that this agent may read or write"
+        )
+
+
+def test_a_function_may_not_have_the_name_of_a_memory_tool(directory: Path) -> None:
+    remember = {
+        "actionGroupName": "Own",
+        "actionGroupExecutor": {"lambda": ARN},
+        "functionSchema": {"functions": [{"name": "remember"}]},
+    }
+    write(directory, at("/actionGroups/-", MEMORY_GROUP), at("/actionGroups/-", remember), memory({"name": "facts"}))
+
+    (problem,) = problems(directory)
+
+    assert "'remember' is used at /actionGroups/1/parentActionGroupSignature too" in problem
+
+
+def test_a_session_must_be_able_to_end_before_it_expires(directory: Path) -> None:
+    write(directory, memory({"name": "facts"}, storageDays=1, idleSessionTTLInSeconds=86_400))
+
+    (problem,) = problems(directory)
+
+    assert problem.startswith("agents/weather.json: /memoryConfiguration/idleSessionTTLInSeconds: 86400 is not less")
+
+
+def test_an_embedding_model_that_nobody_can_ask_is_refused(directory: Path) -> None:
+    write(directory, memory(embeddingModelId="us.amazon.nova-pro-v1:0"))
+
+    (problem,) = problems(directory)
+
+    assert "'us.amazon.nova-pro-v1:0' is not supported; Titan Text Embeddings V2" in problem

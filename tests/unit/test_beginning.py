@@ -212,7 +212,7 @@ def test_a_turn_that_takes_its_expired_lease_again_cannot_commit_over_what_was_c
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("request_number", range(4))
+@pytest.mark.parametrize("request_number", range(5))
 @pytest.mark.parametrize("text_bytes", [10, 1_048_576])
 def test_a_beginning_that_dies_anywhere_is_completed_by_its_repeat(
     stored: StoredTurns, when: str, request_number: int, text_bytes: int

@@ -45,6 +45,10 @@ def test_a_commit_writes_the_event_the_session_and_the_header(stored: StoredTurn
     expires = stored.clock.ms // 1000 + 7 * 86_400
     assert stored.session() == {
         **dict(zip(("PK", "SK"), keys.session(SESSION), strict=True)),
+        **keys.owned_session(SESSION),
+        "createdAt": stored.clock.ms - 3_000,
+        "agentId": "BANK",
+        "agentVersion": "1",
         "schemaVersion": 1,
         "memoryStore": "BANK-turnwright",
         "actor": "user-1",

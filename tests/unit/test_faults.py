@@ -188,7 +188,7 @@ def test_stopping_ends_what_hangs() -> None:
     hanging = threading.Thread(target=functions.invoke)
     hanging.start()
     functions.faults.stop()
-    hanging.join(timeout=10)
+    hanging.join(timeout=20)
     assert not hanging.is_alive()
 
 

@@ -15,11 +15,14 @@ from turnwright.clock import now_ms
 from turnwright.documents import Documents
 from turnwright.front_door import SESSION_ENDED, Answer, FrontDoor
 from turnwright.keys import SessionId
+from turnwright.memory.actors import Actors
+from turnwright.memory.segments import Segments, SegmentStatus
 from turnwright.requests import Invocation, TurnRequest
 from turnwright.sessions import Sessions
 from turnwright.settings import Settings
-from turnwright.table import Put, Table
+from turnwright.table import Put, Table, Update
 
+CONSOLIDATE_STATE_MACHINE = f"{STATE_MACHINE}-consolidate"
 CALLER = "arn:aws:iam::123456789012:user/alice"
 SESSION = SessionId("BANKASSIST-turnwright", "user_1", "session-1")
 STREAM_HEADERS = {
@@ -66,7 +69,9 @@ class Door:
         self.bucket = samples.FakeBucket()
         self.documents = Documents(self.bucket, "bucket")
         self.stepfunctions = FakeStepFunctions()
-        self.settings = Settings({"STATE_MACHINE_ARN": STATE_MACHINE})
+        self.settings = Settings(
+            {"STATE_MACHINE_ARN": STATE_MACHINE, "CONSOLIDATE_STATE_MACHINE_ARN": CONSOLIDATE_STATE_MACHINE}
+        )
         self.turn = StoredTurn(table, self.documents, invocation().turn_id)
         publish(table, [Definition.of(samples.DEFINITION)])
 
@@ -316,6 +321,9 @@ def test_a_request_that_breaks_a_rule_needs_nothing_behind_the_door(event: dict[
 
 
 def test_the_end_of_a_session_is_answered_without_a_turn(door: Door) -> None:
+    Sessions(door.table).claim(SESSION, "turn")
+    Sessions(door.table).release(SESSION, "turn")
+
     answer = door.ask(request({"endSession": True, "memoryId": "user_1"}))
 
     assert (answer.status, dict(answer.headers)) == (200, STREAM_HEADERS)
@@ -324,6 +332,47 @@ def test_the_end_of_a_session_is_answered_without_a_turn(door: Door) -> None:
     assert item is not None
     assert item["status"] == "ENDED"
     assert door.stepfunctions.started == []
+
+
+def session_to_remember(door: Door) -> None:
+    """A session with an event, of an agent that keeps what was said."""
+    publish(door.table, [Definition.of({**samples.DEFINITION, "memoryConfiguration": {"namespaces": [{"name": "f"}]}})])
+    Actors(door.table).require(SESSION.store, SESSION.actor)
+    Sessions(door.table).claim(SESSION, "turn")
+    door.table.update(
+        Update(
+            keys.session(SESSION),
+            "SET agentId = :agent, agentVersion = :version, lastEventId = :event REMOVE leaseOwner",
+            values={":agent": "BANKASSIST", ":version": "2", ":event": "0001790000000000#aaaaaaaa"},
+        )
+    )
+
+
+def test_the_end_of_a_session_starts_its_consolidation(door: Door) -> None:
+    session_to_remember(door)
+
+    answer = door.ask(request({"endSession": True, "memoryId": "user_1"}))
+
+    assert chunks(answer) == [SESSION_ENDED]
+    segment = Segments(door.table).read(SESSION, "0001790000000000#aaaaaaaa")
+    assert segment is not None
+    ((started),) = door.stepfunctions.started
+    assert started == {
+        "stateMachineArn": CONSOLIDATE_STATE_MACHINE,
+        "name": segment.consolidation.consolidationId,
+        "input": json.dumps(segment.consolidation.encode(), separators=(",", ":")),
+    }
+
+
+def test_a_session_is_ended_though_its_consolidation_cannot_be_started(door: Door) -> None:
+    session_to_remember(door)
+    door.stepfunctions.refusal = client_error("ThrottlingException", "StartExecution")
+
+    assert chunks(door.ask(request({"endSession": True, "memoryId": "user_1"}))) == [SESSION_ENDED]
+
+    segment = Segments(door.table).read(SESSION, "0001790000000000#aaaaaaaa")
+    assert segment is not None
+    assert segment.status is SegmentStatus.PENDING
 
 
 def test_a_session_in_which_a_turn_runs_is_not_ended(door: Door) -> None:

@@ -103,7 +103,7 @@ def test_a_turn_is_never_split_so_that_each_tool_use_has_its_result(stored: Stor
 def test_the_stored_length_of_a_turn_is_that_of_its_messages(stored: StoredTurns) -> None:
     header = stored.run(A, words="ä" * 10, answer="b" * 20)
 
-    event = stored.items()["SESSION#BANK#user-1#s-1", f"EVENT#{header.event_id}"]
+    event = stored.items()["SESSION#BANK-turnwright#user-1#s-1", f"EVENT#{header.event_id}"]
     messages = [{"role": "user", "content": [{"text": "ä" * 10}]}, text("b" * 20)]
     assert int(event["characters"]["N"]) == characters(messages) == 2 * len('[{"text": ""}]') + 30
 
@@ -153,5 +153,5 @@ def test_turn_200_reads_what_turn_40_reads(stored: StoredTurns) -> None:
 
     assert turn_200 == turn_40
     assert sum(key[1].startswith("EVENT#") for key in stored.items()) == 200
-    window, shown, alias_twice, header, journal = 3, 3, 2, 1, 1
-    assert turn_40[0] == window + shown + alias_twice + header + journal
+    actor, window, shown, alias_twice, header, journal = 1, 3, 3, 2, 1, 1
+    assert turn_40[0] == actor + window + shown + alias_twice + header + journal

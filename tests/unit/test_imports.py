@@ -49,7 +49,7 @@ print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - be
 def imported_by(module: str) -> set[str]:
     """The top-level packages that importing `module` brings in. Nothing may need the environment or the network."""
     ran = subprocess.run(
-        [sys.executable, "-c", IMPORT, RUNTIME, module], env={}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", IMPORT, RUNTIME, module], env={}, capture_output=True, text=True, timeout=180
     )
     assert ran.returncode == 0, ran.stderr
     return set(json.loads(ran.stdout))

@@ -33,6 +33,9 @@ def test_a_claim_of_a_new_session_makes_its_item(stored: StoredTurns) -> None:
         "leaseOwner": A,
         "leaseExpiresAt": lease_expiry(now),
         "expiresAt": expires,
+        "createdAt": now,
+        "ownerPK": "ACTOR#BANK-turnwright#user-1",
+        "ownerSK": "SESSION#s-1",
     }
 
 
@@ -191,11 +194,14 @@ def test_a_session_is_still_ended_after_its_next_turn_failed(stored: StoredTurns
 def test_a_session_can_be_ended_twice_and_before_its_first_turn(stored: StoredTurns) -> None:
     sessions = Sessions(stored.table)
 
-    assert sessions.end(SESSION).ended
-    assert sessions.end(SESSION).ended
+    assert sessions.end(SESSION) is None
+    assert stored.memory() == {}
     stored.run(A)
+    assert [sessions.end(SESSION), sessions.end(SESSION)] == [None, None]
+    assert (stored.session()["status"], stored.session()["version"]) == ("ENDED", 3)
+    stored.run(B)
 
-    assert stored.seen(stored.begin(B)) == ["Hello", "Hi"]
+    assert stored.seen(stored.begin(C)) == ["Hello", "Hi"]
 
 
 def test_a_session_in_which_a_turn_runs_cannot_be_ended(stored: StoredTurns) -> None:

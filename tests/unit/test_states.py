@@ -26,6 +26,7 @@ from turnwright.errors import (
     TurnAlreadyEnded,
 )
 from turnwright.journal import Journal, ToolResult
+from turnwright.memory.records import Provenance, Record, added
 from turnwright.sessions import Sessions
 from turnwright.settings import settings
 from turnwright.turns import Status, Turn, Turns
@@ -95,7 +96,7 @@ def invoke(
         },
         None,
     )
-    assert answered.keys() == {"toolCalls"}
+    assert answered.keys() == {"toolCalls", "spent"}
     calls: list[dict[str, Any]] = answered["toolCalls"]
     return calls
 
@@ -110,8 +111,8 @@ def run_tool(
     lost: bool = False,
     redrives: int = 0,
 ) -> ToolResult:
-    """Invoke Tool; `lost` is Look Up Tool Result."""
-    return invoke_tool.handler(
+    """Invoke Tool, without what it cost; `lost` is Look Up Tool Result."""
+    answered = invoke_tool.handler(
         {
             "turn": turn,
             "step": step,
@@ -123,6 +124,8 @@ def run_tool(
         },
         None,
     )
+    assert answered["cost"]["invocations"] == 1
+    return {name: value for name, value in answered.items() if name != "cost"}
 
 
 @pytest.fixture
@@ -146,6 +149,7 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
     stored.publish(actionGroupExecutionConfig=breaker)
     model.replies = [tool_use("use-1"), text("5 USD")]
     fake_lambda.answers = [answered("5 USD")]
+    stored.run(B, session="s-0")
     stored.dynamodb.forget()
 
     loaded = load(stored, words="Balance?")
@@ -551,3 +555,25 @@ def test_what_travels_in_state_is_short_whatever_the_length_of_input_and_answer(
     assert len(str(written)) < 1_000
     assert Turn.decode(loaded["turn"]).encode() == loaded["turn"]
     assert stored.documents.fetch(written["answer"]) == "a" * 1_000_000
+
+
+def test_every_step_of_a_turn_is_shown_the_same_of_memory(stored: StoredTurns, model: Model) -> None:
+    stored.publish(memoryConfiguration={"namespaces": [{"name": "facts"}]})
+    keep(stored, "Reports in USD.", "mem-1")
+    model.replies = [tool_use("use-1"), text("5 USD")]
+    loaded = load(stored, words="Balance?")
+    invoke(loaded["turn"])
+    keep(stored, "Reports in EUR.", "mem-2")
+
+    invoke(loaded["turn"], 2, tool_result("use-1"))
+
+    shown = [asked["system"][1]["text"] for asked in model.asked]
+    assert shown[0] == shown[1]
+    assert '{"facts": {"facts": ["Reports in USD."]}}' in shown[0]
+    instruction = stored.agent().instruction
+    assert [asked["system"][0]["text"] for asked in model.asked] == [instruction, instruction]
+
+
+def keep(stored: StoredTurns, words: str, record_id: str) -> None:
+    place = (SESSION.store, SESSION.actor, f"/facts/{SESSION.actor}/", record_id)
+    stored.table.put(added(Record(*place, words, Provenance("CONSOLIDATION"))))

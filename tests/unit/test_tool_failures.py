@@ -42,6 +42,8 @@ def test_a_tool_may_raise_any_code_by_its_name(code: str) -> None:
         ("ProvisionedThroughputExceededException", "THROTTLING"),
         ("bank.errors.Throttled", "THROTTLING"),
         ("errors.ThrottlingError", "THROTTLING"),
+        ("openai.RateLimitError", "THROTTLING"),
+        ("RateLimitExceeded", "THROTTLING"),
         ("service_unavailable", "SERVICE_UNAVAILABLE"),
         ("ServiceUnavailableException", "SERVICE_UNAVAILABLE"),
         ("ConnectionError", "SERVICE_UNAVAILABLE"),

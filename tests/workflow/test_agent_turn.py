@@ -12,9 +12,10 @@ import pytest
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
-from tests.project import LAST_STEP_AGENT
+from tests.project import LAST_STEP_AGENT, TEST_AGENT
 from tests.waiting import eventually
 from tests.workflow.turns import ask, calls, execution_of, fails, new_session, says
+from turnwright import keys
 
 NO_TOOLS = ["Load Memory", "Invoke Model", "Tools Requested?", "Write Memory"]
 ONE_CALL = ["Which Handler?", "Invoke Tool"]
@@ -338,15 +339,22 @@ def test_a_circuit_opens_is_probed_and_closes(
 
     assert [outcome("raise") for _ in range(3)] == [("TOOL_ERROR", 1)] * 3
     assert [outcome("fine") for _ in range(2)] == [("CIRCUIT_OPEN", 0)] * 2
-    results: list[tuple[str, int]] = []
+    let_pass(stack, "guarded", 600)
+    assert outcome("raise") == ("TOOL_ERROR", 1)
+    assert outcome("fine") == ("CIRCUIT_OPEN", 0)
+    let_pass(stack, "guarded", 600)
+    assert [outcome("fine") for _ in range(2)] == [("success", 1)] * 2
 
-    def recovered() -> bool:
-        results.append(outcome("fine"))
-        return results[-1][0] == "success"
 
-    eventually(recovered, "the circuit closes")
-    assert {code for code, _ in results[:-1]} <= {"CIRCUIT_OPEN"}
-    assert outcome("fine") == ("success", 1)
+def let_pass(stack: LocalStack, tool: str, seconds: int) -> None:
+    """Makes the breaker's last failure so much older, as if that time had passed."""
+    key = keys.breaker(TEST_AGENT, tool)
+    stack.client("dynamodb").update_item(
+        TableName=stack.outputs["TableName"],
+        Key={"PK": {"S": key.pk}, "SK": {"S": key.sk}},
+        UpdateExpression="SET lastFailureAt = lastFailureAt - :passed",
+        ExpressionAttributeValues={":passed": {"N": str(seconds * 1000)}},
+    )
 
 
 def tool_letters(stack: LocalStack) -> list[dict[str, Any]]:
@@ -360,44 +368,52 @@ def tool_letters(stack: LocalStack) -> list[dict[str, Any]]:
     return found
 
 
-def test_every_state_of_the_machine_is_visited_by_some_test_of_this_file(stack: LocalStack) -> None:
-    """Relies on the tests above having run in this session."""
-    stepfunctions = stack.client("stepfunctions")
-    machine = stack.outputs["StateMachineArn"]
-    definition = json.loads(stepfunctions.describe_state_machine(stateMachineArn=machine)["definition"])
+def test_two_turns_that_meet_every_trouble_visit_every_state(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    tools = [("slow_to_recover", {"how": "throttle", "times": 1}), ("no_such_tool", {})]
+    refused = fails("AccessDeniedException", 403, when={"model": "first-model"}, times=1)
+    model.replace([refused, calls(*tools, step=1), says("done")])
+    troubled = ask(agent_client, "go")
+    model.replace([calls(("misbehave", {"how": "hang"}), step=1), says("done")])
+    before = set(tool_calls.iterdir())
+    with Killing(stack, "InvokeToolFunction", when=lambda: set(tool_calls.iterdir()) > before):
+        lost = ask(agent_client, "go")
+    definition = json.loads(
+        stack.client("stepfunctions").describe_state_machine(stateMachineArn=stack.outputs["StateMachineArn"])[
+            "definition"
+        ]
+    )
     inner = definition["States"]["Run Tools"]["ItemProcessor"]["States"]
-    visited: set[str] = set()
-    for page in stepfunctions.get_paginator("list_executions").paginate(stateMachineArn=machine):
-        for execution in page["executions"]:
-            history = stepfunctions.get_paginator("get_execution_history")
-            for events in history.paginate(executionArn=execution["executionArn"]):
-                for event in events["events"]:
-                    if "stateEnteredEventDetails" in event:
-                        visited.add(event["stateEnteredEventDetails"]["name"])
-    assert visited >= {*definition["States"], *inner}
+    visited = {*execution_of(stack, troubled).states, *execution_of(stack, lost).states}
+    assert visited == {*definition["States"], *inner}
 
 
 @pytest.mark.parametrize("function", ["InvokeModelFunction", "LoadMemoryFunction", "WriteMemoryFunction"])
 def test_a_handler_that_is_killed_in_the_middle_of_a_turn_is_run_again(
     stack: LocalStack, model: ScriptedModel, agent_client: Any, function: str
 ) -> None:
-    session = new_session()
-    model.replace([says("one", text="^one$"), calls(("echo", {"text": "x"}), text="two", step=1), says("two")])
-    ask(agent_client, "one", session)
-    with Killing(stack, function):
-        told = ask(agent_client, "two", session)
-    assert told.answer == "two"
-    execution = execution_of(stack, told)
-    assert any(attempt.error == "Runtime.ExitError" for visit in execution.visits for attempt in visit.tries)
-    model.replace([says("three")])
-    ask(agent_client, "three", session)
-    texts = [
-        block["text"]
-        for message in model.requests[-1].body["messages"]
-        for block in message["content"]
-        if "text" in block
-    ]
-    assert texts == ["one", "one", "two", "two", "three"]
+    def killed() -> bool:
+        """One turn with a kill. The process may have been about to end by itself: then it counts for nothing."""
+        session = new_session()
+        model.replace([says("one", text="^one$"), calls(("echo", {"text": "x"}), text="two", step=1), says("two")])
+        ask(agent_client, "one", session)
+        with Killing(stack, function):
+            told = ask(agent_client, "two", session)
+        assert told.answer == "two"
+        model.replace([says("three")])
+        ask(agent_client, "three", session)
+        texts = [
+            block["text"]
+            for message in model.requests[-1].body["messages"]
+            for block in message["content"]
+            if "text" in block
+        ]
+        assert texts == ["one", "one", "two", "two", "three"]
+        visits = execution_of(stack, told).visits
+        return any(attempt.error == "Runtime.ExitError" for visit in visits for attempt in visit.tries)
+
+    eventually(killed, "a process is killed while it works", seconds=60)
 
 
 class Killing:

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 from turnwright import openapi
 from turnwright.agents import Definition
-from turnwright.memory import agent_configuration
+from turnwright.memory import agent_configuration, embeddings
+from turnwright.memory.tool_schemas import NAMES, memory_tools
 from turnwright.openapi import Finding, Steps
 from turnwright.policy import tool_policy
 
@@ -408,7 +409,9 @@ def _tool_names(document: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
     """The name of each tool, and where it stands."""
     for position, group in enumerate(document.get("actionGroups", [])):
         steps: Steps = ("actionGroups", position)
-        if "functionSchema" in group:
+        if "parentActionGroupSignature" in group:
+            yield from (((*steps, "parentActionGroupSignature"), name) for name in NAMES)
+        elif "functionSchema" in group:
             for index, function in enumerate(group["functionSchema"]["functions"]):
                 yield (*steps, "functionSchema", "functions", index, "name"), function["name"]
         else:
@@ -433,9 +436,26 @@ def _check_agent(document: Mapping[str, Any]) -> Iterator[Finding]:
     if len(functions) > MOST_TOOLS:
         yield ("actionGroups",), f"has {len(functions)} functions, at most {MOST_TOOLS} are allowed"
     yield from _inconsistent_delays(document)
+    yield from _memory_findings(document)
     size = len(Definition.of(document).text.encode())
     if size > LARGEST_DEFINITION:
         yield (), f"has {size} bytes without white space, at most {LARGEST_DEFINITION} are allowed"
+
+
+def _memory_findings(document: Mapping[str, Any]) -> Iterator[Finding]:
+    configuration = agent_configuration.configuration(document)
+    agent_id = document["agentId"]
+    if configuration.idle_seconds is not None and configuration.idle_seconds >= configuration.storage_days * 86_400:
+        rule = f"{configuration.idle_seconds} is not less than the storageDays, {configuration.storage_days}, in which "
+        yield ("memoryConfiguration", "idleSessionTTLInSeconds"), f"{rule}a session would expire before it ends"
+    model = configuration.embedding_model
+    if model is not None and not embeddings.supports(model):
+        rule = f"'{model}' is not supported; Titan Text Embeddings V2 and Cohere Embed v3 and v4 are"
+        yield ("memoryConfiguration", "embeddingModelId"), rule
+    for position, group in enumerate(document.get("actionGroups", [])):
+        if "parentActionGroupSignature" in group and not any(memory_tools(configuration, agent_id)):
+            rule = "needs a namespace in memoryConfiguration that this agent may read or write"
+            yield ("actionGroups", position, "parentActionGroupSignature"), rule
 
 
 def _repeated(names: Iterable[tuple[Steps, str]]) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ def publish(table: Table, definitions: Sequence[Definition]) -> list[Publication
     """
     publications = [_publish_one(table, definition) for definition in definitions]
     kept = {definition.agent_id for definition in definitions}
-    removed = [_remove(table, item) for item in _listed(table) if item["agentId"] not in kept]
+    removed = [_remove(table, item) for item in listed(table) if item["agentId"] not in kept]
     return publications + removed
 
 
@@ -148,6 +148,7 @@ def _remove(table: Table, listed: Item) -> Publication:
     raise CommitConflict(f"other publishers keep changing agent '{agent_id}'; publish again when they have ended")
 
 
-def _listed(table: Table) -> Iterator[Item]:
+def listed(table: Table) -> Iterator[Item]:
+    """`{"agentId", "version"}` of each published agent, by their ids."""
     # An agent id sorts before "~" whatever its first character.
     return table.query(keys.AGENT_LISTING, keys.listed_agent("").sk, keys.listed_agent("~").sk)

@@ -14,6 +14,7 @@ from typing import Any
 from turnwright import openapi
 from turnwright.memory import agent_configuration
 from turnwright.memory.configuration import MemoryConfiguration
+from turnwright.memory.tool_schemas import MemoryTool, memory_tools
 from turnwright.openapi import Operation
 from turnwright.policy import ToolPolicy, tool_policy
 
@@ -79,6 +80,7 @@ class Parameter:
 class Tool:
     """A function or an API operation of an action group, as the model is offered it and as the gateway calls it.
 
+    A tool of the memory action group has no function: the gateway carries it out itself (`memory/tools.py`).
     `input_schema` is the JSON Schema of the arguments. `parameters` are those that the event has as parameters, in the
     order of the definition; an operation's request body is told by `operation`, which a function does not have.
     """
@@ -91,6 +93,7 @@ class Tool:
     parameters: tuple[Parameter, ...]
     policy: ToolPolicy
     operation: Operation | None = None
+    is_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,10 @@ def _tools(definition: Mapping[str, Any]) -> Iterator[Tool]:
         if group.get("actionGroupState", "ENABLED") == "DISABLED":
             continue
         policy = tool_policy(agent_wide, group.get("actionGroupExecutionConfig", {}))
-        if "apiSchema" in group:
+        if "parentActionGroupSignature" in group:
+            memory = agent_configuration.configuration(definition)
+            yield from (_memory_tool(tool, group, policy) for tool in memory_tools(memory, definition["agentId"]))
+        elif "apiSchema" in group:
             operations, _ = openapi.read(group["apiSchema"]["payload"])
             yield from (_api_tool(operation, group, policy) for operation in operations)
         else:
@@ -193,6 +199,21 @@ def _api_tool(operation: Operation, group: Mapping[str, Any], policy: ToolPolicy
         ),
         policy=policy,
         operation=operation,
+    )
+
+
+def _memory_tool(tool: MemoryTool, group: Mapping[str, Any], policy: ToolPolicy) -> Tool:
+    properties: Mapping[str, Mapping[str, Any]] = tool.input_schema["properties"]
+    required = tool.input_schema["required"]
+    return Tool(
+        name=tool.name,
+        description=tool.description,
+        action_group=group["actionGroupName"],
+        function_arn="",
+        input_schema=tool.input_schema,
+        parameters=tuple(Parameter(name, field["type"], name in required) for name, field in properties.items()),
+        policy=policy,
+        is_memory=True,
     )
 
 

@@ -1,15 +1,20 @@
 """How a turn begins: its session is claimed, and what it works with is pinned for all its steps."""
 
+from turnwright import keys
 from turnwright.agents import Agent
 from turnwright.attributes import check_session
 from turnwright.clock import now_ms
-from turnwright.documents import Documents
-from turnwright.errors import InvalidRequest, SessionBusy, TurnAlreadyEnded
-from turnwright.history import History
+from turnwright.documents import STATE_BYTES, Documents, Stowed
+from turnwright.errors import ActorErased, InvalidRequest, SessionBusy, TurnAlreadyEnded, TurnwrightError
+from turnwright.history import History, Window
+from turnwright.keys import NO_ACTOR
+from turnwright.memory import injection
+from turnwright.memory.actors import Actors
 from turnwright.requests import TurnRequest
-from turnwright.sessions import Sessions
+from turnwright.sessions import Session, Sessions
+from turnwright.settings import settings
 from turnwright.table import Table
-from turnwright.turns import Beginning, Turn, Turns
+from turnwright.turns import Beginning, SessionSize, Turn, Turns
 
 
 def begin(
@@ -20,29 +25,45 @@ def begin(
     execution_arn: str,
     *,
     redriven: bool,
+    definition_version: str = "",
 ) -> Turn:
     """Claims the session and writes the turn's header; a repeat finds both and gets the same turn.
 
-    Raises SessionBusy, at once, if another turn runs in the session, which is left untouched; and TurnAlreadyEnded
-    for a repeat that comes after the turn's end, and InvalidRequest for session attributes that are too long with those
-    of the session, both without holding the session.
+    A session that was idle for too long is ended first, so that the turn starts a new one of its id.
+
+    Raises SessionBusy, at once, if another turn runs in the session, which is left untouched. Without holding the
+    session it raises TurnAlreadyEnded for a repeat that comes after the turn's end, InvalidRequest for session
+    attributes that are too long with those of the session, and ActorErased while the actor's memory is being erased.
     """
     turns, sessions = Turns(table), Sessions(table)
     session_id = request.session(agent.memory_store)
+
+    def refuse(refusal: TurnwrightError) -> None:
+        failure = {"error": type(refusal).__name__, "cause": str(refusal), "state": "Load Memory"}
+        turns.fail(request.turn_id, failure, unless_failed=True)
+
     try:
         session = sessions.claim(session_id, request.turn_id)
     except SessionBusy as busy:
-        failure = {"error": "SessionBusy", "cause": str(busy), "state": "Load Memory"}
-        turns.fail(request.turn_id, failure, unless_failed=True)
+        refuse(busy)
         raise
+    if request.actor != NO_ACTOR:
+        try:
+            # After the claim: an erasure that begins later finds the session.
+            Actors(table).require(agent.memory_store, request.actor)
+        except ActorErased as erased:
+            sessions.forget(session_id, request.turn_id)
+            refuse(erased)
+            raise
+    if session.idle(now_ms(), agent.memory.idle_seconds):
+        session = sessions.end_idle(session_id, request.turn_id, session)
     body = documents.fetch(request.body)
     session_attributes = session.current_attributes | body.get("sessionAttributes", {})
     try:
         check_session(session_attributes)
     except InvalidRequest as refusal:
-        failure = {"error": "InvalidRequest", "cause": str(refusal), "state": "Load Memory"}
         sessions.release(session_id, request.turn_id)
-        turns.fail(request.turn_id, failure, unless_failed=True)
+        refuse(refusal)
         raise
     window = History(table, documents).window(session_id, session.first_event_id, agent.history)
     turn = Turn(
@@ -66,9 +87,25 @@ def begin(
         session_attributes=session_attributes,
         execution_arn=execution_arn,
         caller=request.caller,
+        injected=_injected(table, documents, agent, turn, session, window, body["inputText"]),
+        trace_id=settings().trace_id,
+        definition_version=definition_version,
+        session_size=SessionSize.of(session),
     )
     try:
         return turns.begin(beginning, redriven=redriven).turn
     except TurnAlreadyEnded:
         sessions.release(session_id, request.turn_id)
         raise
+
+
+def _injected(
+    table: Table, documents: Documents, agent: Agent, turn: Turn, session: Session, window: Window, input_text: str
+) -> Stowed | None:
+    if not agent.memory.remembers:
+        return None
+    remembered = injection.remembered(table, agent, turn.session, session, window, input_text)
+    text = injection.prefix(remembered, agent.memory.prompt_characters)
+    if not text:
+        return None
+    return documents.stow(text, lambda digest: keys.turn_object(turn.turnId, digest), STATE_BYTES)

@@ -44,13 +44,16 @@ def request(
     prompt_attributes: Mapping[str, str],
     *,
     may_use_tools: bool,
+    memory: str = "",
 ) -> dict[str, Any]:
-    """The arguments of ConverseStream.
+    """The arguments of ConverseStream. `memory` is what is shown of memory, a text that says that it is data.
 
     On the step that may not ask for tools they are not offered. Converse refuses tool blocks in messages without a tool
     configuration, so those are told as text then.
     """
     system = [{"text": agent.instruction}]
+    if memory:
+        system.append({"text": memory})
     if prompt_attributes:
         system.append({"text": _attributes_text(prompt_attributes)})
     offers_tools = may_use_tools and bool(agent.tools)
@@ -78,6 +81,14 @@ def alternate(messages: Iterable[Message]) -> list[dict[str, Any]]:
         else:
             joined.append({"role": message["role"], "content": list(message["content"])})
     return joined
+
+
+NOT_SHOWN = "(What was said before this is not shown.)"
+
+
+def beginning_with_user(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages with a note before an assistant's first one, which Converse does not take as a beginning."""
+    return [user_message(NOT_SHOWN), *messages] if messages and messages[0]["role"] == "assistant" else messages
 
 
 def user_message(text: str) -> dict[str, Any]:

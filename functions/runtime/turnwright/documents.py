@@ -27,6 +27,10 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+class NotRemoved(Exception):
+    """The bucket kept an object that was to be removed; removing it again may do."""
+
+
 class Documents:
     """Documents in the bucket `name`."""
 
@@ -43,12 +47,32 @@ class Documents:
         self._client.put_object(Bucket=self._bucket, Key=name, Body=encoded, ContentType="application/json")
         return {"object": name, "bytes": len(encoded)}
 
+    def discard(self, stowed: Stowed) -> None:
+        """Removes the object of a document that nothing refers to; an inline one has none."""
+        if "object" in stowed:
+            self._client.delete_object(Bucket=self._bucket, Key=stowed["object"])
+
     def fetch(self, stowed: Stowed) -> Any:
         """The value that was stowed."""
         if "inline" in stowed:
             return stowed["inline"]
         response = self._client.get_object(Bucket=self._bucket, Key=stowed["object"])
         return json.loads(response["Body"].read())
+
+    def remove(self, stowed: Stowed) -> None:
+        """Removes the object of a stowed document that has one; removing it again does nothing."""
+        if "object" in stowed:
+            self._client.delete_object(Bucket=self._bucket, Key=stowed["object"])
+
+    def remove_all(self, prefix: str) -> None:
+        """Removes all objects whose names begin with the prefix."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        for page in pages:
+            found = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
+            if found:
+                removed = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": found, "Quiet": True})
+                if removed.get("Errors"):
+                    raise NotRemoved(f"objects of {prefix} were not removed: {removed['Errors'][0]}")
 
     def fetch_text(self, attribute: str) -> Any:
         """The value of a stowed document that an item's attribute holds as JSON text."""

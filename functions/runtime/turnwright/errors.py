@@ -92,6 +92,14 @@ class GatewayFault(TurnwrightError):
     pass
 
 
+class RecordsChanged(TurnwrightError):
+    pass
+
+
+class RecordsKeepChanging(RecordsChanged):
+    pass
+
+
 class CommitConflict(TurnwrightError):
     pass
 

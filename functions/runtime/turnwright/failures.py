@@ -20,7 +20,7 @@ from turnwright.turns import Turns
 
 _UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
 
-_REFUSALS = ("InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
+_REFUSALS = ("ActorErased", "InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
 """Not dead-lettered when the turn never began, since the caller was told; a redriven turn can meet them too."""
 
 _CAUSE_CHARACTERS = 4_000

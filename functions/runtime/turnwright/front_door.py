@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from turnwright import event_stream, keys, wire_errors
 from turnwright.agent_versions import load, resolve
@@ -19,7 +19,9 @@ from turnwright.clock import now_ms
 from turnwright.documents import STATE_BYTES, Documents, json_text
 from turnwright.errors import InvalidRequest, NotFound, SessionBusy
 from turnwright.following import followed
+from turnwright.keys import SessionId
 from turnwright.log import logger
+from turnwright.memory import consolidations
 from turnwright.requests import Invocation, TurnRequest, decoded_body, read_invocation
 from turnwright.sessions import Session, Sessions
 from turnwright.settings import Settings
@@ -73,10 +75,10 @@ class FrontDoor:
     def _admit(self, invocation: Invocation, remaining_ms: Callable[[], int]) -> Answer:
         table = self._table()
         version = resolve(table, invocation.agent_id, invocation.agent_alias_id)
-        store = load(table, invocation.agent_id, version).memory_store
-        session_id = invocation.session(store)
+        memory = load(table, invocation.agent_id, version).memory
+        session_id = invocation.session(memory.store)
         if invocation.end_session:
-            Sessions(table).end(session_id)
+            self._end(table, session_id)
             return _streamed(invocation, [_chunk(SESSION_ENDED)])
         turn_id = invocation.turn_id
         logger().structure_logs(append=False, turnId=turn_id)
@@ -86,12 +88,24 @@ class FrontDoor:
             session = (Session.decode(session_item) if session_item else Session()).as_of(now)
             if session.held_by_another(turn_id, now):
                 raise SessionBusy(f"session {invocation.session_id} runs turn {session.lease_owner}; wait for its end")
-            check_session(session.current_attributes | invocation.body.get("sessionAttributes", {}))
+            kept = {} if session.idle(now, memory.idle_seconds) else session.current_attributes
+            check_session(kept | invocation.body.get("sessionAttributes", {}))
             self._start(invocation)
             logger().info("turn started", agentId=invocation.agent_id)
         else:
             logger().info("turn joined", agentId=invocation.agent_id)
         return _streamed(invocation, self._follow(invocation, remaining_ms))
+
+    def _end(self, table: Table, session_id: SessionId) -> None:
+        """Ends the session and starts its consolidation, if the sweep is not to be waited for, which starts it too."""
+        segment = Sessions(table).end(session_id)
+        if segment is None:
+            return
+        machine = self._settings().consolidation_state_machine_arn
+        try:
+            consolidations.start(self._stepfunctions(), machine, segment.consolidation)
+        except (BotoCoreError, ClientError):
+            logger().exception("the consolidation was not started; the sweep does it", sessionId=session_id.session)
 
     def _start(self, invocation: Invocation) -> None:
         turn_id = invocation.turn_id

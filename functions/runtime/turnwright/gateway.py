@@ -3,6 +3,7 @@
 It checks what the model asked for before anything is invoked, asks the breaker, gives the tool Bedrock's own event, and
 turns whatever comes back into a bounded result or into a failure that says whether, and after how long, the call is
 tried again. A result is recorded before it is answered, so that a repeat of the gateway does not call the tool again.
+A tool of memory is carried out here, in one transaction with its record.
 """
 
 import json
@@ -18,11 +19,12 @@ from turnwright.breakers import Breakers, CircuitOpen, Passage
 from turnwright.clock import expiry, now_ms
 from turnwright.converse import UNREADABLE_INPUT
 from turnwright.documents import Documents, json_text
-from turnwright.errors import ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
+from turnwright.errors import CommitConflict, ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
 from turnwright.journal import Journal, Step, ToolResult
+from turnwright.memory.tools import MemoryTools
 from turnwright.policy import OnTimeout, retry_delay_ms
 from turnwright.settings import settings
-from turnwright.table import ConditionFailed, Put, Table
+from turnwright.table import ConditionFailed, Put, Table, TransactionRefused, Write
 from turnwright.tool_failures import ToolFailure
 from turnwright.tool_invocation import invoke
 from turnwright.trace_events import CircuitState, Failure
@@ -31,6 +33,9 @@ from turnwright.traces import Traces, tool_call
 from turnwright.turns import JOURNAL_DAYS, Header, Turn
 
 _LONGEST_MESSAGE = 2_000
+
+_MOST_MEMORY_TRIES = 5
+"""So often a memory tool looks again at what other writers have changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,8 @@ class Gateway:
         """One attempt. Answers a tool result as it travels in state.
 
         `lost` says that the attempt was made and its gateway did not answer: then nothing is invoked, and without a
-        recorded result the outcome is unknown.
+        recorded result the outcome is unknown; but a memory tool's call is then carried out, which happens once however
+        often it is made.
 
         Raises ToolAttemptFailed with `{"errorCode", "errorMessage", "attempts", "tryAgainNow", "retryAfterSeconds"?,
         "retryInMs"?, "told"?}` as its message (`told` is the stowed result for the model, where the message does not
@@ -112,6 +118,8 @@ class Gateway:
         attempt = _Attempt(step, call, number, tool, event, len(tool_uses), now_ms(), traced)
         passage: Passage | None = None
         try:
+            if tool.is_memory:
+                return self._use_memory(attempt, header, tool_use["input"])
             if lost:
                 raise ToolFailure("OUTCOME_UNKNOWN", "the gateway was lost; whether the tool ran is not known")
             check_arguments(tool, tool_use["input"])
@@ -175,6 +183,24 @@ class Gateway:
             raise
         return answer
 
+    def _use_memory(self, attempt: _Attempt, header: Header, arguments: Mapping[str, Any]) -> ToolResult:
+        """Carries the call out and records its result in one transaction. Raises ToolFailure."""
+        tool, call = attempt.tool, attempt.call
+        check_arguments(tool, arguments)
+        memory = MemoryTools(self._table, self._agent, header)
+        for _ in range(_MOST_MEMORY_TRIES):
+            use = memory.use(tool.name, arguments, attempt.event["idempotencyKey"])
+            limit = tool.policy.max_result_characters
+            answer = self._result(call, ToolAnswer(use.text), bounded(use.text, limit))
+            try:
+                result = self._record(attempt, answer, use.writes)
+            except (TransactionRefused, CommitConflict):
+                continue  # another writer changed what was read, or the actor's memory is being erased: look again
+            told = bounded(self._payloads.redacted(use.text), limit)
+            self._traces.tool_succeeded(attempt.step, attempt.traced, attempt.number, told, attempt.started)
+            return result
+        raise ToolFailure("SERVICE_UNAVAILABLE", "other writers keep changing these records")
+
     def _result(self, call: Call, answer: ToolAnswer, text: str) -> dict[str, Any]:
         def name(digest: str) -> str:
             return keys.turn_object(self._turn.turnId, digest)
@@ -188,18 +214,28 @@ class Gateway:
             "result": self._documents.stow(result, name, call.inlineBytes),
         }
 
-    def _record(self, attempt: _Attempt, result: ToolResult) -> ToolResult:
-        """Writes the result; if another gateway of this call was faster, the result is what that one wrote."""
+    def _record(self, attempt: _Attempt, result: ToolResult, writes: Sequence[Write] = ()) -> ToolResult:
+        """Writes the result, and with it what the call writes; if another gateway of this call was faster, the result
+        is what that one wrote. Raises TransactionRefused if something else keeps `writes` from being written.
+        """
         now = now_ms()
         key = keys.call_record(self._turn.turnId, attempt.step, attempt.call.index)
         item = {"result": json_text(result), "attempt": attempt.number, "expiresAt": expiry(now, JOURNAL_DAYS)}
+        put = Put(key, item, only_if_absent=True)
         try:
-            self._table.put(Put(key, item, only_if_absent=True))
+            if writes:
+                self._table.transact([*writes, put])
+            else:
+                self._table.put(put)
         except ConditionFailed as refused:
             if refused.item is None:
                 raise
-            recorded: ToolResult = json.loads(refused.item["result"])
-            return recorded
+            result = json.loads(refused.item["result"])
+        except TransactionRefused:
+            found = self._table.get(key)
+            if found is None:
+                raise
+            result = json.loads(found["result"])
         return result
 
     def _failed(
@@ -236,7 +272,7 @@ class Gateway:
         )
         if delay is not None:
             return ToolAttemptFailed(json_text(report))
-        if failure.code not in dead_letters.CORRECTABLE:
+        if failure.code not in dead_letters.CORRECTABLE and not attempt.tool.is_memory:
             dead_letters.send(
                 self._queue,
                 self._queue_url,

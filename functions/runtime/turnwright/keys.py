@@ -13,16 +13,20 @@ another one's partition or sort order, whatever characters a later interface all
 | | `EVENT#<eventId>` | one committed turn, or one CreateEvent |
 | | `SEGMENT#<eventId>` | an ended part of the session, up to that event, and whether it is consolidated |
 | | `TOKEN#<clientToken>` | the event that a CreateEvent with that token made |
+| | `BRANCH#<name>` | a branch of the session that CreateEvent began |
 | | `CONSOLIDATION#<id>#…` | the journal of a consolidation of the session |
 | `ACTOR#<store>#<actor>` | `RECORD#<namespace>#<recordId>` | a memory record |
 | | `SUMMARY#<ended at>#<session>` | the summary of an ended session |
 | `STORE#<store>` | `STORE` | a memory store made by CreateMemory |
 | | `ACTOR#<actor>` | an actor that has sessions or records |
 | | `NAMESPACE#<namespace>` | a namespace that has records, and whose they are |
+| | `TOKEN#<clientToken>` | the records that a BatchCreateMemoryRecords with that token made |
 | `BREAKER#<agentId>#<tool>` | `BREAKER` | failures in a row, the probe |
 | `AGENT#<agentId>` | `DRAFT`, `VERSION#<n>`, `ALIAS#<aliasId>` | agent definitions |
 | `AGENTS` | `AGENT#<agentId>` | the agents that are published |
 | `STORES` | `STORE#<store>` | the memory stores made by CreateMemory |
+| | `NAME#<name>` | the store that has this name |
+| | `TOKEN#<clientToken>` | the store that a CreateMemory with that token made |
 
 Two indexes, both eventually consistent and without attributes but the keys:
 
@@ -57,6 +61,14 @@ OWNED_INDEX = "Owned"
 DUE_INDEX = "Due"
 END = "\x7f"
 """Sorts after every character that a key can have: behind a prefix, the end of a range."""
+NEXT = "!"
+"""Sorts before every character that a key can have: behind a whole key, the beginning of what comes after it."""
+
+LASTING_PREFIX = "lasting/"
+"""What the names of the objects begin with that the bucket keeps for longer than `LONGEST_STORAGE_DAYS`."""
+
+LONGEST_STORAGE_DAYS = 365
+"""How long what the bucket has under `sessions/` is kept at least."""
 
 DUE_SHARDS = 4
 """Partitions that the index of what is due is spread over, so that its writes do not meet in one."""
@@ -123,6 +135,10 @@ def client_token(session_id: SessionId, token: str) -> Key:
     return Key(session_id.partition, f"TOKEN#{_part(token)}")
 
 
+def branch(session_id: SessionId, name: str) -> Key:
+    return Key(session_id.partition, f"BRANCH#{_part(name)}")
+
+
 def actor_partition(store: str, actor: str) -> str:
     return f"{ACTOR_PREFIX}{_part(store)}#{_part(actor)}"
 
@@ -153,6 +169,10 @@ def consolidation_summary(session_id: SessionId, consolidation_id: str) -> Key:
     return _consolidation(session_id, consolidation_id, "SUMMARY")
 
 
+def consolidation_progress(session_id: SessionId, consolidation_id: str) -> Key:
+    return _consolidation(session_id, consolidation_id, "PROGRESS")
+
+
 def _consolidation(session_id: SessionId, consolidation_id: str, entry: str) -> Key:
     return Key(session_id.partition, f"CONSOLIDATION#{_part(consolidation_id)}#{entry}")
 
@@ -170,6 +190,18 @@ STORE_LISTING = "STORES"
 
 def listed_store(store_id: str) -> Key:
     return Key(STORE_LISTING, f"STORE#{_part(store_id)}")
+
+
+def store_name(name: str) -> Key:
+    return Key(STORE_LISTING, f"NAME#{_part(name)}")
+
+
+def store_token(token: str) -> Key:
+    return Key(STORE_LISTING, f"TOKEN#{_part(token)}")
+
+
+def batch_token(store_id: str, token: str) -> Key:
+    return Key(store_partition(store_id), f"TOKEN#{_part(token)}")
 
 
 def actor(store_id: str, actor_id: str) -> Key:
@@ -204,6 +236,11 @@ def due(session_id: SessionId, at: int) -> dict[str, str]:
     """The attributes with which a session or a segment is in the index `Due` from the moment `at` (milliseconds) on."""
     shard = int(hashlib.sha256(session_id.partition.encode()).hexdigest()[:8], 16) % DUE_SHARDS
     return {"duePK": due_partition(shard), "dueSK": f"{at:016d}#{session_id.partition}"}
+
+
+def due_later(due_sk: str, at: int) -> str:
+    """The sort key in the index `Due` of an item that has `due_sk` there, for another moment."""
+    return f"{at:016d}#{due_sk.partition('#')[2]}"
 
 
 def due_partition(shard: int) -> str:
@@ -242,6 +279,12 @@ def session_object(session_id: SessionId, digest: str) -> str:
     """The bucket object of a text that belongs to a session; it lives as long as the longest storageDays."""
     folders = "/".join(_folder(part) for part in session_id)
     return f"sessions/{folders}/{digest}.json"
+
+
+def event_object(session_id: SessionId, days: int, digest: str) -> str:
+    """The bucket object of a CreateEvent's payload; it lives as long as the longest eventExpiryDuration."""
+    name = session_object(session_id, digest)
+    return name if days <= LONGEST_STORAGE_DAYS else LASTING_PREFIX + name
 
 
 def actor_objects(store_id: str, actor_id: str) -> str:

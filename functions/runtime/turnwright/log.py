@@ -14,6 +14,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from turnwright.documents import json_text
+from turnwright.memory.consolidation import Consolidation
 from turnwright.settings import settings
 from turnwright.turns import Turn
 
@@ -30,6 +31,21 @@ def turn_logger(turn: Turn, **fields: Any) -> Logger:
     """The logger with the turn's id, instead of that of the turn before."""
     log = logger()
     log.structure_logs(append=False, turnId=turn.turnId, **fields)
+    return log
+
+
+def consolidation_logger(consolidation: Consolidation, **fields: Any) -> Logger:
+    """The logger with the consolidation's ids, instead of those of what was done before."""
+    log = logger()
+    log.structure_logs(
+        append=False,
+        consolidationId=consolidation.consolidationId,
+        kind=consolidation.kind,
+        sessionId=consolidation.sessionId,
+        agentId=consolidation.agentId,
+        agentVersion=consolidation.agentVersion,
+        **fields,
+    )
     return log
 
 

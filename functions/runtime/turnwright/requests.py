@@ -113,7 +113,7 @@ def read_invocation(path: Mapping[str, str], raw_body: bytes, *, invocation_id: 
 
     `path` has the parameters as they came or decoded: SDKs send the colon of a sessionId as %3A.
     """
-    fields = _fields(raw_body)
+    fields = json_object(raw_body)
     checked = _Checked(fields)
     memory_id = checked.text("memoryId")
     invocation = Invocation(
@@ -133,7 +133,8 @@ def read_invocation(path: Mapping[str, str], raw_body: bytes, *, invocation_id: 
     return invocation
 
 
-def _fields(raw_body: bytes) -> dict[str, Any]:
+def json_object(raw_body: bytes) -> dict[str, Any]:
+    """The JSON object that a request's body is; no body is an empty one. Raises InvalidRequest."""
     try:
         fields = json.loads(raw_body or b"{}", parse_constant=_no_constant, object_pairs_hook=_no_repetition)
         _json_bytes(fields)

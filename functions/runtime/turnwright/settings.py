@@ -30,6 +30,10 @@ class Settings:
         return self._required("STATE_MACHINE_ARN")
 
     @property
+    def consolidation_state_machine_arn(self) -> str:
+        return self._required("CONSOLIDATE_STATE_MACHINE_ARN")
+
+    @property
     def dead_letter_queue_url(self) -> str:
         return self._required("DEAD_LETTER_QUEUE_URL")
 
@@ -42,6 +46,16 @@ class Settings:
         return self._required("AGENT_FILES_DIRECTORY")
 
     @property
+    def memory_models(self) -> tuple[str, ...]:
+        """The models that extract for the stores that CreateMemory makes, in order."""
+        return tuple(filter(None, self._required("MEMORY_MODEL_IDS").split(",")))
+
+    @property
+    def memory_embedding_model(self) -> str | None:
+        """The embedding model of the stores that CreateMemory makes; without one search is lexical."""
+        return self.environment.get("MEMORY_EMBEDDING_MODEL_ID") or None
+
+    @property
     def trace_header(self) -> str | None:
         """The X-Ray trace header of the running invocation; the Lambda runtime puts it there anew for each."""
         return os.environ.get("_X_AMZN_TRACE_ID") or None
@@ -51,6 +65,11 @@ class Settings:
         """The X-Ray trace id of the invocation, such as `1-67891233-abcdef012345678912345678`; "" without one."""
         parts = (part.partition("=") for part in (self.trace_header or "").split(";"))
         return next((value for name, _, value in parts if name == "Root"), "")
+
+    @property
+    def memory_mb(self) -> int:
+        """How much memory Lambda gives the function; 0 outside of Lambda."""
+        return int(self.environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or 0)
 
     @property
     def payloads(self) -> payloads.Payloads:

@@ -187,4 +187,11 @@ def _arguments(
     ]
     if asked.tool_results:
         messages.append(results_message(documents, asked.tool_results))
-    return converse.request(agent, model_id, messages, prompt_attributes, may_use_tools=asked.may_use_tools)
+    return converse.request(
+        agent,
+        model_id,
+        converse.beginning_with_user(messages),
+        prompt_attributes,
+        may_use_tools=asked.may_use_tools,
+        memory=documents.fetch(header.injected) if header.injected else "",
+    )

@@ -62,6 +62,8 @@ _USUAL_NAMES = {
     "throttled": "THROTTLING",
     "toomanyrequests": "THROTTLING",
     "requestlimitexceeded": "THROTTLING",
+    "ratelimit": "THROTTLING",
+    "ratelimitexceeded": "THROTTLING",
     "provisionedthroughputexceeded": "THROTTLING",
     "serviceunavailable": "SERVICE_UNAVAILABLE",
     "connect": "SERVICE_UNAVAILABLE",

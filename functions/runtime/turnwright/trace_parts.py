@@ -88,8 +88,11 @@ def _model_output(event: TraceEvent) -> dict[str, Any]:
 def _invocation_input(event: TraceEvent, tool: Tool) -> dict[str, Any]:
     arguments = _arguments(event)
     called: dict[str, Any] = {"function": tool.name}
+    if not tool.is_memory:
+        called["executionType"] = "LAMBDA"
     if tool.operation:
-        called = {"apiPath": tool.operation.path, "verb": tool.operation.method.lower()}
+        called |= {"apiPath": tool.operation.path, "verb": tool.operation.method.lower()}
+        del called["function"]
         body = request_body(tool, arguments)
         if body:
             content_type, properties = body
@@ -99,7 +102,6 @@ def _invocation_input(event: TraceEvent, tool: Tool) -> dict[str, Any]:
         "actionGroupInvocationInput": {
             "actionGroupName": tool.action_group,
             **called,
-            "executionType": "LAMBDA",
             "invocationId": event["toolUseId"],
             "parameters": parameters(tool, arguments),
         },

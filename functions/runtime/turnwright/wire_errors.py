@@ -47,6 +47,7 @@ def of_exception(error: Exception, request_id: str) -> WireError:
 
 _FRAMES = {
     "SessionBusy": "conflictException",
+    "ActorErased": "conflictException",
     "LeaseLost": "conflictException",
     "TurnAlreadyEnded": "conflictException",
     "ModelsThrottled": "throttlingException",

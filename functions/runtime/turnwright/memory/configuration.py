@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from turnwright.keys import NO_ACTOR
+
 EVERYONE = "*"
 """In an access list: every agent of the store."""
 
@@ -20,6 +22,8 @@ RECORD_BYTES = 16 * 1024
 
 DIGEST_NAMESPACE = "session_digest"
 """The namespace of session scope in which a long session's digest is kept; every configuration has it."""
+
+_DIGEST_TEMPLATE = f"/{DIGEST_NAMESPACE}/{{actorId}}/{{sessionId}}/"
 
 _VARIABLE = re.compile(r"\{([a-zA-Z][a-zA-Z0-9]*)\}")
 
@@ -47,7 +51,8 @@ class Namespace:
 
     `template` is its path with `{actorId}` and, if it is of session scope, `{sessionId}`. `readers` and `writers` are
     agent ids or `EVERYONE`. A namespace without `inject` is only searched. Beyond `max_records` the records that were
-    not written for longest go.
+    not written for longest go. `merge_prompt` is what the model of MODEL is told besides, and `model` is asked before
+    the configuration's own, for extraction and merge.
     """
 
     name: str
@@ -60,6 +65,8 @@ class Namespace:
     readers: frozenset[str]
     writers: frozenset[str]
     inject: Injection | None
+    merge_prompt: str = ""
+    model: str = ""
 
     @property
     def of_session(self) -> bool:
@@ -68,6 +75,10 @@ class Namespace:
     def path(self, actor: str, session: str) -> str:
         """The namespace's path for an actor's session: what its records are stored under."""
         return filled(self.template, {ACTOR_VARIABLE: actor, SESSION_VARIABLE: session})
+
+    def owner(self, actor: str) -> str:
+        """Whose the records of the actor's path are: a path without `{actorId}` is shared, and nobody's alone."""
+        return actor if f"{{{ACTOR_VARIABLE}}}" in self.template else NO_ACTOR
 
     def readable_by(self, agent_id: str) -> bool:
         return not self.readers.isdisjoint((agent_id, EVERYONE))
@@ -115,6 +126,11 @@ class MemoryConfiguration:
             if variables is not None:
                 return namespace, variables
         return None
+
+
+def digest_path(actor: str, session: str) -> str:
+    """The path of the namespace that a session's digest is in."""
+    return filled(_DIGEST_TEMPLATE, {ACTOR_VARIABLE: actor, SESSION_VARIABLE: session})
 
 
 def filled(template: str, variables: Mapping[str, str]) -> str:

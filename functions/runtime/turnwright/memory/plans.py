@@ -64,6 +64,8 @@ def namespace_fields(namespace: Namespace) -> dict[str, Any]:
         "inject": {"topK": namespace.inject.top_k, "relevance": namespace.inject.relevance}
         if namespace.inject
         else None,
+        "mergePrompt": namespace.merge_prompt,
+        "model": namespace.model,
     }
 
 
@@ -81,4 +83,6 @@ def namespace_of(fields: Mapping[str, Any]) -> Namespace:
         readers=frozenset(fields["read"]),
         writers=frozenset(fields["write"]),
         inject=Injection(inject["topK"], inject["relevance"]) if inject else None,
+        merge_prompt=fields.get("mergePrompt", ""),
+        model=fields.get("model", ""),
     )

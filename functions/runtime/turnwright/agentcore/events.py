@@ -1,0 +1,447 @@
+"""The events of a session: what turns committed and what CreateEvent added, in one order.
+
+An event's id is the moment at which it happened, in milliseconds, `#`, and eight hexadecimal digits that grow with each
+event of one moment, so that events sort as they came: boto3 sends whole seconds. An event that would lie before the
+session's history begins (an ended part of the session is consolidated already) gets the beginning as its moment.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+from turnwright import keys
+from turnwright.agentcore import paging
+from turnwright.agentcore.data_operations import EVENT_ID, LIST_EVENTS
+from turnwright.agentcore.event_filters import Lineage, read_filter
+from turnwright.agentcore.event_payloads import characters, of_messages
+from turnwright.agentcore.operations import memory_id
+from turnwright.agentcore.refusals import Busy, NotThere, Reason, invalid
+from turnwright.agentcore.shapes import milliseconds, seconds
+from turnwright.agentcore.stores import Store, Stores
+from turnwright.clock import expiry, now_ms
+from turnwright.documents import ITEM_BYTES, Documents, json_text
+from turnwright.errors import ActorErased, CommitConflict
+from turnwright.keys import SessionId
+from turnwright.memory.actors import Actors
+from turnwright.memory.configuration import MemoryConfiguration
+from turnwright.memory.plans import configuration_of
+from turnwright.sessions import Session
+from turnwright.table import SCHEMA_VERSION, Delete, Item, Put, Table, TransactionRefused, Update, Write
+
+ANSWER_BYTES = 5_500_000
+"""How long an event, and the events of a page together, may be in the function's answer, of which Lambda takes 6 MB.
+There JSON stands as a text in JSON, so that each of its quotation marks has two bytes.
+"""
+
+MAIN = "main"
+"""The branch that needs no name."""
+
+DEFAULT_RESULTS = 20
+_MOST_PASSED = 5_000
+"""So many events that a filter does not want are passed over in one request."""
+_MOST_TRIES = 12
+_PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event as its item has it. `at` is when it happened, in ms; `branch` is "" for the main branch."""
+
+    event_id: str
+    at: int
+    expires_at: int
+    item: Item = field(repr=False)
+    branch: str = ""
+    root_event_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, item: Item) -> "Event":
+        event_id = item["eventId"]
+        branch = json.loads(item.get("branch", "{}"))
+        return cls(
+            event_id=event_id,
+            at=item.get("eventTimestamp", int(event_id.partition("#")[0])),
+            expires_at=item["expiresAt"],
+            item=item,
+            branch=branch.get("name", ""),
+            root_event_id=branch.get("rootEventId", ""),
+            metadata=json.loads(item.get("metadata", "{}")),
+        )
+
+    def alive(self, now: int) -> bool:
+        return self.expires_at * 1000 > now
+
+    def payload(self, documents: Documents) -> list[dict[str, Any]]:
+        if "payload" in self.item:
+            payload: list[dict[str, Any]] = documents.fetch_text(self.item["payload"])
+            return payload
+        return of_messages(documents.fetch_text(self.item["messages"]))
+
+    def wire(self, session: SessionId, payload: list[dict[str, Any]] | None) -> dict[str, Any]:
+        """The event as an answer has it; without payloads the field is left out."""
+        answer: dict[str, Any] = {
+            "memoryId": session.store,
+            "actorId": session.actor,
+            "sessionId": session.session,
+            "eventId": self.event_id,
+            "eventTimestamp": seconds(self.at),
+        }
+        if payload is not None:
+            answer["payload"] = payload
+        if self.branch:
+            answer["branch"] = {"name": self.branch}
+            if self.root_event_id:
+                answer["branch"]["rootEventId"] = self.root_event_id
+        if self.metadata:
+            answer["metadata"] = dict(self.metadata)
+        return answer
+
+
+class Events:
+    """What CreateEvent, GetEvent, ListEvents and DeleteEvent do. Each takes checked fields and returns the answer."""
+
+    def __init__(self, table: Table, documents: Documents, pause: Callable[[float], None] = time.sleep) -> None:
+        self._table = table
+        self._documents = documents
+        self._stores = Stores(table)
+        self._pause = pause
+
+    def create(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A repeat with the same clientToken is answered with the event that is there, whatever else it says.
+
+        Raises Busy when others kept writing to the session.
+        """
+        store = self._stores.require(memory_id(fields))
+        token = sha256(fields["clientToken"].encode()).hexdigest() if fields.get("clientToken") else ""
+        session = SessionId(store.store_id, fields["actorId"], fields.get("sessionId") or _new_session(fields, token))
+        new = self._new_event(store, session, fields, token)
+        for attempt in range(_MOST_TRIES):
+            try:
+                return {"event": self._create_once(store, session, new)}
+            except (TransactionRefused, CommitConflict):
+                self._pause(random.uniform(0, _PAUSE_SECONDS * (attempt + 1)))
+            except ActorErased as erased:
+                raise Busy(str(erased)) from erased
+        raise Busy(f"others keep writing to session {session.session}; repeat the request")
+
+    def get(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        session = self._session(fields)
+        event = self._event(session, fields["eventId"])
+        return {"event": event.wire(session, event.payload(self._documents))}
+
+    def delete(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The event is gone with its clientToken, which may make another one."""
+        session = self._session(fields)
+        event = self._event(session, fields["eventId"])
+        writes: list[Write] = [
+            Delete(keys.session_event(session, event.event_id), condition="attribute_exists(PK)"),
+        ]
+        if "clientToken" in event.item:
+            writes.append(Delete(keys.client_token(session, event.item["clientToken"])))
+        try:
+            self._table.transact(writes)
+        except TransactionRefused as refused:
+            raise _no_event(event.event_id) from refused
+        if "payload" in event.item:
+            self._documents.remove(json.loads(event.item["payload"]))
+        return {"eventId": event.event_id}
+
+    def page(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Newest first. A page ends early rather than be too long for an answer."""
+        session = self._session(fields)
+        wanted = read_filter(fields.get("filter"), lambda name: self._lineage(session, name))
+        limit = fields.get("maxResults", DEFAULT_RESULTS)
+        page: list[dict[str, Any]] = []
+        size = passed = 0
+        now = now_ms()
+        last = ""
+
+        def continued(behind: str) -> dict[str, Any]:
+            return {"events": page, "nextToken": paging.token(LIST_EVENTS, fields, [behind])}
+
+        chunk = limit + 1 if wanted.everything else max(limit + 1, 100)
+        for event in self._newest_first(session, self._after(session, fields), chunk):
+            if not event.alive(now) or not wanted.holds(event.event_id, event.branch, event.metadata):
+                passed += 1
+                if passed == _MOST_PASSED:
+                    return continued(event.event_id)
+                continue
+            if len(page) == limit:
+                return continued(last)
+            payload = event.payload(self._documents) if fields.get("includePayloads", True) else None
+            answer = event.wire(session, payload)
+            size += wire_bytes(answer)
+            if page and size > ANSWER_BYTES:
+                return continued(last)
+            page.append(answer)
+            last = event.event_id
+        return {"events": page}
+
+    def _newest_first(self, session: SessionId, after: str | None, chunk: int) -> Iterator[Event]:
+        """`chunk` is how many are read at a time."""
+        while True:
+            read = 0
+            for item in self._table.query(
+                session.partition,
+                keys.EVENT_PREFIX,
+                keys.EVENT_PREFIX + keys.END,
+                newest_first=True,
+                limit=chunk,
+                after=after,
+            ):
+                read += 1
+                after = item["SK"]
+                yield Event.decode(item)
+            if read < chunk:
+                return
+
+    def _after(self, session: SessionId, fields: Mapping[str, Any]) -> str | None:
+        position = paging.position(LIST_EVENTS, fields, 1)
+        if position is None:
+            return None
+        if EVENT_ID.findings(position[0], ""):
+            raise invalid("nextToken", "is not one that an earlier answer to this request gave")
+        return keys.session_event(session, position[0]).sk
+
+    def _session(self, fields: Mapping[str, Any]) -> SessionId:
+        store = self._stores.require(memory_id(fields))
+        return SessionId(store.store_id, fields["actorId"], fields["sessionId"])
+
+    def _event(self, session: SessionId, event_id: str) -> Event:
+        item = self._table.get(keys.session_event(session, event_id))
+        event = Event.decode(item) if item else None
+        if event is None or not event.alive(now_ms()):
+            raise _no_event(event_id)
+        return event
+
+    def _lineage(self, session: SessionId, name: str) -> Iterator[Lineage]:
+        """A branch, then its parents up to the main branch, each up to the event where the next one left it."""
+        bound, seen = "", set[str]()
+        while name and name not in seen:
+            yield Lineage(name, bound)
+            seen.add(name)
+            item = self._table.get(keys.branch(session, name))
+            if item is None:
+                return
+            bound = min(filter(None, (bound, item["rootEventId"])))
+            name = item["parent"]
+        if not name:
+            yield Lineage("", bound)
+
+    def _new_event(self, store: Store, session: SessionId, fields: Mapping[str, Any], token: str) -> "_NewEvent":
+        branch = dict(fields.get("branch", {}))
+        if branch.get("name") == MAIN:
+            if "rootEventId" in branch:
+                raise invalid("branch.rootEventId", "is given for the main branch, which begins at no event")
+            branch = {}
+        payload = fields["payload"]
+        now = now_ms()
+        days = store.configuration.storage_days
+        new = _NewEvent(
+            at=milliseconds(fields["eventTimestamp"]),
+            branch=branch,
+            metadata=fields.get("metadata", {}),
+            payload=payload,
+            token=token,
+            extracted="extractionMode" not in fields and characters(payload) > 0,
+            expires_at=expiry(now, days),
+        )
+        size = wire_bytes(new.preview(session))
+        if size > ANSWER_BYTES:
+            raise invalid(
+                "payload", f"makes an event of {size} bytes (in JSON within JSON); at most {ANSWER_BYTES} are taken"
+            )
+        owner = token or uuid4().hex  # no other event has this one's object, which goes with it
+        new.stowed = json_text(
+            self._documents.stow(
+                payload,
+                lambda digest: keys.event_object(session, days, sha256(f"{owner}{digest}".encode()).hexdigest()),
+                ITEM_BYTES,
+            )
+        )
+        return new
+
+    def _create_once(self, store: Store, session_id: SessionId, new: "_NewEvent") -> dict[str, Any]:
+        """One transaction on what was read. Raises TransactionRefused or CommitConflict when that has changed."""
+        actor = Actors(self._table).require(session_id.store, session_id.actor)
+        token_key = keys.client_token(session_id, new.token or "-")
+        branch_key = keys.branch(session_id, new.branch.get("name", MAIN))
+        session_item, token_item, branch_item = self._table.get_many([keys.session(session_id), token_key, branch_key])
+        if new.token and token_item:
+            made = self._table.get(keys.session_event(session_id, token_item["eventId"]))
+            if made and Event.decode(made).alive(now_ms()):
+                event = Event.decode(made)
+                return event.wire(session_id, event.payload(self._documents))
+        now = now_ms()
+        session = (Session.decode(session_item) if session_item else Session()).as_of(now)
+        event_id = _event_id(max(new.at, _moment(session.first_event_id)))
+        branch = self._branch(session_id, new, branch_item)
+        writes: list[Write] = [
+            Put(keys.session_event(session_id, event_id), new.item(event_id), only_if_absent=True),
+            _session_update(
+                session_id, session_item, session, new, event_id, self._due(store, session_item or {}, new), now
+            ),
+            actor.unchanged(),
+        ]
+        if new.token:
+            writes.append(_token_put(token_key, new, event_id, token_item))
+        if branch is not None:
+            writes.append(Put(branch_key, branch, only_if_absent=branch_item is None))
+        self._table.transact(writes)
+        return Event.decode(new.item(event_id)).wire(session_id, new.payload)
+
+    def _branch(self, session: SessionId, new: "_NewEvent", known: Item | None) -> Item | None:
+        """The item of the event's branch. Raises Invalid for a branch that would begin nowhere or elsewhere."""
+        if not new.branch:
+            return None
+        name, root = new.branch["name"], new.branch.get("rootEventId")
+        if known is not None:
+            if root not in (None, known["rootEventId"]):
+                raise invalid("branch.rootEventId", f"is not where branch {name} begins: {known['rootEventId']}")
+            new.branch["rootEventId"] = known["rootEventId"]
+            return {**known, "expiresAt": max(known["expiresAt"], new.expires_at)}
+        if root is None:
+            raise invalid("branch.rootEventId", f"is missing: the session has no branch {name} to go on with")
+        item = self._table.get(keys.session_event(session, root))
+        if item is None:
+            raise invalid("branch.rootEventId", "names no event of this session", Reason.OTHER_SESSION)
+        parent = Event.decode(item).branch
+        return {"name": name, "rootEventId": root, "parent": parent, "expiresAt": new.expires_at}
+
+    def _due(self, store: Store, session: Item, new: "_NewEvent") -> MemoryConfiguration | None:
+        """The configuration by which the event makes its session due; None if it does not."""
+        if not new.extracted:
+            return None
+        agent_id, agent_version = store.agent_id, store.agent_version
+        if "agentId" in session:
+            agent_id, agent_version = session["agentId"], session["agentVersion"]
+        configuration = configuration_of(self._table, store.store_id, agent_id, agent_version)
+        new.agent = (agent_id, agent_version) if agent_id else None
+        return configuration if configuration.consolidates and configuration.idle_seconds is not None else None
+
+
+@dataclass(slots=True)
+class _NewEvent:
+    at: int
+    branch: dict[str, str]
+    metadata: Mapping[str, Any]
+    payload: list[dict[str, Any]]
+    token: str
+    extracted: bool
+    expires_at: int
+    stowed: str = ""
+    agent: tuple[str, str] | None = None
+
+    def preview(self, session: SessionId) -> dict[str, Any]:
+        return Event.decode(self.item(_event_id(self.at))).wire(session, self.payload)
+
+    def item(self, event_id: str) -> Item:
+        item: Item = {
+            "eventId": event_id,
+            "eventTimestamp": self.at,
+            "payload": self.stowed,
+            "characters": characters(self.payload),
+            "committedAt": now_ms(),
+            "expiresAt": self.expires_at,
+        }
+        if self.branch:
+            item["branch"] = json_text(self.branch)
+        if self.metadata:
+            item["metadata"] = json_text(self.metadata)
+        if self.token:
+            item["clientToken"] = self.token
+        if not self.extracted:
+            item["extractionMode"] = "SKIP"
+        return item
+
+
+def wire_bytes(answer: Mapping[str, Any]) -> int:
+    """How many bytes a part of the body has in the function's answer."""
+    return len(json.dumps(json_text(answer), ensure_ascii=False).encode())
+
+
+def _event_id(at: int) -> str:
+    """Grows with each event of a moment for 71 minutes of events; then another order begins."""
+    offset = (time.time_ns() // 1000 - at * 1000) % 2**32
+    return f"{at:016d}#{offset:08x}"
+
+
+def _moment(event_id: str) -> int:
+    return int(event_id.partition("#")[0] or 0)
+
+
+def _new_session(fields: Mapping[str, Any], token: str) -> str:
+    """The session of a request that names none: a new one, for a repeat the same."""
+    return str(uuid5(NAMESPACE_URL, f"{memory_id(fields)}/{fields['actorId']}/{token}") if token else uuid4())
+
+
+def _no_event(event_id: str) -> NotThere:
+    return NotThere(f"the session has no event {event_id}")
+
+
+def _token_put(key: keys.Key, new: _NewEvent, event_id: str, stale: Item | None) -> Put:
+    item: Item = {"eventId": event_id, "expiresAt": new.expires_at}
+    if stale is None:
+        return Put(key, item, only_if_absent=True)
+    return Put(key, item, condition="eventId = :stale", values={":stale": stale["eventId"]})
+
+
+def _session_update(
+    session_id: SessionId,
+    item: Item | None,
+    session: Session,
+    new: _NewEvent,
+    event_id: str,
+    due: MemoryConfiguration | None,
+    now: int,
+) -> Update:
+    """Lets the session know of the event. It neither takes the session from a running turn nor counts as one.
+
+    The condition is what was read, so that a turn or an end in between is noticed. An ended session is open again, and
+    begins afresh.
+    """
+    sets = {
+        "memoryStore": session_id.store,
+        "actor": session_id.actor,
+        "sessionId": session_id.session,
+        "schemaVersion": SCHEMA_VERSION,
+        "updatedAt": now,
+        "version": session.version,
+        "expiresAt": max(session.expires_at, new.expires_at),
+        "historyFloor": session.first_event_id,
+        "lastEventId": max(session.last_event_id, event_id),
+        **keys.owned_session(session_id),
+    }
+    removed = ""
+    if session.ended:
+        sets["attributes"] = "{}"
+        removed = " REMOVE digestedTo, undigestedTurns, undigestedCharacters, endedAt"
+    if new.agent:
+        sets |= {"agentId": new.agent[0], "agentVersion": new.agent[1]}
+    if due is not None and due.idle_seconds is not None:
+        sets |= keys.due(session_id, now + due.idle_seconds * 1000)
+    values: dict[str, Any] = {f":{name}": value for name, value in sets.items()}
+    if item is None:
+        condition = "attribute_not_exists(PK)"
+    else:
+        last = "lastEventId = :seen" if session.last_event_id else "attribute_not_exists(lastEventId)"
+        condition = f"version = :version AND #status = :status AND {last}"
+        values[":status"] = item["status"]
+        if session.last_event_id:
+            values[":seen"] = session.last_event_id
+    return Update(
+        keys.session(session_id),
+        "SET "
+        + ", ".join(f"{name} = :{name}" for name in sets)
+        + ", #status = :open, createdAt = if_not_exists(createdAt, :updatedAt)"
+        + removed,
+        condition=condition,
+        names={"#status": "status"},
+        values={**values, ":open": "OPEN"},
+    )

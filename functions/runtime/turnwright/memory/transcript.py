@@ -1,0 +1,148 @@
+"""A session's events as the text that a model extracts from, and its cut into chunks.
+
+A chunk is read by one model call for each namespace, so that a consolidation costs in proportion to its session. What
+memory itself gave to the agent is not in a transcript: what was injected is never in a stored message, and the calls of
+the memory tools are left out here.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CHUNK_CHARACTERS = 40_000
+"""How much of a session one model call reads: about 10,000 tokens."""
+
+MOST_EXTRACTIONS = 1_000
+"""Entries of the Map over namespaces and chunks; each makes some ten of the 25,000 events of an execution's history.
+The chunks of a session that would need more are longer.
+"""
+
+MEMORY_TOOLS = frozenset({"search_memory", "remember", "forget"})
+
+_TOOL_CHARACTERS = 1_000
+"""As much of a tool's arguments and of its result is told; facts about the user are in what was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a session. `at` is when it happened, in ms; `turn_id` is "" for one that CreateEvent made."""
+
+    event_id: str
+    turn_id: str
+    at: int
+    messages: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The events from `first` to `last`, both included. Of an event that is longer than a chunk `characters` from
+    `start` on; it is the only one then. With `characters` 0 the events are whole.
+    """
+
+    number: int
+    first: str
+    last: str
+    start: int = 0
+    characters: int = 0
+
+    def encode(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def decode(cls, fields: Mapping[str, Any]) -> "Chunk":
+        return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
+
+
+def chunks(events: Iterable[tuple[str, int]], bound: int = CHUNK_CHARACTERS, border: str = "") -> list[Chunk]:
+    """Cuts events, given as (event id, characters), into chunks of at most `bound` characters.
+
+    No chunk holds events of both sides of `border`, the last event of a digest.
+    """
+    cut: list[Chunk] = []
+    first = last = ""
+    characters = 0
+
+    def close() -> None:
+        nonlocal first, last, characters
+        if first:
+            cut.append(Chunk(len(cut), first, last))
+        first, last, characters = "", "", 0
+
+    for event_id, length in events:
+        if first and (characters + length > bound or last <= border < event_id):
+            close()
+        if length > bound:
+            cut.extend(Chunk(len(cut) + n, event_id, event_id, n * bound, bound) for n in range(-(-length // bound)))
+            continue
+        first, last, characters = first or event_id, event_id, characters + length
+    close()
+    return cut
+
+
+def bound_for(characters: int, namespaces: int) -> int:
+    """How long the chunks of a session of so many characters are."""
+    most_chunks = max(1, MOST_EXTRACTIONS // max(1, namespaces) // 2)
+    return max(CHUNK_CHARACTERS, -(-characters // most_chunks))
+
+
+def text(events: Sequence[Event], chunk: Chunk) -> str:
+    """What a model reads of a chunk: a line of JSON for each event, in order; "" if nothing was said in it.
+
+    `<` is escaped as JSON allows, so that nothing that was said can end the element that the text stands in.
+    """
+    if not chunk.characters:
+        return "\n".join(line for event in events if (line := _line(event.event_id, _said(event))))
+    whole = [entry for event in events for entry in _said(event)]
+    return _line(chunk.first, list(_part(whole, chunk.start, chunk.start + chunk.characters)))
+
+
+def escaped(value: Any) -> str:
+    """A JSON value as data in a prompt."""
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _line(event_id: str, said: Sequence[Mapping[str, str]]) -> str:
+    return escaped({"event": event_id, "said": said}) if said else ""
+
+
+def _part(said: Iterable[Mapping[str, str]], start: int, end: int) -> Iterator[Mapping[str, str]]:
+    """What lies between two characters of what was said, each entry counting as many as it has."""
+    position = 0
+    for entry in said:
+        for who, words in entry.items():
+            part = words[max(0, start - position) : max(0, end - position)]
+            position += len(words)
+            if part:
+                yield {who: part}
+
+
+def _said(event: Event) -> list[dict[str, str]]:
+    hidden = {
+        block["toolUse"]["toolUseId"]
+        for message in event.messages
+        for block in message["content"]
+        if "toolUse" in block and block["toolUse"]["name"] in MEMORY_TOOLS
+    }
+    return [
+        entry
+        for message in event.messages
+        for block in message["content"]
+        if (entry := _entry(message["role"], block, hidden))
+    ]
+
+
+def _entry(role: str, block: Mapping[str, Any], hidden: set[str]) -> dict[str, str]:
+    match block:
+        case {"text": words} if words.strip():
+            return {role: words}
+        case {"toolUse": {"toolUseId": identifier, "name": name, "input": arguments}} if identifier not in hidden:
+            return {"called": _cut(f"{name} {json.dumps(arguments, ensure_ascii=False)}")}
+        case {"toolResult": {"toolUseId": identifier, "content": content}} if identifier not in hidden:
+            return {"result": _cut("\n".join(part["text"] for part in content if "text" in part))}
+        case _:
+            return {}
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= _TOOL_CHARACTERS else words[:_TOOL_CHARACTERS] + " …"

@@ -1,0 +1,221 @@
+"""The last state of a consolidation: what was merged becomes visible.
+
+All of it is one transaction, which is refused the second time. What does not fit into one is written in batches, each
+of which says in the journal that it is written, in its own transaction: a repeat goes on behind the last one. The
+segment is DONE, or the digest moves on, with the last batch.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from turnwright import keys
+from turnwright.clock import expiry, now_ms
+from turnwright.documents import Documents, json_text
+from turnwright.errors import ActorErased, RecordsChanged, RecordsKeepChanging
+from turnwright.memory import segments
+from turnwright.memory.actors import Actors
+from turnwright.memory.configuration import MemoryConfiguration
+from turnwright.memory.consolidation import Consolidation, Kind
+from turnwright.memory.digest_records import DigestRecord
+from turnwright.memory.journal import ConsolidationJournal, Entry
+from turnwright.memory.merging import Change
+from turnwright.memory.plans import configuration_of
+from turnwright.memory.records import known
+from turnwright.memory.segments import Segments, SegmentStatus
+from turnwright.memory.session_summaries import SessionSummary
+from turnwright.table import MOST_TRANSACTION_WRITES, Put, Table, TransactionRefused, Update, Write
+
+MOST_MERGES = 5
+"""How often a consolidation is merged again because others wrote meanwhile, before it fails; a redrive as often again.
+"""
+
+MOST_BATCH_BYTES = 2_000_000
+"""A transaction takes 4 MB; sizes are estimated by the records' JSON."""
+
+_RESERVED = 8
+"""Entries of a batch besides records: the actor, the progress, and those of the end."""
+
+
+class Written(StrEnum):
+    """How a consolidation ended well."""
+
+    WRITTEN = "WRITTEN"
+    NOTHING_TO_DO = "NOTHING_TO_DO"
+    """It was written before, or its session's part is gone."""
+    OVERTAKEN = "OVERTAKEN"
+    """A digest whose session has ended or has another digest by now."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Writes of one transaction. `seen` counts the changes of each namespace that it writes to."""
+
+    writes: list[Write] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    added: list[str] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def items(self) -> int:
+        return len(self.writes) + len(self.seen)
+
+    def has_room_for(self, change: Change, path: str, size: int) -> bool:
+        more = 1 if path in self.seen else 2
+        fits = self.items + more <= MOST_TRANSACTION_WRITES - _RESERVED and self.bytes + size <= MOST_BATCH_BYTES
+        return fits or not self.writes
+
+    def add(self, change: Change, path: str, seen: int, size: int) -> None:
+        self.writes.append(change.write)
+        self.seen.setdefault(path, seen)
+        self.bytes += size
+        if change.before is None:
+            self.added.append(change.record.record_id)
+
+
+def batches(merged: Mapping[str, tuple[int, Sequence[Change]]]) -> list[Batch]:
+    """The changes of each path, given with the count of changes that was seen, as transactions; one at least."""
+    cut = [Batch()]
+    for path, (seen, changes) in merged.items():
+        counted = seen
+        for change in changes:
+            size = len(json_text(change.record.encode()).encode())
+            if not cut[-1].has_room_for(change, path, size):
+                counted += path in cut[-1].seen
+                cut.append(Batch())
+            cut[-1].add(change, path, counted, size)
+    return cut
+
+
+class Writing:
+    """The last state of one consolidation."""
+
+    def __init__(self, table: Table, documents: Documents, consolidation: Consolidation) -> None:
+        self._table = table
+        self._consolidation = consolidation
+        self._journal = ConsolidationJournal(table, documents, consolidation)
+
+    def write(self, plan: Mapping[str, Any], attempt: int, redrives: int) -> dict[str, Any]:
+        """Writes what the merge `attempt` came to.
+
+        Answers `{"status", "added", "changed", "removed", "summarized", "skipped"}`. Raises ActorErased; RecordsChanged
+        if the merge has to be made again, RecordsKeepChanging if that was done too often; and CommitConflict if just
+        this has to be tried again.
+        """
+        entries = {name: self._journal.find(self._journal.merge(name, attempt)) or {} for name in plan["namespaces"]}
+        summary = (self._journal.find(self._journal.summary) if plan["summarize"] else None) or {}
+        skipped = [name for name, entry in entries.items() if "skipped" in entry]
+        if "broken" in summary:
+            skipped.append("summary")
+        configuration = self._configuration()
+        merged: dict[str, tuple[int, Sequence[Change]]] = {}
+        for name, entry in entries.items():
+            namespace = configuration.namespace(name)
+            if namespace and entry.get("changes"):
+                changes = [Change.decode(fields) for fields in entry["changes"]]
+                merged[self._consolidation.path(namespace)] = (entry["seen"], changes)
+        is_digest = self._consolidation.kind is Kind.DIGEST
+        if is_digest and "text" not in summary:
+            status = Written.NOTHING_TO_DO  # a later digest covers the same turns, and writes their records too
+            merged = {}
+        else:
+            end = self._digest_end(plan, summary) if is_digest else self._session_end(plan, summary)
+            status = self._write(batches(merged), end, attempt, redrives)
+        changes = [change for _, some in merged.values() for change in some]
+        return {
+            "status": status,
+            "added": sum(change.before is None for change in changes),
+            "changed": sum(change.before is not None and change.after is not None for change in changes),
+            "removed": sum(change.after is None for change in changes),
+            "summarized": "text" in summary,
+            "skipped": skipped,
+        }
+
+    def _write(self, cut: Sequence[Batch], end: Sequence[Write], attempt: int, redrives: int) -> Written:
+        counts = len(cut) > 1 or attempt > 1
+        progress = self._journal.progress() if counts else None
+        done = progress.batches if progress and progress.attempt == attempt else 0
+        for number in range(done, len(cut)):
+            batch = cut[number]
+            is_last = number == len(cut) - 1
+            writes = [*self._owner(), *(end if is_last else ()), *batch.writes, *self._known(batch)]
+            if progress and len(cut) > 1:
+                writes.append(self._journal.advanced(progress, attempt, number + 1, batch.added))
+            try:
+                self._table.transact(writes)
+            except TransactionRefused as refused:
+                return self._after_refusal(refused, attempt, redrives)
+            progress = self._journal.progress() if progress and not is_last else progress
+        return Written.WRITTEN
+
+    def _after_refusal(self, refused: TransactionRefused, attempt: int, redrives: int) -> Written:
+        """Why a transaction was refused, by what is there now."""
+        work, owner = self._consolidation, self._consolidation.owner
+        if owner and Actors(self._table).read(owner.store, owner.actor) != owner:
+            raise ActorErased(f"the memory of {owner.actor} was erased since this began") from refused
+        if work.kind is Kind.SESSION_END:
+            segment = Segments(self._table).read(work.session, work.toEvent)
+            if segment is None or segment.status is SegmentStatus.DONE:
+                return Written.NOTHING_TO_DO
+        else:
+            session = self._table.get(keys.session(work.session)) or {}
+            if session.get("digestedTo") == work.toEvent:
+                return Written.NOTHING_TO_DO
+            if session.get("digestedTo") != work.fromEvent:
+                return Written.OVERTAKEN
+        again = RecordsKeepChanging if attempt >= MOST_MERGES * (1 + redrives) else RecordsChanged
+        raise again(f"records were written by others since merge {attempt} of {work.consolidationId}") from refused
+
+    def _owner(self) -> Iterator[Write]:
+        owner = self._consolidation.owner
+        if owner:
+            yield owner.unchanged()
+
+    def _known(self, batch: Batch) -> Iterator[Write]:
+        work = self._consolidation
+        for path, seen in batch.seen.items():
+            yield known(work.memoryStore, work.actor, path, changes=seen)
+
+    def _session_end(self, plan: Mapping[str, Any], summary: Entry) -> list[Write]:
+        work = self._consolidation
+        done: list[Write] = [segments.done(work.session, work.toEvent)]
+        if "text" in summary:
+            done.append(self._summary(plan, summary))
+        return done
+
+    def _summary(self, plan: Mapping[str, Any], summary: Entry) -> Put:
+        work = self._consolidation
+        return SessionSummary(
+            store=work.memoryStore,
+            actor=work.actor,
+            session_id=work.sessionId,
+            session_started_at=plan["startedAt"],
+            ended_at=plan["endedAt"],
+            text=summary["text"],
+            agent_id=work.agentId,
+            agent_version=work.agentVersion,
+            consolidation_id=work.consolidationId,
+            prompt_version=summary["promptVersion"],
+            expires_at=expiry(now_ms(), self._configuration().storage_days),
+        ).written()
+
+    def _digest_end(self, plan: Mapping[str, Any], summary: Entry) -> list[Write]:
+        work = self._consolidation
+        moved = Update(
+            keys.session(work.session),
+            "SET digestedTo = :to ADD undigestedTurns :turns, undigestedCharacters :characters",
+            condition="digestedTo = :from",
+            values={
+                ":from": work.fromEvent,
+                ":to": work.toEvent,
+                ":turns": -plan["turns"],
+                ":characters": -plan["characters"],
+            },
+        )
+        days = self._configuration().storage_days
+        return [moved, *DigestRecord(self._table, work).writes(summary["text"], summary["promptVersion"], days)]
+
+    def _configuration(self) -> MemoryConfiguration:
+        work = self._consolidation
+        return configuration_of(self._table, work.memoryStore, work.agentId, work.agentVersion)
