@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from local.executions import Execution, StateVisit, Try, read_execution
 from local.turn_traces import NoTrace, TraceReader
-from turnwright import keys
+from turnwright import keys, receipts
 from turnwright.agent_versions import load
 from turnwright.agents import Agent
 from turnwright.clock import now_ms
@@ -134,7 +134,7 @@ class ConsoleData:
             "answer": self._document(fields, "answer"),
             "failure": header.failure if header and header.status is Status.FAILED else None,
             "usage": json.loads(fields["usage"]) if "usage" in fields else None,
-            "receipt": self._document(fields, "receipt"),
+            "receipt": receipts.of_header(header) if header else None,
             "startedAt": _ms(execution.started_at) if execution else fields.get("startedAt"),
             "endedAt": (_ms(execution.stopped_at) if execution else None) or fields.get("endedAt"),
             "execution": execution

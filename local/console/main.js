@@ -162,23 +162,27 @@ const FIGURES = [
 const figureCells = new Map(FIGURES.map(([name, label]) => [name, { value: h('dd', { text: '–' }), label: h('dt', { text: label }) }]));
 byId('figures').append(...[...figureCells.values()].map(({ value, label }) => h('div', {}, label, value)));
 
-const COST_NOTES = {
-  receipt: 'Estimated by the receipt of the turn',
-  models: 'Estimated for the model calls so far; the receipt comes with the end of the turn',
-  none: 'This turn has no receipt: what it cost is not known here',
-};
+function costNote(turn, figures) {
+  if (figures.dollarsOf === 'models') return 'Estimated for the model calls so far; the receipt comes with the end of the turn';
+  if (figures.dollarsOf === 'none') return isOver(turn) ? 'This turn has no receipt: what it cost is not known here' : 'The receipt comes with the end of the turn';
+  return [`Estimated by ${turn.receipt.prices}`, ...turn.receipt.incomplete.map((missing) => `not in it: ${missing}`)].join('; ');
+}
+
+const money = (value, isAtLeast) => `${isAtLeast ? '≥ ' : ''}${dollars(value)}`;
 
 function showFigures(turn, figures) {
   for (const [name, , format] of FIGURES) setText(figureCells.get(name).value, format(figures[name]));
   const cost = figureCells.get('dollars');
+  setText(cost.value, money(figures.dollars, figures.isAtLeast));
   setText(cost.label, figures.dollarsOf === 'models' ? 'Cost so far' : 'Cost');
-  setAttribute(cost.value.parentElement, 'title', COST_NOTES[figures.dollarsOf]);
+  setAttribute(cost.value.parentElement, 'title', costNote(turn, figures));
   setAttribute(figureCells.get('retries').value, 'data-status', figures.retries ? 'caught' : null);
-  page.costs.set(turn.turnId, { session: turn.sessionId, tokens: figures.inputTokens + figures.outputTokens, dollars: figures.dollars });
+  page.costs.set(turn.turnId, { session: turn.sessionId, tokens: figures.inputTokens + figures.outputTokens, ...figures });
   const here = [...page.costs.values()].filter((cost) => cost.session === turn.sessionId);
   const priced = here.filter((cost) => cost.dollars !== null);
-  const money = priced.length ? dollars(priced.reduce((sum, cost) => sum + cost.dollars, 0)) : 'no receipts';
-  setText(byId('session-cost'), `Seen of this session: ${count(here.reduce((sum, cost) => sum + cost.tokens, 0))} tokens, ${money}`);
+  const isAtLeast = priced.length < here.length || priced.some((cost) => cost.isAtLeast);
+  const sum = (field) => here.reduce((all, cost) => all + (cost[field] ?? 0), 0);
+  setText(byId('session-cost'), `Seen of this session: ${count(sum('tokens'))} tokens, ${priced.length ? money(sum('dollars'), isAtLeast) : 'no receipts'}`);
 }
 
 let announced = '';

@@ -52,28 +52,39 @@ export function isTold(turn) {
   return turn.events.some((event) => event.type === 'FINAL_RESPONSE' || event.type === 'TURN_FAILED');
 }
 
-/** The turn's figures. Dollars only come from a receipt, or from what the trace events say of each model call. */
+/**
+ * The turn's figures. Dollars come from the receipt, or before there is one from what the trace events say of each model
+ * call; `isAtLeast` says that a part of them has no price.
+ */
 export function figuresOf(turn, now) {
   if (!turn) return null;
   const ended = turn.endedAt ?? (isOver(turn) ? turn.startedAt : now);
-  const usage = total(turn.steps.map((step) => step.usage));
-  const attempts = turn.visits.filter((visit) => visit.attempt);
-  const priced = turn.events.filter((event) => typeof event.estimatedDollars === 'number');
-  const receipt = turn.receipt ?? {};
-  const calls = turn.steps.reduce((sum, step) => sum + step.toolUses.length, 0);
+  const usage = turn.receipt?.tokens ?? total(turn.steps.map((step) => step.usage));
   return {
     duration: ended - turn.startedAt,
     steps: turn.steps.length,
-    calls,
-    attempts: attempts.length,
+    calls: turn.steps.reduce((sum, step) => sum + step.toolUses.length, 0),
     retries: [...statesOf(turn).values()].reduce((sum, state) => sum + state.retries, 0),
-    transitions: receipt.stateTransitions ?? turn.execution?.transitions ?? null,
-    inputTokens: receipt.inputTokens ?? usage.inputTokens ?? 0,
-    outputTokens: receipt.outputTokens ?? usage.outputTokens ?? 0,
-    dollars: receipt.estimatedDollars ?? (priced.length ? priced.reduce((sum, event) => sum + event.estimatedDollars, 0) : null),
-    dollarsOf: typeof receipt.estimatedDollars === 'number' ? 'receipt' : priced.length ? 'models' : 'none',
+    transitions: turn.receipt?.stateTransitions ?? turn.execution?.transitions ?? null,
+    inputTokens: usage.inputTokens ?? 0,
+    outputTokens: usage.outputTokens ?? 0,
+    ...costOf(turn),
   };
 }
+
+function costOf(turn) {
+  if (turn.receipt) {
+    const { total: all, ...parts } = turn.receipt.dollars;
+    const isAtLeast = all === null || turn.receipt.incomplete.length > 0;
+    return { dollars: all ?? sumOf(Object.values(parts)), isAtLeast, dollarsOf: 'receipt' };
+  }
+  const calls = turn.events.filter((event) => event.type === 'MODEL_INVOCATION' && event.status === 'SUCCESS');
+  const priced = calls.filter((event) => typeof event.estimatedDollars === 'number');
+  if (!priced.length) return { dollars: null, isAtLeast: false, dollarsOf: 'none' };
+  return { dollars: sumOf(priced.map((event) => event.estimatedDollars)), isAtLeast: priced.length < calls.length, dollarsOf: 'models' };
+}
+
+const sumOf = (values) => values.reduce((sum, value) => sum + (value ?? 0), 0);
 
 function total(usages) {
   const sum = {};

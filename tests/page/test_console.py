@@ -90,6 +90,23 @@ def test_a_failed_and_retried_tool_is_seen_attempt_by_attempt(page: Page, model:
     expect(state(page, "Back Off")).to_have_attribute("data-state", "idle")
 
 
+def test_the_receipt_tells_what_a_turn_cost_and_what_is_not_known(page: Page, model: ScriptedModel) -> None:
+    model.replace([says("An answer.")])
+    choose(page, "BANKASSIST")
+    say(page, "with a price")
+    ended(page)
+    assert re.fullmatch(r"\$0\.00\d+", figure(page, "Cost"))
+    expect(page.locator("#session-cost")).to_contain_text("$0.00")
+    page.get_by_role("button", name="Receipt").click()
+    expect(page.locator("#payload")).to_contain_text("stepFunctions")
+    expect(page.locator("#payload")).to_contain_text("us.anthropic.claude")
+    choose(page)
+    say(page, "without a price")
+    ended(page)
+    assert figure(page, "Cost").startswith("≥ $0.0")
+    expect(page.locator("#figures div").last).to_have_attribute("title", re.compile("no price"))
+
+
 def test_a_model_call_opens_to_its_prompt_and_answer(page: Page, model: ScriptedModel) -> None:
     model.replace([says("The answer is 42.")])
     choose(page)
@@ -426,7 +443,11 @@ def test_a_session_that_is_still_being_read_does_not_cover_a_new_message(page: P
     model.replace([says("Answered.")])
     choose(page)
     held: list[Route] = []
-    page.route("**/sessions/slow-session", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/sessions/slow-session", hold)
     page.locator("#session").fill("slow-session")
     page.locator("#session").press("Tab")
     expect(page.locator(".loading")).to_be_visible()
