@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -95,10 +96,8 @@ def project(tmp_path: Path) -> Path:
     calls.mkdir()
     folder.mkdir()
     copy_project(folder, calls)
-    definition = (ROOT / "statemachines" / "agent_turn.asl.json").read_text()
     (folder / "statemachines").unlink()
-    (folder / "statemachines").mkdir()
-    (folder / "statemachines" / "agent_turn.asl.json").write_text(definition)
+    shutil.copytree(ROOT / "statemachines", folder / "statemachines")
     return folder
 
 
@@ -169,8 +168,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def test_it_serves_until_ctrl_c_and_leaves_no_process(start: Callable[..., Up]) -> None:
     up = start()
     assert "not an LLM" in up.printed[0]
-    assert re.fullmatch(r"aws http://127\.0\.0\.1:\d+", up.printed[1])
-    assert re.fullmatch(r"ready http://127\.0\.0\.1:\d+", up.printed[2])
+    assert up.printed[1] == f"console {up.url}/console/"
+    assert re.fullmatch(r"aws http://127\.0\.0\.1:\d+", up.printed[2])
+    assert re.fullmatch(r"ready http://127\.0\.0\.1:\d+", up.printed[3])
     assert "48,392.50" in answer(up.client("bedrock-agent-runtime"), "What is the balance of account 12345?")
     stop_and_leave_nothing(up, signal.SIGINT)
     for url in (up.url, up.aws_url):
