@@ -336,7 +336,7 @@ GRANTED = {
         *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
     },
     "RecordFailureFunction": {
-        *on("Table", "dynamodb:GetItem", *WRITE),
+        *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
