@@ -216,7 +216,9 @@ class LocalStack:
             schedules=options.schedules,
         )
         self._resources.callback(self._events.close)
-        self._gateway = ApiGateway(self._deployment.api, functions, port=options.port, on_problem=self._logs.problem)
+        self._gateway = ApiGateway(
+            self._deployment.api, functions, port=options.port, on_problem=self._logs.problem, xray=self._aws.xray
+        )
         self._resources.callback(self._gateway.close)
         for name in self._aws.functions:
             self._workers.warm(self._aws.function_spec(name))
