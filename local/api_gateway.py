@@ -24,10 +24,13 @@ from urllib.parse import urlsplit
 from local.invocations import Functions, Invocation
 from local.proxy_integration import Answer, Refused, Request, proxy_answer, proxy_event, streamed_answer, trace_header
 from local.routes import Api, Route
+from local.xray import Recorder, Span
 
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 LARGEST_BODY = 10 * 1024 * 1024
 LARGEST_BUFFERED_ANSWER = 6 * 1024 * 1024
+
+_ORIGIN = "AWS::ApiGateway::Stage"
 
 _LARGEST_DISCARDED_BODY = 64 * 1024 * 1024
 
@@ -46,6 +49,7 @@ class ApiGateway:
         *,
         port: int = 0,
         on_problem: Callable[[str], None] = lambda _: None,
+        xray: Recorder | None = None,
         site: Callable[[Request], Answer | None] = lambda _: None,
     ) -> None:
         self._server = _Server(("127.0.0.1", port), _Connection)
@@ -53,6 +57,7 @@ class ApiGateway:
         self.api = api
         self.functions = functions
         self.on_problem = on_problem
+        self.xray = xray
         self.site = site
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="api", daemon=True)
         self._thread.start()
@@ -138,6 +143,8 @@ class _Connection(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         front = self.server.front
         trace = ""
+        span: Span | None = None
+        self.answered = 0
         request_id = str(uuid.uuid4())
         try:
             body = self._read_body()
@@ -157,6 +164,12 @@ class _Connection(BaseHTTPRequestHandler):
                 self._send(page, request_id)
                 return
             trace = trace_header(request)
+            if front.xray is not None:
+                # Only a caller who sent a header has a segment of its own above this one.
+                above = trace if request.header("X-Amzn-Trace-Id") else trace.split(";")[0]
+                http = {"request": {"method": request.method, "url": f"{front.url}{request.path}"}}
+                span = front.xray.begin(above, f"{front.api.api_id}/{front.api.stage}", _ORIGIN, http=http)
+                trace = span.header
             matched = front.api.match(request.method, request.path)
             if matched is None:
                 raise Refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -168,6 +181,9 @@ class _Connection(BaseHTTPRequestHandler):
                 self._send(self._buffered(route, event, trace), request_id, trace)
         except Refused as refused:
             self._send(refused.answer, request_id, trace)
+        finally:
+            if span:
+                span.end(status=self.answered)
 
     do_DELETE = do_GET = do_HEAD = do_OPTIONS = do_PATCH = do_POST = do_PUT = _serve
 
@@ -297,6 +313,7 @@ class _Connection(BaseHTTPRequestHandler):
                 self.wfile.write(answer.body)
 
     def _send_head(self, answer: Answer, request_id: str, trace: str, framing: Iterable[tuple[str, str]]) -> None:
+        self.answered = answer.status
         self.send_response(answer.status)
         self.send_header("x-amzn-RequestId", request_id)
         if trace:

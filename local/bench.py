@@ -136,7 +136,7 @@ class Bench:
         """The log line of each invocation in the turn's states. Logs come a moment later than the answer."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while True:
-            lines = [line for line in self._log(turn_id, began_at) if line["message"] in _RECEIPTS]
+            lines = [line for line in self._log(turn_id, began_at) if line.get("message") in _RECEIPTS]
             if len(lines) == invocations:
                 return lines
             if time.monotonic() > deadline:

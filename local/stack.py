@@ -228,6 +228,7 @@ class LocalStack:
             functions,
             port=options.port,
             on_problem=self._logs.problem,
+            xray=self._aws.xray,
             site=ConsoleSite(self._console_data(), self._logs.problem).answer,
         )
         self._resources.callback(self._gateway.close)
