@@ -158,6 +158,7 @@ def _up(options: argparse.Namespace) -> int:
     try:
         with LocalStack(stack_options) as stack:
             print(_about_model(options.model, stack.model.name))
+            print(f"console {stack.console_url}")
             print(f"aws {stack.aws_url}")
             print(f"ready {stack.url}", flush=True)
             while True:

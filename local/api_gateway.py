@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from local.invocations import Functions, Invocation
 from local.proxy_integration import Answer, Refused, Request, proxy_answer, proxy_event, streamed_answer, trace_header
 from local.routes import Api, Route
+from local.xray import Recorder, Span
 
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 LARGEST_BODY = 10 * 1024 * 1024
@@ -32,6 +33,8 @@ LARGEST_EVENT = 6_291_456
 """What Lambda's Invoke takes: the event that a request becomes, in which its body is a JSON text in JSON."""
 
 
+_ORIGIN = "AWS::ApiGateway::Stage"
+
 _LARGEST_DISCARDED_BODY = 64 * 1024 * 1024
 
 
@@ -39,7 +42,7 @@ class ApiGateway:
     """Serves an API on 127.0.0.1 until `close`. `port` 0 takes a free one; a taken port raises OSError.
 
     `on_problem` is told, in one line, what a caller only sees as a 502: that a function crashed or answered
-    wrongly.
+    wrongly. `site` may answer a request that is none of the API's (the console page).
     """
 
     def __init__(
@@ -49,12 +52,16 @@ class ApiGateway:
         *,
         port: int = 0,
         on_problem: Callable[[str], None] = lambda _: None,
+        xray: Recorder | None = None,
+        site: Callable[[Request], Answer | None] = lambda _: None,
     ) -> None:
         self._server = _Server(("127.0.0.1", port), _Connection)
         self._server.front = self
         self.api = api
         self.functions = functions
         self.on_problem = on_problem
+        self.xray = xray
+        self.site = site
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="api", daemon=True)
         self._thread.start()
 
@@ -139,6 +146,8 @@ class _Connection(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         front = self.server.front
         trace = ""
+        span: Span | None = None
+        self.answered = 0
         request_id = str(uuid.uuid4())
         try:
             body = self._read_body()
@@ -153,7 +162,17 @@ class _Connection(BaseHTTPRequestHandler):
                 front.port,
                 request_id,
             )
+            page = front.site(request)
+            if page is not None:
+                self._send(page, request_id)
+                return
             trace = trace_header(request)
+            if front.xray is not None:
+                # Only a caller who sent a header has a segment of its own above this one.
+                above = trace if request.header("X-Amzn-Trace-Id") else trace.split(";")[0]
+                http = {"request": {"method": request.method, "url": f"{front.url}{request.path}"}}
+                span = front.xray.begin(above, f"{front.api.api_id}/{front.api.stage}", _ORIGIN, http=http)
+                trace = span.header
             matched = front.api.match(request.method, request.path)
             if matched is None:
                 raise Refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -168,6 +187,9 @@ class _Connection(BaseHTTPRequestHandler):
                 self._send(self._buffered(route, event, trace), request_id, trace)
         except Refused as refused:
             self._send(refused.answer, request_id, trace)
+        finally:
+            if span:
+                span.end(status=self.answered)
 
     do_DELETE = do_GET = do_HEAD = do_OPTIONS = do_PATCH = do_POST = do_PUT = _serve
 
@@ -297,6 +319,7 @@ class _Connection(BaseHTTPRequestHandler):
                 self.wfile.write(answer.body)
 
     def _send_head(self, answer: Answer, request_id: str, trace: str, framing: Iterable[tuple[str, str]]) -> None:
+        self.answered = answer.status
         self.send_response(answer.status)
         self.send_header("x-amzn-RequestId", request_id)
         if trace:

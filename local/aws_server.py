@@ -23,6 +23,7 @@ from local import moto_patches
 from local.faults import Faults, InvocationRefused
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
 from local.moto_patches import ExecutionChange, FunctionAnswer, FunctionCall, Hooks
+from local.xray import Recorder
 
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
@@ -84,6 +85,8 @@ class AwsServer:
         self._on_execution_status = on_execution_status
         self._stopping = threading.Event()
         moto_patches.apply()
+        self.xray = Recorder(_keep_segment, _forget_trace)
+        workers.xray = self.xray
         self._server = _listen(port)
         self.port = self._server.port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -94,6 +97,7 @@ class AwsServer:
                     invoke_function=self._invoke,
                     invoke_later=self._invoke_later,
                     on_execution_status=self._tell,
+                    trace_task=self.xray.task,
                 )
             )
         except RuntimeError:
@@ -150,6 +154,11 @@ class AwsServer:
         )
 
     def _tell(self, change: ExecutionChange) -> None:
+        if change.status == "RUNNING":
+            machine = change.state_machine_arn.rpartition(":")[2]
+            self.xray.execution_began(change.execution_arn, machine, change.trace_header)
+        else:
+            self.xray.execution_ended(change.execution_arn, change.error)
         if self._on_execution_status is not None and not self._stopping.is_set():
             self._on_execution_status(change)
 
@@ -226,6 +235,18 @@ def _abort_executions() -> None:
                 for execution in machine.executions:
                     if execution.status == "RUNNING":
                         backend.stop_execution(execution.exec_arn, "Offline.Stopped", "The offline stack stopped")
+
+
+def _keep_segment(document: str) -> None:
+    from moto.xray.models import xray_backends
+
+    xray_backends[ACCOUNT_ID][REGION].process_segment(document)
+
+
+def _forget_trace(trace_id: str) -> None:
+    from moto.xray.models import xray_backends
+
+    xray_backends[ACCOUNT_ID][REGION]._segment_collection._traces.pop(trace_id, None)
 
 
 def _reset() -> None:

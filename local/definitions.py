@@ -4,6 +4,7 @@
 project's rules. `make check` runs this by way of `local.check`.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -32,6 +33,7 @@ _KEY_ORDER = (
     "Output",
     "Next",
 )
+_VERSION = "definitionVersion"
 _NUMBERS_THAT_MAY_BE_JSONATA = ("TimeoutSeconds", "HeartbeatSeconds", "MaxConcurrency")
 _WITHOUT_NEXT = ("Choice", "Succeed", "Fail")
 
@@ -173,6 +175,7 @@ def check_definition(definition: Definition, substitutions: Collection[str]) -> 
         *_check_tasks(definition),
         *_check_key_order(definition),
         *_check_texts(definition, substitutions),
+        *_check_version(definition),
     ]
 
 
@@ -254,6 +257,26 @@ def _check_texts(definition: Definition, substitutions: Collection[str]) -> Iter
                 yield definition.problem(place, f"the JSONata expression does not parse: {fault}")
         elif "{%" in text or "%}" in text:
             yield definition.problem(place, "JSONata fills a whole string, from {% to %}: this would stay text")
+
+
+def definition_version(document: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that say which definition an execution runs: it passes them on as `definitionVersion`,
+    since it keeps its definition for days, whatever is deployed meanwhile.
+    """
+
+    def without_version(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: "" if key == _VERSION else without_version(item) for key, item in value.items()}
+        return [without_version(item) for item in value] if isinstance(value, list) else value
+
+    return hashlib.sha256(json.dumps(without_version(document), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _check_version(definition: Definition) -> Iterator[Problem]:
+    version = definition_version(definition.document)
+    for place, text in definition.texts():
+        if place[-1] == _VERSION and text != version:
+            yield definition.problem(place, f"the definition has changed: write {version}")
 
 
 def _jsonata_fault(expression: str) -> str | None:

@@ -17,6 +17,7 @@ Outcome = Literal["succeeded", "caught", "failed", "running"]
 _FAILURES = ("Failed", "TimedOut", "Aborted")
 _ENDS = ("ExecutionSucceeded", "ExecutionFailed", "ExecutionTimedOut", "ExecutionAborted")
 _HISTORY_PAGE = 1000
+_NEWEST_PAGE = 100
 _NOT_A_TRY = ("Execution", "MapIteration", "MapRun")
 
 
@@ -27,13 +28,15 @@ class UnknownExecution(Exception):
 @dataclass(frozen=True, slots=True)
 class Try:
     """One try of a state's work. A state has several when its Retry repeats it; `error` is None if the try
-    went well.
+    went well. `arguments` is the JSON text that the integration was given, `result` the one that it answered.
     """
 
     started_at: datetime
     duration_ms: float | None
     error: str | None = None
     cause: str | None = None
+    arguments: str | None = field(default=None, compare=False, repr=False)
+    result: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ class StateVisit:
 
     `duration_ms` is None while it is there. `iteration` is the index in the enclosing Map (None outside of
     one), `depth` how many Maps or Parallels enclose it. `caught` means that its last try failed and a Catch
-    went on from there. `output` is the document that it left behind, None while it is there.
+    went on from there. `output` is the document that it left behind, None while it is there. `id` is the history
+    event with which it began, `parent` that of the enclosing Map's or Parallel's visit, `pending` what the try that
+    is under way was given, as JSON text.
     """
 
     name: str
@@ -54,6 +59,10 @@ class StateVisit:
     iteration: int | None = None
     depth: int = 0
     output: Any = None
+    id: int = field(default=0, compare=False)
+    parent: int | None = field(default=None, compare=False)
+    input: str | None = field(default=None, compare=False, repr=False)
+    pending: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def attempts(self) -> int:
@@ -98,7 +107,9 @@ class Execution:
 
 @dataclass(slots=True)
 class _OpenVisit:
-    """A visit while its events are read. `pending` is when the try began that has not ended."""
+    """A visit while its events are read. `pending` is when the try began that has not ended, `arguments` what it was
+    given.
+    """
 
     name: str
     type: str
@@ -108,6 +119,7 @@ class _OpenVisit:
     exited: Mapping[str, Any] | None = None
     tries: list[Try] = field(default_factory=list)
     pending: datetime | None = None
+    arguments: str | None = None
 
     @property
     def depth(self) -> int:
@@ -123,11 +135,15 @@ class _OpenVisit:
         return None if self.parent is None else self.parent.left_at
 
 
-def read_execution(client: Any, arn: str) -> Execution:
-    """Describes the execution `arn` through a boto3 `stepfunctions` client."""
+def read_execution(client: Any, arn: str, known: list[Mapping[str, Any]] | None = None) -> Execution:
+    """Describes the execution `arn` through a boto3 `stepfunctions` client.
+
+    `known` are the events of its history that were read before, in order; those that are new are put behind them. Who
+    follows a running execution so reads each event once.
+    """
     described = client.describe_execution(executionArn=arn)
-    pages = client.get_paginator("get_execution_history").paginate(executionArn=arn, maxResults=_HISTORY_PAGE)
-    events = [event for page in pages for event in page["events"]]
+    events: list[Mapping[str, Any]] = [] if known is None else known
+    events += _history(client, arn, events[-1]["id"] if events else 0)
     return Execution(
         arn=arn,
         name=described["name"],
@@ -140,6 +156,20 @@ def read_execution(client: Any, arn: str) -> Execution:
         cause=described.get("cause"),
         visits=state_visits(events),
     )
+
+
+def _history(client: Any, arn: str, last: int) -> list[Mapping[str, Any]]:
+    """The events behind the one with the id `last`, in order. The newest come first where few are expected."""
+    size = _NEWEST_PAGE if last else _HISTORY_PAGE
+    pages = client.get_paginator("get_execution_history").paginate(
+        executionArn=arn, reverseOrder=last > 0, maxResults=size
+    )
+    found: dict[int, Mapping[str, Any]] = {}  # a page of a history that grows may have events of the page before
+    for page in pages:
+        found |= {event["id"]: event for event in page["events"]}
+        if last and any(event["id"] <= last for event in page["events"]):
+            break
+    return [found[number] for number in sorted(found) if number > last]
 
 
 def state_visits(events: Iterable[Mapping[str, Any]]) -> tuple[StateVisit, ...]:
@@ -316,14 +346,17 @@ def _note(visit: _OpenVisit, kind: str, event: Mapping[str, Any]) -> None:
     """A try begins with ...Scheduled (or, for a Map, ...Started), and ends well or with a failure."""
     if kind.endswith("Scheduled") or (kind.endswith("StateStarted") and visit.pending is None):
         visit.pending = event["timestamp"]
+        visit.arguments = _details(event).get("parameters")
         return
     if kind.endswith(_FAILURES):
         visit.tries.append(_failed_try(visit, kind, event))
-        visit.pending = None
     elif kind.endswith("Succeeded"):
         started = visit.pending or visit.entered["timestamp"]
-        visit.tries.append(Try(started, _milliseconds(started, event["timestamp"])))
-        visit.pending = None
+        took = _milliseconds(started, event["timestamp"])
+        visit.tries.append(Try(started, took, arguments=visit.arguments, result=_details(event).get("output")))
+    else:
+        return
+    visit.pending = visit.arguments = None
 
 
 def _explain_container(visit: _OpenVisit, visits: Iterable[_OpenVisit]) -> None:
@@ -342,7 +375,8 @@ def _failed_try(visit: _OpenVisit, kind: str, event: Mapping[str, Any]) -> Try:
     started = visit.pending or visit.entered["timestamp"]
     details = _details(event)
     error = details.get("error") or ("States.Timeout" if kind.endswith("TimedOut") else kind)
-    return Try(started, _milliseconds(started, event["timestamp"]), error, details.get("cause"))
+    took = _milliseconds(started, event["timestamp"])
+    return Try(started, took, error, details.get("cause"), arguments=visit.arguments)
 
 
 def _finished(visit: _OpenVisit, end: Mapping[str, Any] | None) -> StateVisit:
@@ -374,6 +408,10 @@ def _finished(visit: _OpenVisit, end: Mapping[str, Any] | None) -> StateVisit:
         iteration=visit.iteration,
         depth=visit.depth,
         output=None if visit.exited is None else _document(visit.exited["stateExitedEventDetails"].get("output")),
+        id=visit.entered["id"],
+        parent=None if visit.parent is None else visit.parent.entered["id"],
+        input=visit.entered["stateEnteredEventDetails"].get("input"),
+        pending=visit.arguments if outcome == "running" else None,
     )
 
 

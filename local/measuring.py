@@ -140,7 +140,7 @@ class Bench:
         """
         deadline = time.monotonic() + _WAIT_SECONDS
         while True:
-            lines = [line for line in self._log(identifier, began_at) if line["message"] in messages]
+            lines = [line for line in self._log(identifier, began_at) if line.get("message") in messages]
             if len(lines) == invocations:
                 return lines
             if time.monotonic() > deadline:

@@ -28,6 +28,8 @@ from local.aws_server import AwsServer, FunctionCode, PortTaken
 from local.bedrock.endpoint import BedrockEndpoint
 from local.bedrock.model_backend import ModelBackend
 from local.bedrock.select import ModelOptionError, select_model
+from local.console_data import ConsoleData
+from local.console_site import ConsoleSite
 from local.custom_resources import CustomResource, CustomResourceFailed
 from local.deploy import DeployedFunction, Deployment, DeploymentError, deploy
 from local.event_delivery import EventDelivery, execution_event
@@ -108,6 +110,11 @@ class LocalStack:
     def url(self) -> str:
         """The API: what `endpoint_url` of a bedrock-agent-runtime client is set to."""
         return self._gateway.url
+
+    @property
+    def console_url(self) -> str:
+        """The page on which the turns can be seen."""
+        return f"{self.url}/console/"
 
     @property
     def aws_url(self) -> str:
@@ -220,12 +227,30 @@ class LocalStack:
             schedules=options.schedules,
         )
         self._resources.callback(self._events.close)
-        self._gateway = ApiGateway(self._deployment.api, functions, port=options.port, on_problem=self._logs.problem)
+        self._gateway = ApiGateway(
+            self._deployment.api,
+            functions,
+            port=options.port,
+            on_problem=self._logs.problem,
+            xray=self._aws.xray,
+            site=ConsoleSite(self._console_data(), self._logs.problem).answer,
+        )
         self._resources.callback(self._gateway.close)
         for name in self._aws.functions:
             self._workers.warm(self._aws.function_spec(name))
         watch = _AgentFileWatch(self._deployment.refresh, self._logs)
         self._resources.callback(watch.close)
+
+    def _console_data(self) -> ConsoleData:
+        resources = self._deployment.resources
+        return ConsoleData(
+            self.client,
+            table=resources["Table"],
+            bucket=resources["Bucket"],
+            state_machine_arn=resources["AgentTurnStateMachine"],
+            log_group=resources["RuntimeLogGroup"],
+            model=self._model.name,
+        )
 
     def _register(self, function: DeployedFunction) -> None:
         self._aws.functions[function.name] = FunctionCode(function.code_root, function.layers, function.log_group)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEST_AGENT = "TESTAGENT"
 LAST_STEP_AGENT = "TWOSTEPS"
 REMEMBERING_AGENT = "REMEMBERS"
+LONG_AGENT = "LONGTURNS"
 
 
 def copy_project(folder: Path, calls: Path) -> Path:
@@ -21,7 +22,12 @@ def copy_project(folder: Path, calls: Path) -> Path:
         (folder / name).symlink_to(ROOT / name, target_is_directory=True)
     (folder / "tools").symlink_to(ROOT / "tests" / "tools", target_is_directory=True)
     shutil.copytree(ROOT / "agents", folder / "agents")
-    for definition in (_agent(TEST_AGENT, 10), _agent(LAST_STEP_AGENT, 2), _remembering_agent()):
+    for definition in (
+        _agent(TEST_AGENT, 10),
+        _agent(LAST_STEP_AGENT, 2),
+        _agent(LONG_AGENT, 40, 8),
+        _remembering_agent(),
+    ):
         (folder / "agents" / f"{definition['agentName']}.json").write_text(json.dumps(definition))
     template: dict[str, Any] = dict(load_template(ROOT / "template.yaml"))
     resources = template["Resources"]
@@ -68,13 +74,13 @@ def _remembering_agent() -> dict[str, Any]:
     }
 
 
-def _agent(agent_id: str, max_steps: int) -> dict[str, Any]:
+def _agent(agent_id: str, max_steps: int, max_parallel_tools: int = 3) -> dict[str, Any]:
     return {
         "agentId": agent_id,
         "agentName": agent_id.lower(),
         "instruction": "You are an agent for tests. Do exactly what the script says.",
         "foundationModels": ["first-model", "second-model"],
-        "limits": {"maxSteps": max_steps, "maxParallelTools": 3, "modelTimeoutSeconds": 5},
+        "limits": {"maxSteps": max_steps, "maxParallelTools": max_parallel_tools, "modelTimeoutSeconds": 5},
         "actionGroups": [
             {
                 "actionGroupName": "Misbehaving",

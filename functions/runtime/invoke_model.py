@@ -3,9 +3,11 @@
 from typing import Any
 
 from turnwright import agent_versions
+from turnwright.costs import INVOKE_MODEL, Spent, tools_spent, without_costs
 from turnwright.documents import documents
 from turnwright.handler_errors import with_safe_errors
 from turnwright.log import turn_logger
+from turnwright.metering import Meter
 from turnwright.step import Asked, take_step, tool_calls
 from turnwright.table import table
 from turnwright.turns import Turn, Turns
@@ -13,11 +15,11 @@ from turnwright.turns import Turn, Turns
 
 @with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """`{"turn", "step", "model", "toolResults", "mayUseTools", "attempt", "redriveCount"}` -> `{"toolCalls"}`.
-
-    The calls are the Map's items.
+    """`{"turn", "step", "model", "toolResults", "mayUseTools", "attempt", "redriveCount", "spent"}` -> `{"toolCalls",
+    "spent"}`: the Map's items, and what the turn has cost up to now.
     """
     store, bucket = table(), documents()
+    meter = Meter(store)
     turn = Turn.decode(event["turn"])
     log = turn_logger(turn, step=event["step"])
     if event["redriveCount"] > 0:
@@ -26,7 +28,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     asked = Asked(
         event["step"],
         event["model"],
-        tuple(event["toolResults"]),
+        without_costs(event["toolResults"]),
         event["mayUseTools"],
         event.get("attempt", 1),  # an execution that began before it was told has a definition that does not send it
         event["redriveCount"],
@@ -40,4 +42,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         latencyMs=step.latency_ms,
         **store.consumed.fields(),
     )
-    return {"toolCalls": tool_calls(step, agent)}
+    spent = tools_spent(Spent.decode(event.get("spent")), event["toolResults"])
+    spent = spent.missing(INVOKE_MODEL, asked.attempt - 1, retries=asked.attempt - 1 - asked.model)
+    spent = spent.attempted(models=asked.attempt).plus(INVOKE_MODEL, meter.cost())
+    return {"toolCalls": tool_calls(step, agent), "spent": spent.encode()}

@@ -1,17 +1,19 @@
 """Invoke Tool: one attempt of a tool call, through the gateway; and Look Up Tool Result, after a lost gateway."""
 
+import json
 import time
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnwright import agent_versions, clients
-from turnwright.documents import documents
+from turnwright.documents import documents, json_text
 from turnwright.errors import GatewayFault, ToolAttemptFailed
 from turnwright.gateway import Call, Gateway
 from turnwright.handler_errors import with_safe_errors
 from turnwright.journal import ToolResult
 from turnwright.log import turn_logger
+from turnwright.metering import Meter
 from turnwright.settings import settings
 from turnwright.table import table
 from turnwright.turns import Turn, Turns
@@ -19,12 +21,14 @@ from turnwright.turns import Turn, Turns
 
 @with_safe_errors
 def handler(event: dict[str, Any], context: object) -> ToolResult:
-    """`{"turn", "step", "call", "attempt", "sleepMs", "lost", "redriveCount"}` -> a tool result (`journal.ToolResult`).
+    """`{"turn", "step", "call", "attempt", "sleepMs", "lost", "redriveCount"}` -> a tool result (`journal.ToolResult`)
+    with the invocation's `cost`, which the message of ToolAttemptFailed has too.
 
     Raises GatewayFault when an AWS service that the gateway itself needs fails: the state machine then looks up whether
     a result was recorded, and does not call the tool again.
     """
     store, bucket = table(), documents()
+    meter = Meter(store)
     turn, call = Turn.decode(event["turn"]), Call.decode(event["call"])
     log = turn_logger(turn, toolUseId=call.toolUseId, sleptMs=event["sleepMs"])
     time.sleep(event["sleepMs"] / 1000)
@@ -35,13 +39,14 @@ def handler(event: dict[str, Any], context: object) -> ToolResult:
         agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
         gateway = Gateway(store, bucket, turn, agent, clients.sqs(), settings().tool_dead_letter_queue_url)
         result = gateway.attempt(event["step"], call, event["attempt"], lost=event["lost"])
-    except ToolAttemptFailed:
+    except ToolAttemptFailed as failure:
         log.info("tool attempt failed", **_cost(started), **store.consumed.fields())
-        raise
+        report = json.loads(str(failure))
+        raise ToolAttemptFailed(json_text({**report, "cost": meter.cost().encode()})) from failure
     except (BotoCoreError, ClientError) as error:
         raise GatewayFault(str(error)) from error
     log.info("tool invoked", **_cost(started), **store.consumed.fields())
-    return result
+    return {**result, "cost": meter.cost().encode()}
 
 
 def _cost(started: float) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from typing import Any
 
 from turnwright import agent_versions, clients
-from turnwright.commit import commit
+from turnwright.agents import Agent
+from turnwright.commit import Bill, commit
+from turnwright.costs import WRITE_MEMORY, Spent
 from turnwright.documents import documents
 from turnwright.handler_errors import with_safe_errors
 from turnwright.log import turn_logger
 from turnwright.memory.digests import start_digest
+from turnwright.metering import Meter
+from turnwright.receipts import of_header
 from turnwright.settings import settings
 from turnwright.table import table
 from turnwright.turns import Turn, Turns
@@ -15,19 +19,38 @@ from turnwright.turns import Turn, Turns
 
 @with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """`{"turn", "step", "redriveCount"}` -> the execution's output `{"turnId", "status", "answer", "usage"}`."""
+    """`{"turn", "step", "redriveCount", "retryCount", "spent", "entered"}` -> the execution's output `{"turnId",
+    "status", "answer", "usage"}`.
+    """
     store = table()
+    meter = Meter(store)
     turn = Turn.decode(event["turn"])
     if event["redriveCount"] > 0:
         Turns(store).resume(turn)
     agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
-    header = commit(store, documents(), turn, agent)
+    header = commit(store, documents(), turn, agent, _bill(event, agent, meter))
+    log = turn_logger(turn, step=event["step"])
+    log.info("turn committed", receipt=of_header(header), **store.consumed.fields())
     if agent.memory.remembers:
-        start_digest(store, clients.stepfunctions(), settings().consolidation_state_machine_arn, agent, header)
-    turn_logger(turn, step=event["step"]).info("turn committed", usage=header.usage, **store.consumed.fields())
+        upkeep = table()
+        start_digest(upkeep, clients.stepfunctions(), settings().consolidation_state_machine_arn, agent, header)
+        log.info("digest considered", **upkeep.consumed.fields())
     return {
         "turnId": turn.turnId,
         "status": header.status,
         "answer": header.answer,
         "usage": header.usage,
     }
+
+
+def _bill(event: dict[str, Any], agent: Agent, meter: Meter) -> Bill:
+    retries = event.get("retryCount", 0)
+    incomplete = []
+    if "spent" not in event:
+        incomplete.append("the execution began under a definition that did not count")
+    if event["redriveCount"] > 0:
+        incomplete.append("what failed before the execution was redriven")
+    if agent.memory.remembers and agent.memory.embedding_model:
+        incomplete.append("embeddings")
+    spent = Spent.decode(event.get("spent")).missing(WRITE_MEMORY, retries, retries=retries)
+    return Bill(spent, event.get("entered", 0), meter, tuple(incomplete))

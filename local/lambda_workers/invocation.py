@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -61,6 +61,8 @@ class Invocation:
         self.finished = threading.Event()
         self._lock = threading.Lock()
         self._abandoned = False
+        self.on_finish: Callable[[str | None], None] | None = None
+        """Told once how it ended: None, or why it failed."""
         self._chunks: SimpleQueue[bytes | None] = SimpleQueue()
 
     def begin(self, *, streaming: bool, content_type: str) -> None:
@@ -81,7 +83,9 @@ class Invocation:
             self.begun.set()
             self.finished.set()
             self._chunks.put(None)
-            return True
+        if self.on_finish:
+            self.on_finish(None if error is None else str(error)[:1000])
+        return True
 
     def abandon(self) -> None:
         """Nobody reads the answer any more; the function runs on."""

@@ -32,6 +32,7 @@ from local.lambda_workers.guardian import Guardian
 from local.lambda_workers.invocation import Invocation, InvocationError, InvokeResult, StreamingInvocation
 from local.lambda_workers.process import WorkerHandle
 from local.lambda_workers.runtime_api import RuntimeApi
+from local.xray import Recorder
 
 INIT_SECONDS = 30.0
 """How long a worker may take to start. Lambda allows 10; a laptop that starts eight at once may need more."""
@@ -66,6 +67,8 @@ class LambdaWorkers:
         self.alarms = Alarms()
         self.bytecode = BytecodeCache()
         self.closed = False
+        self.xray: Recorder | None = None
+        """Records a segment for each invocation, if there is one."""
         self.starts_at_once = max(2, os.cpu_count() or 2)
         self._directory = Path(tempfile.mkdtemp(prefix="turnwright-workers-"))
         self._files = FileWatch()
@@ -149,6 +152,14 @@ class LambdaWorkers:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _enqueue(self, spec: FunctionSpec, invocation: Invocation) -> None:
+        if self.xray is not None:
+            span = self.xray.begin(
+                invocation.trace_header,
+                spec.name,
+                "AWS::Lambda::Function",
+                aws={"function_arn": spec.arn, "request_id": invocation.id},
+            )
+            invocation.trace_header, invocation.on_finish = span.header, span.end
         with self.lock:
             if self.closed:
                 invocation.finish(InvocationError.of("Runtime.ExitError", "The offline stack has stopped"))

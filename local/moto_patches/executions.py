@@ -134,6 +134,7 @@ def _tell(execution: Any) -> None:
         output=execution.output,
         error=execution.error,
         cause=execution.cause,
+        trace_header=execution.trace_header,
     )
     try:
         hooks.on_execution_status(change)

@@ -1,6 +1,7 @@
 """How the patches reach the server that is running now; there is at most one in a process."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,7 @@ class ExecutionChange:
     output: str | None
     error: str | None
     cause: str | None
+    trace_header: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,15 @@ class FunctionAnswer:
 class Hooks:
     """`endpoint_url` is where Step Functions' tasks find the services. `invoke_function` waits for the
     answer; `invoke_later` returns at once. `on_execution_status` is called on the execution's own thread,
-    in order.
+    in order. `trace_task` is given an execution's ARN and a state's name, and is entered while the state calls a
+    function; what it yields is the trace header of that call.
     """
 
     endpoint_url: str
     invoke_function: Callable[[FunctionCall], FunctionAnswer]
     invoke_later: Callable[[FunctionCall], None]
     on_execution_status: Callable[[ExecutionChange], None]
+    trace_task: Callable[[str, str], AbstractContextManager[str | None]] = lambda _execution, _state: nullcontext()
 
 
 _connected: list[Hooks] = []

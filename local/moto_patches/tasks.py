@@ -35,6 +35,8 @@ from local.moto_patches.replacing import replace
 
 _UNLIMITED = 99_999_999  # seconds; the state's own TimeoutSeconds limits a task
 _creating_client = threading.Lock()
+_calling = threading.local()
+"""`header` is the trace header of the function call that this thread makes."""
 
 
 def keep_clients() -> None:
@@ -43,7 +45,7 @@ def keep_clients() -> None:
     @lru_cache(maxsize=64)
     def client(endpoint_url: str, region: str, service: str) -> Any:
         with _creating_client:  # boto3's session is not thread-safe
-            return boto3.session.Session().client(
+            made = boto3.session.Session().client(
                 service,
                 region_name=region,
                 endpoint_url=endpoint_url,
@@ -58,6 +60,8 @@ def keep_clients() -> None:
                     inject_host_prefix=False,
                 ),
             )
+            made.meta.events.register("before-call.lambda.Invoke", _add_trace_header)
+            return made
 
     def boto_client_for(region: str, service: str, state_credentials: Any = None) -> Any:
         hooks = connected()
@@ -148,6 +152,33 @@ def name_lambda_errors() -> None:
     replace(StateTaskLambda, "_from_error", make_direct)
 
 
+def hand_trace_headers_on() -> None:
+    """Stock moto calls functions without the trace header of their execution."""
+
+    def make(original: Any) -> Any:
+        def eval_service_task(task: Any, env: Any, *args: Any, **kwargs: Any) -> None:
+            hooks = connected()
+            if hooks is None:
+                original(task, env, *args, **kwargs)
+                return
+            context = env.states.context_object.context_object_data
+            with hooks.trace_task(context["Execution"]["Id"], context["State"]["Name"]) as header:
+                _calling.header = header
+                try:
+                    original(task, env, *args, **kwargs)
+                finally:
+                    _calling.header = None
+
+        return eval_service_task
+
+    replace(StateTaskServiceLambda, "_eval_service_task", make)
+
+
+def _add_trace_header(params: Any, **_: Any) -> None:
+    if header := getattr(_calling, "header", None):
+        params["headers"]["X-Amzn-Trace-Id"] = header
+
+
 def _name_and_cause(error: Exception) -> tuple[str, str] | None:
     if isinstance(error, LambdaFunctionErrorException):
         try:
@@ -170,3 +201,4 @@ def apply() -> None:
     keep_clients()
     spell_parameters_as_the_api_does()
     name_lambda_errors()
+    hand_trace_headers_on()

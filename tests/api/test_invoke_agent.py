@@ -147,8 +147,10 @@ def test_trace_events_arrive_while_the_turn_runs(model: ScriptedModel, agent_cli
     first = next(events)
     model.resume()
     assert "modelInvocationInput" in first["trace"]["trace"]["orchestrationTrace"]
-    kinds = [next(iter(event["trace"]["trace"]["orchestrationTrace"])) for event in events if "trace" in event]
+    parts = [event["trace"]["trace"] for event in events if "trace" in event]
+    kinds = [next(iter(part["orchestrationTrace"])) for part in parts[:-1]]
     assert kinds == ["modelInvocationOutput", "observation"]
+    assert parts[-1].keys() == {"customOrchestrationTrace"}, "the receipt"
 
 
 def test_the_trace_tells_the_whole_turn_in_order(model: ScriptedModel, agent_client: Any) -> None:

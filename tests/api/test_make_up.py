@@ -38,9 +38,9 @@ class Up:
         )
         self.out = self._lines(self.process.stdout)
         self.err = self._lines(self.process.stderr)
-        self.printed = [self.next_line(self.out, START_SECONDS) for _ in range(3)]
-        self.aws_url = self.printed[1].removeprefix("aws ")
-        self.url = self.printed[2].removeprefix("ready ")
+        self.printed = [self.next_line(self.out, START_SECONDS) for _ in range(4)]
+        self.aws_url = self.printed[2].removeprefix("aws ")
+        self.url = self.printed[3].removeprefix("ready ")
 
     def next_line(self, lines: "queue.Queue[str]", seconds: float = WAIT_SECONDS) -> str:
         try:
@@ -168,8 +168,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def test_it_serves_until_ctrl_c_and_leaves_no_process(start: Callable[..., Up]) -> None:
     up = start()
     assert "not an LLM" in up.printed[0]
-    assert re.fullmatch(r"aws http://127\.0\.0\.1:\d+", up.printed[1])
-    assert re.fullmatch(r"ready http://127\.0\.0\.1:\d+", up.printed[2])
+    assert up.printed[1] == f"console {up.url}/console/"
+    assert re.fullmatch(r"aws http://127\.0\.0\.1:\d+", up.printed[2])
+    assert re.fullmatch(r"ready http://127\.0\.0\.1:\d+", up.printed[3])
     assert "48,392.50" in answer(up.client("bedrock-agent-runtime"), "What is the balance of account 12345?")
     stop_and_leave_nothing(up, signal.SIGINT)
     for url in (up.url, up.aws_url):

@@ -1,5 +1,6 @@
 """Reading what an execution did from its history, as Step Functions writes it."""
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -208,6 +209,68 @@ def test_an_execution_is_read_whole(failed: Execution) -> None:
     assert (failed.name, failed.status, failed.duration_ms, failed.input) == ("turn-1", "FAILED", 2000, {"a": 1})
     assert failed.states == ["Invoke Model"]
     assert failed.visits[0].attempts == 2
+
+
+class PagedHistory:
+    """GetExecutionHistory, page by page, and what was asked of it: (reverseOrder, events that were given)."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.asked: list[tuple[bool, int]] = []
+
+    def describe_execution(self, **_: Any) -> dict[str, Any]:
+        return {"name": "turn", "status": "RUNNING", "startDate": BEGIN}
+
+    def get_paginator(self, _: str) -> "PagedHistory":
+        return self
+
+    def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
+        newest_first, size = request["reverseOrder"], request["maxResults"]
+        events = self.history.events[:: -1 if newest_first else 1]
+        for start in range(0, max(len(events), 1), size):
+            page = events[start : start + size]
+            self.asked.append((newest_first, len(page)))
+            yield {"events": [dict(event) for event in page]}
+
+
+def test_a_history_that_grows_while_it_is_paged_is_read_without_repetition() -> None:
+    history = History()
+    history.state("Pass", "early", 0, 1)
+    client = PagedHistory(history)
+    known: list[Mapping[str, Any]] = []
+    read_execution(client, ARN, known)
+    for number in range(120):
+        history.state("Pass", f"late {number}", number, number + 1)
+    shifted = PagedHistory(history)
+    paginate = shifted.paginate
+
+    def growing(**request: Any) -> Iterator[dict[str, Any]]:
+        pages = list(paginate(**request))
+        yield pages[0]
+        yield {"events": [*pages[0]["events"][-7:], *pages[1]["events"]]}
+        yield from pages[2:]
+
+    shifted.paginate = growing  # type: ignore[method-assign]
+    assert read_execution(shifted, ARN, known).visits == state_visits(history.events)
+    assert [event["id"] for event in known] == list(range(1, 243))
+
+
+@pytest.mark.parametrize("more", [0, 1, 49, 50, 51, 120])
+def test_who_follows_an_execution_reads_each_event_once(more: int) -> None:
+    history = History()
+    for number in range(300):
+        history.state("Pass", f"early {number}", number, number + 1)
+    client = PagedHistory(history)
+    known: list[Mapping[str, Any]] = []
+    read_execution(client, ARN, known)
+    for number in range(more):
+        history.state("Pass", f"late {number}", 300 + number, 301 + number)
+    client.asked.clear()
+    execution = read_execution(client, ARN, known)
+    assert execution.visits == state_visits(history.events)
+    assert known == history.events
+    assert all(newest_first for newest_first, _ in client.asked)
+    assert sum(events for _, events in client.asked) <= 2 * more + 100
 
 
 def test_an_execution_is_shown_with_every_try_and_why_it_failed(failed: Execution) -> None:

@@ -346,6 +346,12 @@ GRANTED = {
         *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
         *on(EXECUTIONS, "states:DescribeExecution"),
     },
+    "AsyncTurnsFunction": {
+        *on("Table", *READ, "dynamodb:BatchGetItem"),
+        *on("Bucket/turns/*", GET, PUT),
+        *on("AgentTurnStateMachine", "states:StartExecution"),
+        *on(EXECUTIONS, "states:DescribeExecution"),
+    },
     "LoadMemoryFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:DeleteItem", CHECK),
         *on("Bucket/turns/*", GET, PUT),
@@ -372,7 +378,7 @@ GRANTED = {
         *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
     },
     "RecordFailureFunction": {
-        *on("Table", "dynamodb:GetItem", *WRITE),
+        *on("Table", *READ, *WRITE),
         *on("Bucket/turns/*", GET, PUT),
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(EXECUTIONS, "states:DescribeExecution", "states:GetExecutionHistory"),

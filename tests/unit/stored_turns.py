@@ -12,11 +12,13 @@ from turnwright import keys
 from turnwright.agent_versions import load, publish, resolve
 from turnwright.agents import Agent, Definition
 from turnwright.beginning import begin
-from turnwright.commit import commit
+from turnwright.commit import Bill, commit
+from turnwright.costs import Spent
 from turnwright.documents import STATE_BYTES, Documents
 from turnwright.history import History, Window
 from turnwright.journal import Journal, Step
 from turnwright.keys import SessionId
+from turnwright.metering import Meter
 from turnwright.requests import TurnRequest
 from turnwright.table import Item, Table
 from turnwright.turns import Header, Turn, Turns
@@ -212,7 +214,7 @@ class StoredTurns:
             Journal(self.table, self.documents, turn.turnId).record(each)
 
     def commit(self, turn: Turn) -> Header:
-        return commit(self.table, self.documents, turn, self.agent())
+        return commit(self.table, self.documents, turn, self.agent(), Bill(Spent(), 4, Meter(self.table)))
 
     def run(self, turn_id: str, *steps: Step, answer: str = "Hi", **request: Any) -> Header:
         """A whole turn, which by default only answers."""

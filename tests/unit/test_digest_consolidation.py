@@ -122,14 +122,13 @@ def _turn_of_nobody(memory: StoredMemory, turn_id: str, words: str) -> None:
     from dataclasses import replace
 
     from turnwright.beginning import begin
-    from turnwright.commit import commit
 
     stored: Any = memory.stored
     stored.clock.ms += 1_000
     request = replace(stored.request(turn_id, words=words), memory_id=None)
     turn = begin(stored.table, stored.documents, stored.agent(), request, "arn", redriven=False)
     stored.journal(turn, step(1, text("I see.")))
-    commit(stored.table, stored.documents, turn, stored.agent())
+    stored.commit(turn)
 
 
 @pytest.mark.parametrize("race", ["turn", "end"])

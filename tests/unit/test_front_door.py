@@ -117,7 +117,8 @@ def test_a_request_starts_its_turn_and_is_answered(door: Door) -> None:
 
     answer = door.ask(request())
 
-    assert (answer.status, dict(answer.headers)) == (200, STREAM_HEADERS)
+    turn = {"x-turnwright-turn-id": invocation().turn_id}
+    assert (answer.status, dict(answer.headers)) == (200, STREAM_HEADERS | turn)
     assert chunks(answer) == ["Hello!"]
     ((started),) = door.stepfunctions.started
     assert started == {
@@ -153,8 +154,8 @@ def test_a_caller_without_memory_id_gets_no_header_for_it(door: Door) -> None:
 
     answer = door.ask(request({"inputText": "Hi"}))
 
-    assert dict(answer.headers) == {
-        name: value for name, value in STREAM_HEADERS.items() if name != "x-amz-bedrock-agent-memory-id"
+    assert answer.headers.keys() == (STREAM_HEADERS | {"x-turnwright-turn-id": ""}).keys() - {
+        "x-amz-bedrock-agent-memory-id"
     }
 
 

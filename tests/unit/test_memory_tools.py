@@ -307,8 +307,9 @@ def test_what_the_agent_may_not_do_is_refused_traced_and_changes_nothing(
 ) -> None:
     assert memory.refusal(name, **arguments) == (code, message)
 
-    traces = [item for key, item in memory.stored.items().items() if key[1].startswith("TRACE#")]
-    assert any(code in str(item) and message in str(item) for item in traces)
+    traces = [item["event"]["S"] for key, item in memory.stored.items().items() if key[1].startswith("TRACE#")]
+    events = [memory.stored.documents.fetch_text(text) for text in traces]
+    assert (code, message) in [(event.get("errorCode"), event.get("errorMessage")) for event in events]
     assert memory.queue.letters == []
 
 

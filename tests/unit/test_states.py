@@ -96,7 +96,7 @@ def invoke(
         },
         None,
     )
-    assert answered.keys() == {"toolCalls"}
+    assert answered.keys() == {"toolCalls", "spent"}
     calls: list[dict[str, Any]] = answered["toolCalls"]
     return calls
 
@@ -111,8 +111,8 @@ def run_tool(
     lost: bool = False,
     redrives: int = 0,
 ) -> ToolResult:
-    """Invoke Tool; `lost` is Look Up Tool Result."""
-    return invoke_tool.handler(
+    """Invoke Tool, without what it cost; `lost` is Look Up Tool Result."""
+    answered = invoke_tool.handler(
         {
             "turn": turn,
             "step": step,
@@ -124,6 +124,8 @@ def run_tool(
         },
         None,
     )
+    assert answered["cost"]["invocations"] == 1
+    return {name: value for name, value in answered.items() if name != "cost"}
 
 
 @pytest.fixture
@@ -156,6 +158,7 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
     last = invoke(loaded["turn"], 2, dict(result))
     written = write(loaded["turn"], 2)
 
+    assert loaded.pop("spent")["functions"].keys() == {"LoadMemory"}
     assert loaded == {
         "turn": stored.header(A).turn.encode(),
         "limits": {"maxSteps": 10, "maxParallelTools": 4, "modelTimeoutSeconds": 60},
@@ -509,7 +512,8 @@ def test_load_memory_answers_a_repeat_with_the_limits_of_the_version_that_was_pi
     first = load(stored)
     stored.publish(limits={"maxSteps": 9})
 
-    assert load(stored) == first
+    again = load(stored)
+    assert {**again, "spent": None} == {**first, "spent": None}
     assert first["limits"]["maxSteps"] == 3
 
 

@@ -1,5 +1,6 @@
 """Runs a turn against the stack as a caller does, and looks at what it did."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +21,21 @@ class Told:
     traces: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     error: str | None = None
     message: str = ""
+    receipt: dict[str, Any] = field(default_factory=dict)
 
     @property
     def turn_id(self) -> str:
         body = self.traces[0][1]
         return str(body["traceId"]).split("-")[0]
+
+    def take(self, trace: Mapping[str, Any]) -> None:
+        custom = json.loads(trace.get("customOrchestrationTrace", {"event": {"text": "{}"}})["event"]["text"])
+        if custom.get("type") == "RECEIPT":
+            self.receipt = custom
+        elif "failureTrace" in trace:
+            self.traces.append(("failureTrace", trace["failureTrace"]))
+        else:
+            self.traces += trace.get("orchestrationTrace", {}).items()
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [body for name, body in self.traces if name == kind]
@@ -52,7 +63,7 @@ def ask(client: Any, text: str, session: str | None = None, **request: Any) -> T
             if "chunk" in event:
                 told.answer += event["chunk"]["bytes"].decode()
             else:
-                told.traces += _trace(event["trace"]["trace"])
+                told.take(event["trace"]["trace"])
     except EventStreamError as error:
         told.error = error.response["Error"]["Code"]
         told.message = error.response["Error"]["Message"]
@@ -77,9 +88,3 @@ def calls(*tools: tuple[str, Mapping[str, Any]], **when: Any) -> dict[str, Any]:
 def fails(kind: str, status: int, **rule: Any) -> dict[str, Any]:
     """An error of the scripted model; `times` bounds it."""
     return {**rule, "error": {"status": status, "type": kind, "message": "scripted"}}
-
-
-def _trace(trace: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    if "failureTrace" in trace:
-        return [("failureTrace", trace["failureTrace"])]
-    return list(trace["orchestrationTrace"].items())

@@ -12,8 +12,9 @@ from turnwright.memory import injection
 from turnwright.memory.actors import Actors
 from turnwright.requests import TurnRequest
 from turnwright.sessions import Session, Sessions
+from turnwright.settings import settings
 from turnwright.table import Table
-from turnwright.turns import Beginning, Status, Turn, Turns
+from turnwright.turns import Beginning, SessionSize, Status, Turn, Turns
 
 
 def begin(
@@ -24,6 +25,7 @@ def begin(
     execution_arn: str,
     *,
     redriven: bool,
+    definition_version: str = "",
 ) -> Turn:
     """Claims the session and writes the turn's header; a repeat finds both and gets the same turn.
 
@@ -86,6 +88,9 @@ def begin(
         execution_arn=execution_arn,
         caller=request.caller,
         injected=_injected(table, documents, agent, turn, session, window, body["inputText"]),
+        trace_id=settings().trace_id,
+        definition_version=definition_version,
+        session_size=SessionSize.of(session),
     )
     try:
         return turns.begin(beginning, redriven=redriven).turn

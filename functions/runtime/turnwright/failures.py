@@ -1,15 +1,18 @@
 """How a turn ends badly: recorded, its session freed, the turn dead-lettered with what is needed to repeat it."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from turnwright import keys
+from turnwright import failed_costs, keys, prices
 from turnwright.agent_versions import load, resolve
 from turnwright.documents import Documents, json_text
 from turnwright.errors import ActorErased, NotFound
+from turnwright.failed_costs import FailedCosts
+from turnwright.journal import Journal
 from turnwright.keys import SessionId
+from turnwright.receipts import receipt
 from turnwright.requests import TurnRequest
 from turnwright.sessions import Sessions
 from turnwright.settings import settings
@@ -37,6 +40,7 @@ class ExecutionFailure:
     error: str
     cause: str
     state: str | None
+    costs: FailedCosts = field(default_factory=FailedCosts)
 
     @property
     def source(self) -> Source:
@@ -54,11 +58,12 @@ class ExecutionFailure:
 def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> ExecutionFailure | None:
     """The failure as it stands now; None if the execution runs (it was redriven) or has succeeded since.
 
-    `find_state` looks up in which state it failed, for which the execution's history must be read.
+    `find_state` looks up in which state it failed and what it has cost, for which its history must be read.
     """
     execution = client.describe_execution(executionArn=execution_arn)
     if execution["status"] not in _UNSUCCESSFUL:
         return None
+    history = failed_costs.read_history(client, execution_arn) if find_state else []
     return ExecutionFailure(
         execution_arn=execution_arn,
         turn_id=execution["name"],
@@ -66,7 +71,8 @@ def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> Execut
         status=execution["status"],
         error=execution.get("error") or execution["status"],
         cause=settings().payloads.error(_message(execution.get("cause") or ""))[:_CAUSE_CHARACTERS],
-        state=_failed_state(client, execution_arn) if find_state else None,
+        state=_failed_state(history),
+        costs=failed_costs.of_history(history),
     )
 
 
@@ -84,7 +90,8 @@ def record(table: Table, documents: Documents, queue: Any, queue_url: str, failu
         Sessions(table).release(session_id, failure.turn_id)
     if failure.error == ActorErased.__name__:
         return False
-    if not Turns(table).fail(failure.turn_id, failure.summary, session_id=session_id):
+    bill = _receipt(table, documents, failure) if began else None
+    if not Turns(table).fail(failure.turn_id, failure.summary, session_id=session_id, receipt=bill):
         return False
     refused = failure.error in _REFUSALS and not began
     traces = Traces(table, documents, header.turn) if header and began else Traces.logged(failure.source)
@@ -99,6 +106,12 @@ def record(table: Table, documents: Documents, queue: Any, queue_url: str, failu
     }
     queue.send_message(QueueUrl=queue_url, MessageBody=json_text(letter))
     return True
+
+
+def _receipt(table: Table, documents: Documents, failure: ExecutionFailure) -> dict[str, Any]:
+    """As far as it is known: what the journal says was paid for, and what the execution's history tells."""
+    calls = Journal(table, documents, failure.turn_id).calls()
+    return receipt(failure.costs.spent, calls, failure.costs.transitions, prices.current())
 
 
 def _without_texts(documents: Documents, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,12 +130,8 @@ def _session(table: Table, failure: ExecutionFailure) -> SessionId | None:
     return request.session(load(table, request.agent_id, version).memory_store)
 
 
-def _failed_state(client: Any, execution_arn: str) -> str | None:
+def _failed_state(newest_first: Sequence[Mapping[str, Any]]) -> str | None:
     """The state that the newest failure happened in; the one entered last, if none failed (it was stopped)."""
-    history = client.get_execution_history(
-        executionArn=execution_arn, reverseOrder=True, maxResults=200, includeExecutionData=False
-    )
-    newest_first = history["events"]
     by_id = {event["id"]: event for event in newest_first}
     failures = (
         event
@@ -131,7 +140,7 @@ def _failed_state(client: Any, execution_arn: str) -> str | None:
     )
     event = next(failures, newest_first[0] if newest_first else None)
     while event and "stateEnteredEventDetails" not in event:
-        event = by_id.get(event.get("previousEventId"))
+        event = by_id.get(event.get("previousEventId", 0))
     if event is None:
         event = next((entry for entry in newest_first if "stateEnteredEventDetails" in entry), None)
     return str(event["stateEnteredEventDetails"]["name"]) if event else None

@@ -17,8 +17,9 @@ from turnwright import event_stream, keys
 from turnwright.agent_versions import load
 from turnwright.agents import Tool
 from turnwright.clock import iso8601, now_ms
-from turnwright.documents import Documents
+from turnwright.documents import Documents, json_text
 from turnwright.failures import read_failure
+from turnwright.receipts import of_header
 from turnwright.requests import Invocation
 from turnwright.table import Item, Table
 from turnwright.trace_parts import failure_trace, trace_parts
@@ -127,6 +128,12 @@ def followed(
 
 
 def _end(documents: Documents, invocation: Invocation, header: Header) -> Iterator[bytes]:
+    """A caller who enabled the trace gets the receipt as its last part; Bedrock has no field for it."""
+    receipt = of_header(header) if invocation.enable_trace else None
+    if receipt:
+        text = json_text({"type": "RECEIPT", **receipt})
+        trace = {"customOrchestrationTrace": {"traceId": invocation.turn_id, "event": {"text": text}}}
+        yield event_stream.event("trace", _part(invocation, header, trace))
     if header.status is Status.FAILED:
         yield from _failure(invocation, header, header.failure)
     else:
@@ -136,17 +143,23 @@ def _end(documents: Documents, invocation: Invocation, header: Header) -> Iterat
 
 def _failure(invocation: Invocation, header: Header | None, failure: Mapping[str, Any]) -> Iterator[bytes]:
     if invocation.enable_trace:
-        part = {
-            "agentId": invocation.agent_id,
-            "agentAliasId": invocation.agent_alias_id,
-            "sessionId": invocation.session_id,
-            "eventTime": iso8601(now_ms()),
-            "trace": failure_trace(invocation.turn_id, failure_reason(invocation.turn_id, failure)),
-        }
-        if header and "agentVersion" in header.fields:
-            part["agentVersion"] = header.fields["agentVersion"]
-        yield event_stream.event("trace", part)
+        trace = failure_trace(invocation.turn_id, failure_reason(invocation.turn_id, failure))
+        yield event_stream.event("trace", _part(invocation, header, trace))
     yield event_stream.exception(*frame_of_failure(invocation.turn_id, failure))
+
+
+def _part(invocation: Invocation, header: Header | None, trace: Mapping[str, Any]) -> dict[str, Any]:
+    """A TracePart of what is told about a turn from outside."""
+    part = {
+        "agentId": invocation.agent_id,
+        "agentAliasId": invocation.agent_alias_id,
+        "sessionId": invocation.session_id,
+        "eventTime": iso8601(now_ms()),
+        "trace": trace,
+    }
+    if header and "agentVersion" in header.fields:
+        part["agentVersion"] = header.fields["agentVersion"]
+    return part
 
 
 def _unrecorded_failure(stepfunctions: Any, execution_arn: str) -> Mapping[str, Any] | None:

@@ -22,10 +22,12 @@ from turnwright.following import followed
 from turnwright.keys import SessionId
 from turnwright.log import logger
 from turnwright.memory import consolidations
+from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.requests import Invocation, TurnRequest, decoded_body, read_invocation
 from turnwright.sessions import Session, Sessions
 from turnwright.settings import Settings
 from turnwright.table import Table
+from turnwright.turns import Header
 
 SESSION_ENDED = "Session is terminated as 'endSession' flag is set in request."
 """Bedrock's own words for a request that ends a session; such a request runs no turn."""
@@ -80,6 +82,22 @@ class FrontDoor:
         if invocation.end_session:
             self._end(table, session_id)
             return _streamed(invocation, [_chunk(SESSION_ENDED)])
+        self._start_or_join(table, invocation, session_id, memory)
+        return _streamed(invocation, self._follow(invocation, remaining_ms))
+
+    def start_or_join(self, invocation: Invocation) -> Header | None:
+        """Starts the turn; the header of one that was started before, as far as it has one.
+
+        Raises InvalidRequest, NotFound and SessionBusy, and ClientError where Step Functions refuses.
+        """
+        table = self._table()
+        version = resolve(table, invocation.agent_id, invocation.agent_alias_id)
+        memory = load(table, invocation.agent_id, version).memory
+        return self._start_or_join(table, invocation, invocation.session(memory.store), memory)
+
+    def _start_or_join(
+        self, table: Table, invocation: Invocation, session_id: SessionId, memory: MemoryConfiguration
+    ) -> Header | None:
         turn_id = invocation.turn_id
         logger().structure_logs(append=False, turnId=turn_id)
         header, session_item = table.get_many([keys.turn_header(turn_id), keys.session(session_id)])
@@ -92,9 +110,9 @@ class FrontDoor:
             check_session(kept | invocation.body.get("sessionAttributes", {}))
             self._start(invocation)
             logger().info("turn started", agentId=invocation.agent_id)
-        else:
-            logger().info("turn joined", agentId=invocation.agent_id)
-        return _streamed(invocation, self._follow(invocation, remaining_ms))
+            return None
+        logger().info("turn joined", agentId=invocation.agent_id)
+        return Header.decode(header)
 
     def _end(self, table: Table, session_id: SessionId) -> None:
         """Ends the session and starts its consolidation, if the sweep is not to be waited for, which starts it too."""
@@ -176,6 +194,8 @@ def _streamed(invocation: Invocation, body: Iterable[bytes]) -> Answer:
         "x-amzn-bedrock-agent-content-type": "application/json",
         "x-amz-bedrock-agent-session-id": invocation.session_id,
     }
+    if not invocation.end_session:
+        headers["x-turnwright-turn-id"] = invocation.turn_id
     if invocation.memory_id:
         headers["x-amz-bedrock-agent-memory-id"] = invocation.memory_id
     return Answer(200, headers, body)

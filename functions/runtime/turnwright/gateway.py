@@ -190,12 +190,13 @@ class Gateway:
         memory = MemoryTools(self._table, self._agent, header)
         for _ in range(_MOST_MEMORY_TRIES):
             use = memory.use(tool.name, arguments, attempt.event["idempotencyKey"])
-            text = bounded(use.text, tool.policy.max_result_characters)
+            limit = tool.policy.max_result_characters
+            answer = self._result(call, ToolAnswer(use.text), bounded(use.text, limit))
             try:
-                result = self._record(attempt, self._result(call, ToolAnswer(use.text), text), use.writes)
+                result = self._record(attempt, answer, use.writes)
             except (TransactionRefused, CommitConflict):
                 continue  # another writer changed what was read, or the actor's memory is being erased: look again
-            told = bounded(self._payloads.redacted(use.text), tool.policy.max_result_characters)
+            told = bounded(self._payloads.redacted(use.text), limit)
             self._traces.tool_succeeded(attempt.step, attempt.traced, attempt.number, told, attempt.started)
             return result
         raise ToolFailure("SERVICE_UNAVAILABLE", "other writers keep changing these records")

@@ -12,6 +12,7 @@ from typing import Any
 from turnwright import keys
 from turnwright.clock import expiry, now_ms
 from turnwright.documents import ITEM_BYTES, Documents, json_text
+from turnwright.receipts import ModelCall
 from turnwright.table import ConditionFailed, Item, Put, Table
 from turnwright.turns import JOURNAL_DAYS
 
@@ -53,6 +54,11 @@ class Journal:
         """All steps so far, in order."""
         items = self._table.query(keys.turn_partition(self._turn_id), keys.JOURNAL_PREFIX, keys.JOURNAL_PREFIX + "~")
         return [self._decode(item) for item in items]
+
+    def calls(self) -> list[ModelCall]:
+        """The model calls so far, for a receipt: without their messages."""
+        items = self._table.query(keys.turn_partition(self._turn_id), keys.JOURNAL_PREFIX, keys.JOURNAL_PREFIX + "~")
+        return [ModelCall(item["model"], json.loads(item["usage"])) for item in items]
 
     def step(self, number: int) -> Step | None:
         item = self._table.get(keys.journal_step(self._turn_id, number))

@@ -147,6 +147,20 @@ def caller_name(field_name: str, value: str) -> str:
     return _matching(field_name, value, _SESSION_ID)
 
 
+def read_turn_request(raw_body: bytes, *, invocation_id: str, caller: str) -> Invocation:
+    """Checks the body of `POST /turns`: InvokeAgent's fields, those of its path among them. Raises InvalidRequest."""
+    fields = json_object(raw_body)
+    if fields.pop("endSession", None):
+        raise InvalidRequest("endSession", "is not taken here, since it runs no turn; use InvokeAgent")
+    path = {}
+    for name in ("agentId", "agentAliasId", "sessionId"):
+        value = fields.pop(name, None)
+        if not isinstance(value, str) or "%" in value:
+            raise InvalidRequest(name, "is missing, or is not an id")
+        path[name] = value
+    return read_invocation(path, json.dumps(fields).encode(), invocation_id=invocation_id, caller=caller)
+
+
 def json_object(raw_body: bytes) -> dict[str, Any]:
     """The JSON object that a request's body is; no body is an empty one. Raises InvalidRequest."""
     try:

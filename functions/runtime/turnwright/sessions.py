@@ -6,11 +6,13 @@ something behind, those events are a segment that waits for its consolidation (`
 """
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from turnwright import keys
 from turnwright.clock import expiry, now_ms
 from turnwright.errors import CommitConflict, SessionBusy
+from turnwright.item_sizes import attribute_bytes, attribute_sizes
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.memory.actors import Actor, Actors
 from turnwright.memory.plans import configuration_of
@@ -74,6 +76,8 @@ class Session:
     digested_to: str = ""
     undigested_turns: int = 0
     undigested_characters: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """What each attribute takes of the item, in bytes: what the commit will consume is computed from that."""
 
     @classmethod
     def decode(cls, item: Item) -> "Session":
@@ -93,6 +97,7 @@ class Session:
             digested_to=item.get("digestedTo", ""),
             undigested_turns=item.get("undigestedTurns", 0),
             undigested_characters=item.get("undigestedCharacters", 0),
+            sizes=attribute_sizes(item),
         )
 
     def held_by_another(self, turn_id: str, now: int) -> bool:
@@ -139,6 +144,20 @@ class Session:
     def _next_ms(self, now: int) -> int:
         last = int(self.last_event_id.partition("#")[0] or -1)
         return max(now, last + 1, int(self.history_floor.partition("#")[0] or 0))
+
+
+def _sizes_after(sizes: Mapping[str, int], end: Update, *, kept_lease: bool) -> dict[str, int]:
+    """The sizes of a session's attributes after the update with which it ends."""
+    written = {
+        "status": end.values[":ended"],
+        "endedAt": end.values[":now"],
+        "version": end.values[":next"],
+        "historyFloor": end.values[":floor"],
+    }
+    lease = () if kept_lease else ("leaseOwner", "leaseExpiresAt")
+    removed = ("duePK", "dueSK", "digestedTo", "undigestedTurns", "undigestedCharacters", *lease)
+    kept = {name: size for name, size in sizes.items() if name not in removed}
+    return kept | {name: attribute_bytes(name, value) for name, value in written.items()}
 
 
 def next_event_id(event_id: str) -> str:
@@ -236,6 +255,7 @@ class Sessions:
             digested_to="",
             undigested_turns=0,
             undigested_characters=0,
+            sizes=_sizes_after(session.sizes, update, kept_lease=bool(turn_id)),
         )
         return ended, segment
 
@@ -291,7 +311,7 @@ class Sessions:
         """Lets the claimed session live on beyond its turn, which could not commit if DynamoDB deleted it meanwhile."""
         expires = expiry(session.lease_expires_at, 1)
         try:
-            self._table.update(
+            item = self._table.update(
                 Update(
                     keys.session(session_id),
                     "SET expiresAt = :expires, #status = :status"
@@ -307,7 +327,7 @@ class Sessions:
             )
         except ConditionFailed as refused:
             raise CommitConflict(f"session {session_id.session} was just deleted") from refused
-        return replace(session, expires_at=expires)
+        return replace(session, expires_at=expires, sizes=attribute_sizes(item))
 
     def _take(self, session_id: SessionId, turn_id: str, now: int) -> Session:
         update = Update(

@@ -76,6 +76,11 @@ class Settings:
         return next((value for name, _, value in parts if name == "Root"), "")
 
     @property
+    def memory_mb(self) -> int:
+        """How much memory Lambda gives the function; 0 outside of Lambda."""
+        return int(self.environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or 0)
+
+    @property
     def payloads(self) -> payloads.Payloads:
         """Raises InvalidPayloads for parameters that contradict each other: better no turn than one in the clear."""
         return payloads.read(

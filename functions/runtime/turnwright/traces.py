@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from turnwright import keys, trace_events
+from turnwright import keys, prices, trace_events
 from turnwright.agents import Agent
 from turnwright.clock import expiry, now_ms
 from turnwright.documents import STATE_BYTES, Documents, json_text
@@ -67,8 +67,9 @@ class Traces:
 
     def model_answered(self, redrive: int, call: ModelCall, step: Step, agent: Agent) -> None:
         """The answer, and a selection for each tool call in it."""
-        moment = self._moment(step.number)
-        self._tell(trace_events.model_answered(self._source, moment, call, step), _model_order(redrive, call.attempt))
+        moment, dollars = self._moment(step.number), prices.current().of_model(step.model, step.usage)
+        answered = trace_events.model_answered(self._source, moment, call, step, dollars)
+        self._tell(answered, _model_order(redrive, call.attempt))
         reasoning = trace_events.reasoning_of(step.message)
         for index, tool_use in enumerate(step.tool_uses()):
             name = tool_use["name"]

@@ -6,7 +6,7 @@ turn commit that has seen all that was committed before it, and the header's `st
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,9 +15,10 @@ from turnwright import keys
 from turnwright.clock import expiry, now_ms
 from turnwright.documents import Stowed, json_text
 from turnwright.errors import LeaseLost, SessionBusy, TurnAlreadyEnded
+from turnwright.item_sizes import attribute_bytes, item_bytes, transaction_units
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.memory.configuration import MemoryConfiguration
-from turnwright.sessions import FREE_SESSION, lease_expiry
+from turnwright.sessions import FREE_SESSION, Session, lease_expiry
 from turnwright.table import SCHEMA_VERSION, ConditionFailed, Item, Put, Table, TransactionRefused, Update
 
 JOURNAL_DAYS = 30
@@ -90,6 +91,16 @@ class Header:
         return self._document("failure")
 
     @property
+    def receipt(self) -> dict[str, Any] | None:
+        """What the turn cost, as `receipts.receipt` has it; None while it runs, and if it never began."""
+        return self._document("receipt") if "receipt" in self.fields else None
+
+    @property
+    def caller(self) -> str:
+        """Who asked for the turn; "" where the API does not know its callers."""
+        return str(self.fields.get("caller", ""))
+
+    @property
     def session_attributes(self) -> dict[str, str]:
         return self._document("sessionAttributes")
 
@@ -122,6 +133,9 @@ class Beginning:
     execution_arn: str
     caller: str
     injected: Stowed | None = None
+    trace_id: str = ""
+    definition_version: str = ""
+    session_size: "SessionSize | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,59 @@ class Outcome:
     usage: Mapping[str, int]
     session_attributes: Mapping[str, str]
     memory: MemoryConfiguration
+    receipt: Callable[[int], Mapping[str, Any]]
+    """Makes the turn's receipt, given the write units that the commit itself will consume."""
+
+
+_COMMITTED = frozenset(
+    {
+        "version",
+        "status",
+        "lastEventId",
+        "attributes",
+        "historyFloor",
+        "updatedAt",
+        "expiresAt",
+        "agentId",
+        "agentVersion",
+        "leaseOwner",
+        "leaseExpiresAt",
+        "duePK",
+        "dueSK",
+        "digestedTo",
+        "undigestedTurns",
+        "undigestedCharacters",
+    }
+)
+"""The attributes of a session that a commit writes or removes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSize:
+    """What the commit must know of the session's item to say what writing it consumes, without reading it again.
+
+    `bytes` is the item as the turn has claimed it, `kept` the part of it that a commit leaves alone. An event that
+    comes meanwhile changes both by a few bytes at most.
+    """
+
+    bytes: int
+    kept: int
+    is_due: bool
+    digested_to: str
+    undigested_turns: int
+    undigested_characters: int
+
+    @classmethod
+    def of(cls, session: Session) -> "SessionSize":
+        kept = sum(size for name, size in session.sizes.items() if name not in _COMMITTED)
+        return cls(
+            sum(session.sizes.values()),
+            kept,
+            "dueSK" in session.sizes,
+            session.digested_to,
+            session.undigested_turns,
+            session.undigested_characters,
+        )
 
 
 class Turns:
@@ -164,10 +231,16 @@ class Turns:
             "caller": beginning.caller,
             "startedAt": now,
             "expiresAt": expiry(now, JOURNAL_DAYS),
-            **keys.owned_turn(beginning.turn.session, now, beginning.turn.turnId),
         }
+        item |= keys.owned_turn(beginning.turn.session, now, beginning.turn.turnId)
         if beginning.injected:
             item["injected"] = json_text(beginning.injected)
+        if beginning.trace_id:
+            item["traceId"] = beginning.trace_id
+        if beginning.definition_version:
+            item["definitionVersion"] = beginning.definition_version
+        if beginning.session_size:
+            item["sessionSize"] = json_text(asdict(beginning.session_size))
         key = keys.turn_header(beginning.turn.turnId)
         found = self._put_or_find(Put(key, item, only_if_absent=True))
         if found and found.status is Status.FAILED and redriven:
@@ -270,9 +343,13 @@ class Turns:
                 **remembered.values,
             },
         )
+        event_key = keys.session_event(turn.session, header.event_id)
+        besides = transaction_units(_stored_bytes(event_key, event)) + _session_units(header, session_update)
+        committed["receipt"] = _receipt_text(header, committed, besides, outcome)
         header_update = Update(
             keys.turn_header(turn.turnId),
-            "SET #status = :status, answer = :answer, #usage = :usage, characters = :characters, endedAt = :endedAt",
+            "SET #status = :status, answer = :answer, #usage = :usage, characters = :characters, endedAt = :endedAt, "
+            "receipt = :receipt",
             condition="#status = :running",
             names={"#status": "status", "#usage": "usage"},
             values={":running": Status.RUNNING, **{f":{name}": value for name, value in committed.items()}},
@@ -296,6 +373,7 @@ class Turns:
         *,
         unless_failed: bool = False,
         session_id: SessionId | None = None,
+        receipt: Mapping[str, Any] | None = None,
     ) -> bool:
         """Marks the turn FAILED, also one that never wrote a header. False if it is committed, which then stands.
 
@@ -311,7 +389,8 @@ class Turns:
                     keys.turn_header(turn_id),
                     "SET #status = :failed, failure = :failure, turnId = :turn, endedAt = :now, "
                     "expiresAt = :expires, schemaVersion = :schema"
-                    + "".join(f", {name} = if_not_exists({name}, :{name})" for name in owned),
+                    + "".join(f", {name} = if_not_exists({name}, :{name})" for name in owned)
+                    + (", receipt = :receipt" if receipt else ""),
                     condition=f"attribute_not_exists(PK) OR #status {replaceable}",
                     names={"#status": "status"},
                     values={
@@ -323,6 +402,7 @@ class Turns:
                         ":expires": expiry(now, JOURNAL_DAYS),
                         ":schema": SCHEMA_VERSION,
                         **{f":{name}": value for name, value in owned.items()},
+                        **({":receipt": json_text(receipt)} if receipt else {}),
                     },
                 )
             )
@@ -351,7 +431,7 @@ class Turns:
             self._table.update(
                 Update(
                     keys.turn_header(turn_id),
-                    "SET #status = :running REMOVE failure, endedAt",
+                    "SET #status = :running REMOVE failure, endedAt, receipt",
                     condition="#status = :failed",
                     names={"#status": "status"},
                     values={":running": Status.RUNNING, ":failed": Status.FAILED},
@@ -390,3 +470,54 @@ def _remembered(header: Header, outcome: Outcome, now: int) -> _Remembered:
     else:
         removed += ", digestedTo, undigestedTurns, undigestedCharacters"
     return _Remembered(assignments, removed, values)
+
+
+def _stored_bytes(key: keys.Key, item: Item) -> int:
+    """What an item takes with what the table adds to it."""
+    return item_bytes({**item, "PK": key.pk, "SK": key.sk, "schemaVersion": SCHEMA_VERSION})
+
+
+def _session_units(header: Header, update: Update) -> int:
+    """What the commit's update of the session consumes, with the index `Due`; the index `Owned` it does not touch.
+
+    A turn that began before headers had `sessionSize` counts as one with a small item.
+    """
+    values = update.values
+    written = {
+        "version": values[":next"],
+        "status": values[":open"],
+        "lastEventId": values[":event"],
+        "attributes": values[":attributes"],
+        "historyFloor": values[":floor"],
+        "updatedAt": values[":now"],
+        "expiresAt": values[":expires"],
+        "agentId": values[":agent"],
+        "agentVersion": values[":agentVersion"],
+    }
+    size = json.loads(header.fields.get("sessionSize", "null"))
+    before = SessionSize(**size) if size else SessionSize(0, 0, False, "", 0, 0)
+    if ":one" in values:
+        written |= {
+            "digestedTo": before.digested_to or values[":floor"],
+            "undigestedTurns": before.undigested_turns + 1,
+            "undigestedCharacters": before.undigested_characters + values[":characters"],
+        }
+    is_due = ":dueSK" in values
+    if is_due:
+        written |= {"duePK": values[":duePK"], "dueSK": values[":dueSK"]}
+    after = before.kept + sum(attribute_bytes(name, value) for name, value in written.items())
+    return transaction_units(max(before.bytes, after)) + before.is_due + is_due
+
+
+def _receipt_text(header: Header, committed: Item, besides: int, outcome: Outcome) -> str:
+    """The receipt as the header keeps it. It counts the units that writing it consumes, so that its own length is in
+    it: the units grow with the length until both agree, at most twice.
+    """
+    units = 0
+    while True:
+        text = json_text(outcome.receipt(units))
+        size = item_bytes({**header.fields, **committed, "receipt": text})
+        needed = besides + transaction_units(max(item_bytes(header.fields), size))
+        if needed <= units:
+            return text
+        units = needed
