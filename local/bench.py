@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
+from local import tracing_cost
 from local.bedrock.scripted_model import ScriptedModel
 from local.colours import paint_for
 from local.executions import read_execution
@@ -66,8 +67,7 @@ class Bench:
 
     def turn(self, session: str, *, calls: int, answer: str = "done") -> TurnCost:
         """One turn with `calls` parallel tool calls and an answer."""
-        asked = {"when": {"step": 1}, "reply": {"toolUse": [_CALL] * calls}}
-        self._model.replace([*([asked] if calls else []), {"reply": {"text": answer}}])
+        self.script(calls=calls, answer=answer)
         began_at = time.time_ns() // 1_000_000
         started = time.perf_counter()
         stream = self._caller.invoke_agent(
@@ -77,6 +77,11 @@ class Bench:
             pass
         wall_ms = (time.perf_counter() - started) * 1000
         return self._cost(session, began_at, wall_ms)
+
+    def script(self, *, calls: int, answer: str) -> None:
+        """What the model says in each turn from now on."""
+        asked = {"when": {"step": 1}, "reply": {"toolUse": [_CALL] * calls}}
+        self._model.replace([*([asked] if calls else []), {"reply": {"text": answer}}])
 
     def tool_ms(self) -> float:
         """The median of a warm invocation of the tool function by itself."""
@@ -174,6 +179,9 @@ def _measure() -> Iterator[Measured]:
         yield from _growth(bench)
         yield from _content(bench)
         yield from _overhead(bench)
+        bench.script(calls=1, answer="done")
+        share = tracing_cost.share_of_cpu(stack)
+        yield Measured("CPU of tracing, of the functions of a one-tool turn", 100 * share, "%", 15)
     yield from _imports()
 
 

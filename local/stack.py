@@ -164,6 +164,10 @@ class LocalStack:
         machine = self._deployment.resources[state_machine]
         return f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
 
+    def function_environment(self, logical_id: str) -> Mapping[str, str]:
+        """What a function finds in its environment, besides what Lambda itself puts there."""
+        return self._aws.function_spec(self.function_name(logical_id)).environment
+
     def function_name(self, logical_id: str) -> str:
         return self._deployment.functions[logical_id].name
 

@@ -6,17 +6,20 @@ from typing import Any
 from turnwright import clients
 from turnwright.documents import documents
 from turnwright.front_door import Answer, FrontDoor
+from turnwright.handler_errors import with_safe_errors
 from turnwright.settings import settings
 from turnwright.streaming_runtime import LambdaContext, StreamedResponse
 from turnwright.table import table
 
 
+@with_safe_errors
 def stream_handler(event: dict[str, Any], context: LambdaContext) -> StreamedResponse:
     """An API Gateway proxy event -> the response's head, and its body as it comes (see `streaming_runtime.py`)."""
     answer = _answer(event, context)
     return {"statusCode": answer.status, "headers": dict(answer.headers)}, answer.body
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """The same, buffered: for a stack whose parameter StreamResponses is false."""
     answer = _answer(event, context)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local.colours import Colour, plain
 from local.log_delivery import LogDelivery, readable
+from local.trace_rows import render, summary
 
 NOON = time.mktime((2026, 1, 2, 12, 0, 1, 0, 0, -1)) + 0.25
 POWERTOOLS = {
@@ -128,3 +130,88 @@ def test_lines_that_cloudwatch_refuses_are_a_problem_and_not_the_end() -> None:
     assert list(logs.streams.values()) == [["kept"]]
     [problem] = delivery.problems
     assert problem.startswith("1 log lines did not reach the log group group")
+
+
+EVENT = {
+    "level": "WARNING",
+    "message": "TOOL_INVOCATION",
+    "timestamp": "2026-01-02T12:00:01.250Z",
+    "traceId": "1-67891233-abcdef012345678912345678",
+    "sessionId": "s-1",
+    "turnId": "t1",
+    "agentId": "BANK",
+    "agentVersion": "3",
+    "memoryId": "ann",
+    "step": 2,
+    "type": "TOOL_INVOCATION",
+    "status": "FAILED",
+    "toolName": "balance",
+    "toolUseId": "u",
+    "index": 1,
+    "arguments": "{}",
+    "attempt": 1,
+    "durationMs": 31,
+    "errorCode": "THROTTLING",
+    "errorMessage": "slow\ndown\x1b[31m \u202e" + "x" * 500,
+    "retryScheduledInMs": 200,
+    "result": "{}",
+}
+
+
+def test_a_trace_event_is_shown_without_the_length_of_its_texts_and_without_control_characters() -> None:
+    _, level, name, text, _ = readable(json.dumps(EVENT), "InvokeTool", NOON)
+
+    assert (level, name) == ("WARNING", "InvokeTool")
+    assert text.startswith(
+        "TOOL_INVOCATION  step 2  balance [1]  attempt 1  FAILED  31 ms  THROTTLING, retry in 200 ms: slow⏎down�[31m �x"
+    )
+    assert text.endswith("x…")
+    assert len(text) < 260
+
+
+def test_events_are_aligned_under_their_turn_and_failures_are_red() -> None:
+    selected = {**EVENT, "type": "TOOL_SELECTION", "status": "SUCCESS", "reasoningBytes": 12, "argumentsBytes": 2}
+    without = {"attempt", "durationMs", "arguments", "errorCode", "errorMessage", "retryScheduledInMs", "result"}
+    selected = {name: value for name, value in selected.items() if name not in without}
+    coloured: list[tuple[str, Colour]] = []
+
+    def paint(text: str, colour: Colour) -> str:
+        coloured.append((text, colour))
+        return text
+
+    head, first, second = render([selected, {**EVENT, "errorMessage": "no"}], paint).splitlines()
+
+    assert head == "turn t1 (agent BANK:3, session s-1, actor ann, X-Ray 1-67891233-abcdef012345678912345678)"
+    assert first == (
+        "12:00:01.250  step 2  TOOL_SELECTION   balance [1]             SUCCESS         "
+        "arguments of 2 bytes, reasoning of 12 bytes"
+    )
+    assert second == (
+        "12:00:01.250  step 2  TOOL_INVOCATION  balance [1]  attempt 1  FAILED   31 ms  THROTTLING, retry in 200 ms: no"
+    )
+    assert coloured == [(head, "bold"), (second, "red")]
+    assert render([], plain) == ""
+
+
+def test_every_kind_of_event_says_what_is_particular_about_it() -> None:
+    model = {**EVENT, "type": "MODEL_INVOCATION", "status": "SUCCESS", "model": "m", "stopReason": "end_turn"}
+    model |= {"inputTokens": 3, "outputTokens": 2, "responseText": "Hi"}
+    memory = {
+        **EVENT,
+        "type": "MEMORY_RETRIEVAL",
+        "status": "SUCCESS",
+        "namespace": "/n/",
+        "recordCount": 2,
+        "query": "q",
+    }
+    failed = {**EVENT, "type": "TURN_FAILED", "error": "ABORTED", "state": "Invoke Model", "cause": "by hand"}
+    for name in ("toolName", "errorCode", "errorMessage", "retryScheduledInMs", "attempt", "index"):
+        for event in (model, memory, failed):
+            event.pop(name, None)
+
+    assert summary(model) == "step 2  m  SUCCESS  31 ms  end_turn, 3+2 tokens, Hi"
+    assert summary(memory) == "step 2  /n/  SUCCESS  31 ms  2 records, q"
+    assert summary(failed) == "step 2  FAILED  31 ms  ABORTED in Invoke Model: by hand"
+    assert summary({**EVENT, "circuitState": "OPEN", "errorMessage": ""}).endswith(
+        "THROTTLING, nothing was invoked, retry in 200 ms"
+    )

@@ -353,3 +353,51 @@ def test_an_event_that_comes_after_the_commit_changes_nothing(
     queue = handle(monkeypatch, stored, status="FAILED", error="States.Timeout")
 
     assert (stored.items(), queue.letters) == (before, [])
+
+
+def test_a_failed_turn_is_told_by_an_event_and_to_a_caller_who_traced_it_by_one_item(
+    stored: StoredTurns, trace_events: list[dict[str, Any]]
+) -> None:
+    stored.begin(A, trace=True)
+    for _ in range(2):
+        record(stored.table, stored.documents, Queue(), "https://queue", failure(stored))
+
+    event = trace_events[0]
+    told = (
+        "type",
+        "status",
+        "error",
+        "cause",
+        "state",
+        "executionStatus",
+        "turnId",
+        "agentVersion",
+        "memoryId",
+        "step",
+    )
+    assert tuple(event[name] for name in told) == (
+        *("TURN_FAILED", "FAILED", "ModelsExhausted", "c", "Invoke Model", "FAILED", A, "1", "user-1"),
+        0,
+    )
+    assert len(trace_events) == 2, "the log has it as often as EventBridge says it"
+    items = [sk for pk, sk in stored.items() if pk == keys.turn_partition(A) and sk.startswith(keys.TRACE_PREFIX)]
+    assert items == ["TRACE#999#6"], "after all steps"
+
+
+def test_a_refused_turn_is_told_as_refused_and_a_committed_one_not_at_all(
+    stored: StoredTurns, trace_events: list[dict[str, Any]]
+) -> None:
+    stored.run(A)
+    trace_events.clear()
+    record(stored.table, stored.documents, Queue(), "https://queue", failure(stored))
+    assert trace_events == []
+
+    record(stored.table, stored.documents, Queue(), "https://queue", failure(stored, B, "SessionBusy"))
+    (event,) = trace_events
+    assert (event["status"], event["error"], event["turnId"], event["agentVersion"]) == (
+        "REFUSED",
+        "SessionBusy",
+        B,
+        "",
+    )
+    assert event["sessionId"] == "s-1"

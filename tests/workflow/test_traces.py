@@ -54,7 +54,8 @@ class Run:
         assert rows
         chain = 'fields @message | filter sessionId = "{}" | sort @timestamp asc'
         found = [json.loads(row["@message"]) for row in logs_insights.query(chain.format(session), self.lines)]
-        return [event for line in found if (event := trace_schema.event_of(line))]
+        events = [event for line in found if (event := trace_schema.event_of(line))]
+        return sorted(events, key=lambda event: event["timestamp"])  # a busy machine reads parallel tools' lines late
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,6 @@ def test_the_chain_of_each_turn_is_rebuilt_from_its_events_alone(run: Run) -> No
 
 def rebuild(events: list[dict[str, Any]]) -> list[Any]:
     """What the model was shown, in order, put together from choices and results; each prompt is compared with it."""
-    assert [event["timestamp"] for event in events] == sorted(event["timestamp"] for event in events)
     if events[-1]["type"] == "TURN_FAILED":
         return [events[-1]["error"]]
     conversation: list[Any] = []
@@ -290,9 +290,8 @@ def test_the_terminal_shows_a_turn_and_a_session_as_aligned_rows(run: Run, stack
         )
         assert re.search(r"attempt 2  SUCCESS +\d+ ms  went well in attempt 2", attempts[1])
         assert len({row.index("attempt") for row in attempts}) == 1
-        turn_id = heads[0].split()[1]
-        assert terminal(stack, turn_id) == shown[: shown.index(heads[1])]
-        assert terminal(stack, turn_id[:12]) == terminal(stack, turn_id)
+    turn_id = heads[0].split()[1]
+    assert terminal(stack, turn_id[:12]) == shown[: shown.index(heads[1])], "a beginning of the turn's id is enough"
 
 
 def test_the_terminal_gives_machines_the_events(run: Run, stack: LocalStack) -> None:
@@ -300,7 +299,7 @@ def test_the_terminal_gives_machines_the_events(run: Run, stack: LocalStack) -> 
         events = json.loads("\n".join(terminal(stack, session, "--json")))
         for event in events:
             trace_schema.check(event)
-        assert [event for event in events if event["status"] != "STARTED"] == run.events(session)
+        assert sorted(map(json.dumps, events)) == sorted(map(json.dumps, run.events(session)))
 
 
 def test_a_name_that_nothing_has_is_one_line_on_stderr(run: Run, stack: LocalStack) -> None:

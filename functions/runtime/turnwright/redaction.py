@@ -9,7 +9,7 @@ it stands. Base64, percent-encoding and secrets cut in two by an earlier bound a
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 MASK = "[REDACTED]"
@@ -18,6 +18,9 @@ _ESCAPE_LEVELS = 6
 _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([\"'\\/bfnrt]))"
 )
+_SEPARATOR = re.compile(r"(?:=>|[:=])\s*")
+_NAME_BEFORE = re.compile(r"(?<![\w-])([\w-]+)[\"']?\s*\Z")
+_LONGEST_NAME = 200
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _DOUBLE_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)', re.DOTALL)
 _SINGLE_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)", re.DOTALL)
@@ -40,15 +43,11 @@ class Redaction:
 
     fields: frozenset[str]
     patterns: tuple[re.Pattern[str], ...]
-    _named: re.Pattern[str] | None = field(default=None)
 
     @classmethod
     def of(cls, fields: list[str], patterns: list[str]) -> "Redaction":
         """Raises BrokenPattern."""
-        names = frozenset(_name(name) for name in fields)
-        spellings = "|".join("[-_]?".join(map(re.escape, name)) for name in sorted(names, key=len, reverse=True))
-        named = re.compile(rf"(?<![\w-])(?:{spellings})(?![\w-])[\"']?\s*(?:=>|[:=])\s*", re.IGNORECASE)
-        return cls(names, tuple(_compiled(pattern) for pattern in patterns), named if names else None)
+        return cls(frozenset(_name(name) for name in fields), tuple(_compiled(pattern) for pattern in patterns))
 
     def names(self, name: str) -> bool:
         """Whether the field of this name is taken out."""
@@ -71,16 +70,14 @@ class Redaction:
                 return self.text(str(value))
 
     def text(self, text: str) -> str:
-        """The text without what is to be taken out. JSON stays JSON, unless a pattern matches across its fields."""
+        """The text without what is to be taken out. JSON stays JSON: patterns see each of its strings and numbers."""
         if text.lstrip()[:1] in ("{", "["):
             try:
                 value = json.loads(text)
             except (ValueError, RecursionError):
                 return self._searched(text)
             redacted = self.value(value)
-            if redacted != value:
-                text = json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
-            return _without(text, self._matches(text))
+            return text if redacted == value else json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
         return self._searched(text)
 
     def _mapping(self, value: Mapping[Any, Any]) -> dict[str, Any]:
@@ -113,10 +110,11 @@ class Redaction:
                     yield match.span()
 
     def _named_values(self, text: str) -> Iterator[Span]:
-        if self._named is None:
+        if not self.fields:
             return
-        for match in self._named.finditer(text):
-            span = _value_at(text, match.end())
+        for separator in _SEPARATOR.finditer(text):
+            before = _NAME_BEFORE.search(text[max(0, separator.start() - _LONGEST_NAME) : separator.start()])
+            span = _value_at(text, separator.end()) if before and self.names(before[1]) else None
             if span:
                 yield span
 
@@ -196,7 +194,7 @@ def _unescaped(text: str) -> tuple[str, list[int]]:
     return "".join(pieces), origins
 
 
-def _without(text: str, spans: Iterator[Span] | list[Span]) -> str:
+def _without(text: str, spans: list[Span]) -> str:
     pieces: list[str] = []
     at = 0
     for start, end in sorted(spans):

@@ -109,7 +109,7 @@ def _invocation_input(event: TraceEvent, tool: Tool) -> dict[str, Any]:
 
 
 def _arguments(event: TraceEvent) -> Mapping[str, Any]:
-    """None at the level METADATA, and where a pattern of REDACTED has left no JSON."""
+    """None at the level METADATA, and where `arguments` itself is a name that REDACTED takes out."""
     try:
         arguments = json.loads(event.get("arguments", "{}"))
     except ValueError:
