@@ -103,6 +103,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_aws_url(memory)
     memory.set_defaults(command=_memory)
 
+    receipts = commands.add_parser("receipts", help="add up what turns cost: of an agent, an actor, a session")
+    receipts.add_argument("--agent", required=True, help="the agent's id")
+    receipts.add_argument("--store", help="the memory store, if it is not the agent's own")
+    receipts.add_argument("--actor", help="the memoryId of the turns; without one, and with --session, turns without")
+    receipts.add_argument("--session", help="the session's id")
+    receipts.add_argument("--json", action="store_true", help="all receipts and their total")
+    _add_aws_url(receipts)
+    receipts.set_defaults(command=_receipts)
+
     trace = commands.add_parser(
         "trace", help="show what a turn, or all turns of a session, did: each model and tool call"
     )
@@ -269,6 +278,26 @@ def _execution(options: argparse.Namespace) -> Any:
             return read_execution(client, find_execution(client, named))
         except UnknownExecution as error:
             raise UsageError(str(error)) from error
+
+
+def _receipts(options: argparse.Namespace) -> int:
+    from local.receipts import ReceiptReader, render
+    from turnwright.errors import NotFound
+    from turnwright.receipts import added
+    from turnwright.table import Table
+
+    with _RunningStack():
+        physical_id = _physical_ids(options)
+        reader = ReceiptReader(Table(_client(options, "dynamodb"), physical_id("Table")))
+        try:
+            if options.actor or options.session:
+                found = reader.owned(options.agent, options.store, options.actor, options.session)
+            else:
+                found = reader.logged(_client(options, "logs"), physical_id("RuntimeLogGroup"), options.agent)
+        except NotFound as error:
+            raise UsageError(str(error)) from error
+    print(json.dumps({"receipts": found, "total": added(found)}, indent=2) if options.json else render(found))
+    return 0
 
 
 def _trace(options: argparse.Namespace) -> int:

@@ -55,6 +55,8 @@ HANDLED_HERE: Mapping[str, str] = {
     "AWS::Lambda::LayerVersion": "moto would keep a copy of the files; the functions read the folder itself",
     "AWS::Lambda::EventInvokeConfig": "not known to moto; local.event_delivery does as it says",
     "AWS::Lambda::Permission": "says who may invoke a function; offline nobody checks permissions",
+    "AWS::CloudWatch::Alarm": "offline nobody makes metrics of the log's lines",
+    "AWS::CloudWatch::Dashboard": "offline nobody makes metrics of the log's lines",
     "AWS::Logs::QueryDefinition": "moto runs no Logs Insights queries; python -m local trace reads the log",
     "AWS::SQS::QueuePolicy": "not known to moto; set with SetQueueAttributes",
     "AWS::S3::BucketPolicy": "not known to moto; offline nobody checks permissions, and nothing is TLS",

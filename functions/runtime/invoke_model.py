@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from turnwright import agent_versions
+from turnwright import agent_versions, metrics
 from turnwright.costs import INVOKE_MODEL, Spent, tools_spent, without_costs
 from turnwright.documents import documents
+from turnwright.errors import ModelError, ModelsExhausted
 from turnwright.handler_errors import with_safe_errors
 from turnwright.log import turn_logger
 from turnwright.metering import Meter
@@ -33,7 +34,11 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         event.get("attempt", 1),  # an execution that began before it was told has a definition that does not send it
         event["redriveCount"],
     )
-    step = take_step(store, bucket, turn, agent, asked)
+    try:
+        step = take_step(store, bucket, turn, agent, asked)
+    except (ModelError, ModelsExhausted) as failure:
+        metrics.model_failed(turn.agentId, type(failure).__name__)
+        raise
     log.info(
         "model invoked",
         model=step.model,
@@ -42,6 +47,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         latencyMs=step.latency_ms,
         **store.consumed.fields(),
     )
+    metrics.model_answered(turn.agentId, step.latency_ms)
     spent = tools_spent(Spent.decode(event.get("spent")), event["toolResults"])
     spent = spent.missing(INVOKE_MODEL, asked.attempt - 1, retries=asked.attempt - 1 - asked.model)
     spent = spent.attempted(models=asked.attempt).plus(INVOKE_MODEL, meter.cost())

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from turnwright import clients
+from turnwright import clients, metrics
 from turnwright.documents import documents
-from turnwright.failures import read_failure, record
+from turnwright.failures import Recorded, read_failure, record
 from turnwright.handler_errors import with_safe_errors
 from turnwright.log import logger
 from turnwright.settings import settings
@@ -21,8 +21,11 @@ def handler(event: dict[str, Any], context: object) -> None:
     if failure is None:
         logger().info("execution is not in failure any more", executionArn=event["detail"]["executionArn"])
         return
-    dead_lettered = record(table(), documents(), clients.sqs(), settings().dead_letter_queue_url, failure)
-    if dead_lettered:
-        logger().info("turn dead-lettered", turnId=failure.turn_id, failure=failure.summary)
-    else:
-        logger().info("turn refused, or committed already", turnId=failure.turn_id, failure=failure.summary)
+    outcome = record(table(), documents(), clients.sqs(), settings().dead_letter_queue_url, failure)
+    if outcome is Recorded.COMMITTED_BEFORE:
+        logger().info("turn committed already", turnId=failure.turn_id, failure=failure.summary)
+        return
+    refused = outcome is Recorded.REFUSED
+    metrics.turn_failed(str(failure.request.get("agentId", "")), failure.error, refused=refused)
+    message = "turn refused" if refused else "turn dead-lettered"
+    logger().info(message, turnId=failure.turn_id, failure=failure.summary)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from turnwright import agent_versions, clients
+from turnwright import agent_versions, clients, metrics
 from turnwright.agents import Agent
 from turnwright.commit import Bill, commit
 from turnwright.costs import WRITE_MEMORY, Spent
@@ -31,6 +31,9 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     header = commit(store, documents(), turn, agent, _bill(event, agent, meter))
     log = turn_logger(turn, step=event["step"])
     log.info("turn committed", receipt=of_header(header), **store.consumed.fields())
+    if header.receipt and store.consumed.item_writes:  # not for a repeat that found the turn committed
+        latency_ms = header.fields["endedAt"] - header.fields["startedAt"]
+        metrics.turn_committed(turn.agentId, latency_ms, header.receipt)
     if agent.memory.remembers:
         upkeep = table()
         start_digest(upkeep, clients.stepfunctions(), settings().consolidation_state_machine_arn, agent, header)

@@ -16,9 +16,12 @@ import pytest
 from local.definitions import Definition, used_substitutions
 from local.intrinsics import Resolver
 from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
+from turnwright import prices
 from turnwright.agentcore import control_operations, data_operations
+from turnwright.costs import Spent
 from turnwright.memory.asking import MODEL_SECONDS
 from turnwright.memory.erasure import LATE_WRITE_SECONDS
+from turnwright.receipts import receipt
 
 ROOT = Path(__file__).parents[2]
 STATE_MACHINE = "AgentTurnStateMachine"
@@ -232,11 +235,13 @@ def test_every_function_is_told_what_it_may_write_and_a_change_of_that_is_checke
 
 def test_a_question_is_saved_for_each_thing_that_one_asks_of_the_log() -> None:
     queries = of_type("AWS::Logs::QueryDefinition")
+    receipts = queries["ReceiptsByAgentQuery"]
     assert sorted(query["Name"]["Fn::Sub"].partition("/")[2] for query in queries.values()) == [
         "Audit trail of a turn",
         "Chain of a session",
         "Failures by code",
         "Memory refusals",
+        "Receipts by agent",
         "Retries",
         "Slowest tools",
         "Tokens and cost by agent",
@@ -246,10 +251,79 @@ def test_a_question_is_saved_for_each_thing_that_one_asks_of_the_log() -> None:
     words = r"\b(fields|filter|stats|sort|limit|and|or|in|as|by|asc|desc|count|sum|max|pct|coalesce|ispresent)\b"
     for query in queries.values():
         assert query["LogGroupNames"] == [{"Ref": "RuntimeLogGroup"}]
+        if query is receipts:  # of another line than events have
+            continue
         text = re.sub(r'"[^"]*"', "", query["QueryString"])
         aliases = set(re.findall(r"\bas (\w+)", text))
         used = set(re.findall(r"(?<!@)\b[A-Za-z]\w*", re.sub(words, "", text)))
         assert used - aliases <= fields, f"{query['Name']} asks for fields that no event has"
+
+
+def test_the_query_of_receipts_asks_for_what_they_have() -> None:
+    query = of_type("AWS::Logs::QueryDefinition")["ReceiptsByAgentQuery"]["QueryString"]
+    made = {"agentId": "A", "agentVersion": "1", **receipt(Spent(), [], 4, prices.current())}
+    for path in re.findall(r"receipt\.([A-Za-z.]+)", query):
+        value: Any = made
+        for name in path.split("."):
+            assert name in value, f"a receipt has no {path}"
+            value = value[name]
+
+
+def metrics_of(alarm: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics that an alarm watches, as `{"Namespace", "MetricName", "Dimensions"}`."""
+    if "Metrics" in alarm:
+        return [entry["MetricStat"]["Metric"] for entry in alarm["Metrics"] if "MetricStat" in entry]
+    return [alarm]
+
+
+def test_each_alarm_watches_this_stack_and_says_what_to_do() -> None:
+    alarms = of_type("AWS::CloudWatch::Alarm")
+    operations = (ROOT / "docs/operations.md").read_text()
+    assert alarms.keys() == {
+        "FailedTurnsAlarm",
+        "DeadLettersAlarm",
+        "ToolDeadLettersAlarm",
+        "ThrottlesAlarm",
+        "ModelThrottlesAlarm",
+        "SlowTurnsAlarm",
+        "OpenCircuitsAlarm",
+    }
+    for name, alarm in alarms.items():
+        section = alarm["AlarmDescription"].rpartition("docs/operations.md#")[2]
+        assert f"## {section.replace('-', ' ')}" in operations.lower(), f"{name}: operations.md has no {section}"
+        assert alarm["TreatMissingData"] == "notBreaching"
+        assert alarm["AlarmActions"] == []
+        for metric in metrics_of(alarm):
+            values = [dimension["Value"] for dimension in metric["Dimensions"]]
+            assert values[0] == {"Ref": "AWS::StackName"} or {"Ref", "Fn::GetAtt"} & values[0].keys()
+    told = of_type("AWS::CloudWatch::Alarm", AlarmTopicArn="arn:aws:sns:us-east-1:123456789012:alarms")
+    assert all(len(alarm["AlarmActions"]) == len(alarm["OKActions"]) == 1 for alarm in told.values())
+
+
+def test_every_function_of_a_turn_is_watched_for_throttles() -> None:
+    watched = metrics_of(of_type("AWS::CloudWatch::Alarm")["ThrottlesAlarm"])
+    assert [metric["Dimensions"][0]["Value"]["Ref"] for metric in watched] == [
+        "InvokeAgentFunction",
+        "AsyncTurnsFunction",
+        "LoadMemoryFunction",
+        "InvokeModelFunction",
+        "InvokeToolFunction",
+        "WriteMemoryFunction",
+        "RecordFailureFunction",
+    ]
+
+
+def test_the_dashboard_is_json_and_shows_metrics_that_the_functions_publish() -> None:
+    body, values = of_type("AWS::CloudWatch::Dashboard")["Dashboard"]["DashboardBody"]["Fn::Sub"]
+    filled = re.sub(r"\$\{(AWS::)?(\w+)\}", r"\2", body)
+    dashboard = json.loads(filled)
+    assert set(re.findall(r"\$\{(\w+)\}", body)) == values.keys()
+    names = set(re.findall(r'"Turnwright", "(\w+)"', filled)) | set(re.findall(r'MetricName=\\"(\w+)', filled))
+    source = (ROOT / "functions/runtime/turnwright/metrics.py").read_text()
+    assert names, "no metric of the runtime"
+    assert [name for name in sorted(names) if f'"{name}"' not in source] == []
+    places = [(widget["x"], widget["y"]) for widget in dashboard["widgets"]]
+    assert len(set(places)) == len(places)
 
 
 def test_the_api_is_traced_and_logs_each_request_as_one_json_line() -> None:
@@ -777,7 +851,7 @@ def test_nothing_has_a_name_that_two_stacks_would_share() -> None:
         (name, key)
         for name, resource in resources().items()
         for key, value in resource.get("Properties", {}).items()
-        if key.endswith("Name") and key not in ("StageName", "FunctionName") and isinstance(value, str)
+        if key.endswith("Name") and key not in ("StageName", "FunctionName", "MetricName") and isinstance(value, str)
     }
     assert names == set()
     assert not any("FunctionName" in function for function in functions().values())

@@ -18,7 +18,7 @@ from turnwright import keys
 from turnwright.agentcore.events import Events
 from turnwright.agentcore.refusals import Busy
 from turnwright.errors import ActorErased, LeaseLost, NotAllDeleted, SessionBusy, TurnAlreadyEnded
-from turnwright.failures import ExecutionFailure, record
+from turnwright.failures import ExecutionFailure, Recorded, record
 from turnwright.journal import Journal
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.memory.actors import Actors
@@ -396,7 +396,7 @@ def test_the_failure_of_a_stopped_turn_is_recorded_nowhere(stored: StoredTurns, 
         "arn", A, stored.request(A).encode(), "ABORTED", "ActorErased", "the actor's memory was erased", "Invoke Model"
     )
 
-    assert record(stored.table, stored.documents, None, "no queue", aborted) is False
+    assert record(stored.table, stored.documents, None, "no queue", aborted) is Recorded.REFUSED
     assert left(stored) == []
 
 

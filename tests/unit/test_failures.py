@@ -8,7 +8,7 @@ import record_failure
 from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die
 from turnwright import keys
 from turnwright.errors import ActorErased, LeaseLost, SessionBusy
-from turnwright.failures import ExecutionFailure, read_failure, record
+from turnwright.failures import ExecutionFailure, Recorded, read_failure, record
 from turnwright.table import Update
 from turnwright.turns import Status, Turns
 
@@ -69,7 +69,7 @@ def test_a_failed_turn_is_recorded_its_session_freed_and_the_turn_dead_lettered(
     stored.begin(A)
     queue, failed = Queue(), failure(stored)
 
-    assert record(stored.table, stored.documents, queue, "https://queue", failed) is True
+    assert record(stored.table, stored.documents, queue, "https://queue", failed) is Recorded.DEAD_LETTERED
 
     assert queue.letters == [letter(failed)]
     header = stored.header(A)
@@ -108,7 +108,7 @@ def test_a_committed_turn_stays_committed_and_is_not_dead_lettered(stored: Store
     stored.run(A)
     before, queue = stored.items(), Queue()
 
-    assert record(stored.table, stored.documents, queue, "https://queue", failure(stored)) is False
+    assert record(stored.table, stored.documents, queue, "https://queue", failure(stored)) is Recorded.COMMITTED_BEFORE
 
     assert (stored.items(), queue.letters) == (before, [])
 
@@ -127,7 +127,7 @@ def test_a_refused_turn_is_not_dead_lettered_and_the_running_one_keeps_its_sessi
             "https://queue",
             failure(stored, B, "SessionBusy", state="Load Memory"),
         )
-        is False
+        is Recorded.REFUSED
     )
 
     assert queue.letters == []
@@ -144,7 +144,7 @@ def test_a_turn_of_an_actor_who_is_being_erased_is_not_dead_lettered(stored: Sto
     queue = Queue()
 
     erased = failure(stored, B, "ActorErased", state="Load Memory")
-    assert record(stored.table, stored.documents, queue, "https://queue", erased) is False
+    assert record(stored.table, stored.documents, queue, "https://queue", erased) is Recorded.REFUSED
 
     assert queue.letters == []
     assert "leaseOwner" not in stored.session()
@@ -159,7 +159,7 @@ def test_a_redriven_turn_that_finds_its_session_busy_is_dead_lettered_again(stor
         Turns(stored.table).resume(turn)
     session, queue, failed = stored.session(), Queue(), failure(stored, error="SessionBusy")
 
-    assert record(stored.table, stored.documents, queue, "https://queue", failed) is True
+    assert record(stored.table, stored.documents, queue, "https://queue", failed) is Recorded.DEAD_LETTERED
 
     assert queue.letters == [letter(failed)]
     assert stored.session() == session
@@ -206,7 +206,7 @@ def test_a_turn_of_an_agent_that_is_gone_is_recorded_and_dead_lettered(stored: S
             "https://queue",
             failure(stored, request=request, error="AgentNotFound"),
         )
-        is True
+        is Recorded.DEAD_LETTERED
     )
 
     assert stored.header(A).status is Status.FAILED

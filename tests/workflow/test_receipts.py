@@ -6,7 +6,9 @@ from typing import Any
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.executions import Execution
+from local.receipts import ReceiptReader, render
 from local.stack import LocalStack
+from tests.project import TEST_AGENT
 from tests.waiting import eventually
 from tests.workflow.turns import Told, ask, calls, execution_of, fails, new_session, says
 from turnwright.receipts import of_header
@@ -113,3 +115,35 @@ def test_a_failed_turn_has_a_receipt_of_what_is_known(
     known = [line for line in metered_lines(stack, told.turn_id) if "readUnits" in line]
     assert receipt["readUnits"] == sum(line["readUnits"] for line in known)
     assert any("of InvokeModel" in text for text in receipt["incomplete"])
+
+
+def test_receipts_are_found_by_actor_by_session_and_by_agent_and_add_up(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([says("Hello.")])
+    one, other = new_session(), new_session()
+    asked = [(one, "adding-up"), (one, "adding-up"), (other, "adding-up"), (one, None)]
+    turns = [
+        ask(agent_client, f"turn {number}", session, **({"memoryId": actor} if actor else {})).turn_id
+        for number, (session, actor) in enumerate(asked)
+    ]
+    reader = ReceiptReader(Table(stack.client("dynamodb"), stack.outputs["TableName"]))
+
+    def owned(actor: str | None, session: str | None) -> list[Any]:
+        return [receipt["turnId"] for receipt in reader.owned(TEST_AGENT, None, actor, session)]
+
+    assert owned("adding-up", None) == turns[:3]
+    assert owned("adding-up", one) == turns[:2]
+    assert owned(None, one) == turns[3:]
+    logs, group = stack.client("logs"), stack.outputs["RuntimeLogGroup"]
+    eventually(
+        lambda: set(turns) <= {receipt["turnId"] for receipt in reader.logged(logs, group, TEST_AGENT)},
+        "the receipts in the log",
+    )
+    logged = {receipt["turnId"]: receipt for receipt in reader.logged(logs, group, TEST_AGENT)}
+    receipts = reader.owned(TEST_AGENT, None, "adding-up", None)
+    assert [logged[turn_id] for turn_id in turns[:3]] == receipts
+    assert reader.logged(logs, group, "NOBODY") == []
+    total = render(receipts).splitlines()[4].split()
+    assert total[:2] == ["3", "turns"]
+    assert total[4] == "12"

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from turnwright import failed_costs, keys, prices
@@ -12,14 +13,15 @@ from turnwright.errors import ActorErased, NotFound
 from turnwright.failed_costs import FailedCosts
 from turnwright.journal import Journal
 from turnwright.keys import SessionId
-from turnwright.receipts import receipt
+from turnwright.log import logger
+from turnwright.receipts import of_header, receipt
 from turnwright.requests import TurnRequest
 from turnwright.sessions import Sessions
 from turnwright.settings import settings
 from turnwright.table import Table
 from turnwright.trace_events import Source
 from turnwright.traces import Traces
-from turnwright.turns import Turns
+from turnwright.turns import Status, Turns
 
 _UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
 
@@ -27,6 +29,14 @@ _REFUSALS = ("ActorErased", "InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
 """Not dead-lettered when the turn never began, since the caller was told; a redriven turn can meet them too."""
 
 _CAUSE_CHARACTERS = 4_000
+
+
+class Recorded(Enum):
+    """What became of a turn whose execution failed."""
+
+    DEAD_LETTERED = "dead-lettered"
+    REFUSED = "refused"
+    COMMITTED_BEFORE = "committed before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,8 @@ def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> Execut
     )
 
 
-def record(table: Table, documents: Documents, queue: Any, queue_url: str, failure: ExecutionFailure) -> bool:
-    """Frees the turn's session, marks the turn FAILED and dead-letters it. True if it was dead-lettered.
+def record(table: Table, documents: Documents, queue: Any, queue_url: str, failure: ExecutionFailure) -> Recorded:
+    """Frees the turn's session, marks the turn FAILED and dead-letters it, unless it was refused.
 
     In this order, so that a caller who is told of the failure finds the session free. Each part may be repeated. A turn
     that is committed stays committed: its execution failed after that, and nothing is lost. Of a turn that an erasure
@@ -89,15 +99,18 @@ def record(table: Table, documents: Documents, queue: Any, queue_url: str, failu
     if session_id:
         Sessions(table).release(session_id, failure.turn_id)
     if failure.error == ActorErased.__name__:
-        return False
+        return Recorded.REFUSED
     bill = _receipt(table, documents, failure) if began else None
     if not Turns(table).fail(failure.turn_id, failure.summary, session_id=session_id, receipt=bill):
-        return False
+        return Recorded.COMMITTED_BEFORE
     refused = failure.error in _REFUSALS and not began
     traces = Traces(table, documents, header.turn) if header and began else Traces.logged(failure.source)
     traces.turn_failed(failure.summary, refused=refused)
+    if header and bill:
+        failed = replace(header, fields={**header.fields, "receipt": json_text(bill)}, status=Status.FAILED)
+        logger().info("turn failed", turnId=failure.turn_id, receipt=of_header(failed))
     if refused:
-        return False
+        return Recorded.REFUSED
     letter = {
         "turnId": failure.turn_id,
         "executionArn": failure.execution_arn,
@@ -105,7 +118,7 @@ def record(table: Table, documents: Documents, queue: Any, queue_url: str, failu
         "input": failure.request if settings().payloads.full else _without_texts(documents, failure.request),
     }
     queue.send_message(QueueUrl=queue_url, MessageBody=json_text(letter))
-    return True
+    return Recorded.DEAD_LETTERED
 
 
 def _receipt(table: Table, documents: Documents, failure: ExecutionFailure) -> dict[str, Any]:

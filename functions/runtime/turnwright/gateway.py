@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from turnwright import action_groups, dead_letters, keys
+from turnwright import action_groups, dead_letters, keys, metrics
 from turnwright.action_groups import ToolAnswer
 from turnwright.agents import Agent, Tool
 from turnwright.attributes import growth_allowed, size
@@ -133,7 +133,11 @@ class Gateway:
             self._breakers.succeeded(passage)
         told = bounded(self._payloads.redacted(answer.text), limit)
         self._traces.tool_succeeded(step, traced, number, told, attempt.started, circuit_state(passage))
+        self._count(attempt, "SUCCESS")
         return result
+
+    def _count(self, attempt: _Attempt, outcome: str) -> None:
+        metrics.tool_attempted(self._turn.agentId, attempt.tool.name, outcome, now_ms() - attempt.started)
 
     def _read(self, step: int, call: Call) -> tuple[Header, ToolResult | None]:
         found, record = self._table.get_many(
@@ -198,6 +202,7 @@ class Gateway:
                 continue  # another writer changed what was read, or the actor's memory is being erased: look again
             told = bounded(self._payloads.redacted(use.text), limit)
             self._traces.tool_succeeded(attempt.step, attempt.traced, attempt.number, told, attempt.started)
+            self._count(attempt, "SUCCESS")
             return result
         raise ToolFailure("SERVICE_UNAVAILABLE", "other writers keep changing these records")
 
@@ -270,6 +275,7 @@ class Gateway:
             delay,
             circuit,
         )
+        self._count(attempt, failure.code)
         if delay is not None:
             return ToolAttemptFailed(json_text(report))
         if failure.code not in dead_letters.CORRECTABLE and not attempt.tool.is_memory:

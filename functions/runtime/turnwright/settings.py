@@ -76,6 +76,11 @@ class Settings:
         return next((value for name, _, value in parts if name == "Root"), "")
 
     @property
+    def service(self) -> str:
+        """Whose metrics these are: the stack's name."""
+        return self.environment.get("POWERTOOLS_SERVICE_NAME") or "turnwright"
+
+    @property
     def memory_mb(self) -> int:
         """How much memory Lambda gives the function; 0 outside of Lambda."""
         return int(self.environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or 0)
