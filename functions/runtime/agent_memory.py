@@ -1,7 +1,6 @@
 """Agent Memory: GetAgentMemory and DeleteAgentMemory of Bedrock's agent runtime."""
 
 from typing import Any
-from uuid import uuid4
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import ClientError
@@ -9,7 +8,8 @@ from botocore.exceptions import ClientError
 from turnwright import clients, wire_errors
 from turnwright.documents import documents, json_text
 from turnwright.log import logger
-from turnwright.memory.bedrock_memory import Erasures, delete_agent_memory, get_agent_memory
+from turnwright.memory.bedrock_memory import delete_agent_memory, get_agent_memory
+from turnwright.memory.erasures import Erasures, request_identity
 from turnwright.settings import settings
 from turnwright.table import table
 
@@ -32,7 +32,7 @@ def read(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the 
 @app.delete(_MEMORIES)
 def delete(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
     query, machine = app.current_event.query_string_parameters, settings().erase_memory_state_machine_arn
-    erasures = Erasures(clients.stepfunctions(), machine, _request_identity())
+    erasures = Erasures(clients.stepfunctions(), machine, request_identity(app.current_event.raw_event))
     delete_agent_memory(table(), documents(), erasures, agentId, agentAliasId, query)
     return _answer(202, {})
 
@@ -47,12 +47,6 @@ def refuse(error: Exception) -> Response[str]:
 
 
 app.exception_handler(Exception)(refuse)
-
-
-def _request_identity() -> str:
-    """The same for each of the SDK's tries of one request by one caller, and for nothing else."""
-    identity = app.current_event.request_context.identity
-    return f"{identity.user_arn or ''} {app.current_event.headers.get('amz-sdk-invocation-id') or uuid4()}"
 
 
 def _answer(status: int, body: dict[str, Any]) -> Response[str]:

@@ -2,22 +2,22 @@
 
 from typing import Any
 
+from turnwright import clients
 from turnwright.agentcore import control_operations as operations
 from turnwright.agentcore.control import Defaults, Memories, Place
 from turnwright.agentcore.routes import invoked_region, resolve, resolver
-from turnwright.documents import documents
+from turnwright.memory.erasures import Erasures, request_identity
 from turnwright.settings import settings
 from turnwright.table import table
 
 
 def _memories() -> Memories:
-    context: Any = app.lambda_context
+    machine = settings().erase_memory_state_machine_arn
     return Memories(
         table(),
-        documents(),
-        Place(*invoked_region(context)),
+        Place(*invoked_region(app.lambda_context)),
         Defaults(settings().memory_models, settings().memory_embedding_model),
-        context.get_remaining_time_in_millis,
+        Erasures(clients.stepfunctions(), machine, request_identity(app.current_event.raw_event)),
     )
 
 

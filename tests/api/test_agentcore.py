@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
+from tests.waiting import eventually
 
 ACTOR = "user/1:x"
 
@@ -43,6 +44,11 @@ def memory(clients: tuple[Any, Any]) -> Iterator[dict[str, Any]]:
     )["memory"]
     yield created
     assert control.delete_memory(memoryId=created["id"])["status"] == "DELETING"
+    eventually(
+        lambda: created["id"] not in [entry["id"] for entry in control.list_memories()["memories"]],
+        "the deletion",
+        seconds=40,
+    )
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         control.get_memory(memoryId=created["id"])
 

@@ -144,6 +144,7 @@ class Events:
             except ActorErased as erased:
                 raise Busy(str(erased)) from erased
             found = self._read(session, token, branch)
+            store = self._stores.usable(session.store, found.store)
         raise Busy(f"others keep writing to session {session.session}; repeat the request")
 
     def get(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,7 +302,7 @@ class Events:
             if made and Event.decode(made).alive(now_ms()):
                 event = Event.decode(made)
                 return event.wire(session_id, event.payload(self._documents))
-        actor = Actors(self._table).required(session_id.store, session_id.actor, found.actor)
+        actor = Actors(self._table).required(session_id.store, session_id.actor, found.actor, store.still_there)
         now = now_ms()
         session = (Session.decode(found.session) if found.session else Session()).as_of(now)
         event_id = _event_id(max(new.at, _moment(session.first_event_id)))

@@ -362,7 +362,11 @@ class MemoryRecords:
         return self._written(lambda: [removed(self._find(store, record_id, namespace))])
 
     def _unerased(self, store: Store, actor: str) -> list[Write]:
-        return [] if actor == NO_ACTOR else [self._actors.require(store.store_id, actor).unchanged()]
+        """What new records depend on: that their actor or, of nobody's records, their store is not being erased."""
+        if actor == NO_ACTOR:
+            return [store.still_there] if store.still_there else []
+        item = self._table.get(keys.actor(store.store_id, actor))
+        return [self._actors.required(store.store_id, actor, item, store.still_there).unchanged()]
 
     def _written(self, writes: Callable[[], list[Write]]) -> tuple[int, str] | None:
         """Makes writes anew until they hold of what is there; the code and the message if they never do."""
