@@ -112,8 +112,8 @@ class Sender:
     documents: Documents
 
     def send_again(self, copies: Sequence[Letter], url: str) -> SentAgain:
-        """Repeats the tool call, the turn, the consolidation or the erasure of a letter in the queue `url`; deletes it if
-        that went well.
+        """Repeats the tool call, the turn, the consolidation or the erasure of a letter in the queue `url`; deletes the
+        letter if that went well.
 
         Raises NotSentAgain.
         """
