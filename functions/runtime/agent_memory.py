@@ -26,14 +26,19 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.get(_MEMORIES)
 def read(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
-    return _answer(200, get_agent_memory(table(), agentId, agentAliasId, app.current_event.query_string_parameters))
+    store = table()
+    body = get_agent_memory(store, agentId, agentAliasId, app.current_event.query_string_parameters)
+    logger().info("memory listed", **store.consumed.fields())
+    return _answer(200, body)
 
 
 @app.delete(_MEMORIES)
 def delete(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
     query, machine = app.current_event.query_string_parameters, settings().erase_memory_state_machine_arn
     erasures = Erasures(clients.stepfunctions(), machine, request_identity(app.current_event.raw_event))
-    delete_agent_memory(table(), documents(), erasures, agentId, agentAliasId, query)
+    store = table()
+    delete_agent_memory(store, documents(), erasures, agentId, agentAliasId, query)
+    logger().info("memory deleted", **store.consumed.fields())
     return _answer(202, {})
 
 

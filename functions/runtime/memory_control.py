@@ -8,13 +8,13 @@ from turnwright.agentcore.control import Defaults, Memories, Place
 from turnwright.agentcore.routes import invoked_region, resolve, resolver
 from turnwright.memory.erasures import Erasures, request_identity
 from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.table import Table
 
 
-def _memories() -> Memories:
+def _memories(store: Table) -> Memories:
     machine = settings().erase_memory_state_machine_arn
     return Memories(
-        table(),
+        store,
         Place(*invoked_region(app.lambda_context)),
         Defaults(settings().memory_models, settings().memory_embedding_model),
         Erasures(clients.stepfunctions(), machine, request_identity(app.current_event.raw_event)),
@@ -22,11 +22,11 @@ def _memories() -> Memories:
 
 
 app = resolver(
-    (operations.CREATE_MEMORY, lambda fields: _memories().create(fields)),
-    (operations.GET_MEMORY, lambda fields: _memories().get(fields)),
-    (operations.LIST_MEMORIES, lambda fields: _memories().page(fields)),
-    (operations.UPDATE_MEMORY, lambda fields: _memories().update(fields)),
-    (operations.DELETE_MEMORY, lambda fields: _memories().delete(fields)),
+    (operations.CREATE_MEMORY, lambda store, fields: _memories(store).create(fields)),
+    (operations.GET_MEMORY, lambda store, fields: _memories(store).get(fields)),
+    (operations.LIST_MEMORIES, lambda store, fields: _memories(store).page(fields)),
+    (operations.UPDATE_MEMORY, lambda store, fields: _memories(store).update(fields)),
+    (operations.DELETE_MEMORY, lambda store, fields: _memories(store).delete(fields)),
 )
 
 
