@@ -365,7 +365,7 @@ def _memory(options: argparse.Namespace) -> int:
 
     from local import memory
     from turnwright.documents import Documents
-    from turnwright.memory.bedrock_memory import Erasures
+    from turnwright.memory.erasures import Erasures
     from turnwright.table import Table
 
     with _RunningStack():

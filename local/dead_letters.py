@@ -1,5 +1,5 @@
-"""The dead letters: failed turns and consolidations, what consolidations skipped, and tool calls that were given up.
-Shows them without losing any, and sends one again.
+"""The dead letters: failed turns, consolidations and erasures, what consolidations skipped, and tool calls
+that were given up. Shows them without losing any, and sends one again.
 
 A letter is received and put back: while it is looked at, nobody else sees it. Works with clients of AWS as well.
 """
@@ -15,11 +15,13 @@ from typing import Any, Literal, get_args
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local.colours import Paint
-from turnwright import agent_versions
+from turnwright import agent_versions, keys
 from turnwright.action_groups import read_response
+from turnwright.agentcore.stores import DELETING
 from turnwright.agents import Tool
 from turnwright.documents import Documents, json_text
 from turnwright.errors import NotFound
+from turnwright.memory.actors import Actor
 from turnwright.table import Table
 from turnwright.tool_failures import ToolFailure
 
@@ -43,7 +45,7 @@ class NotSentAgain(Exception):
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A dead letter. `what` is the tool, the state in which an execution failed, or what a consolidation skipped; `id`
-    the idempotency key, the turn, or the consolidation, which stands in `turn_id` too.
+    the idempotency key, the turn, the consolidation or the erasure, which stands in `turn_id` too.
 
     `body` is the whole message; `attempts` is None for an execution.
     """
@@ -110,8 +112,8 @@ class Sender:
     documents: Documents
 
     def send_again(self, copies: Sequence[Letter], url: str) -> SentAgain:
-        """Repeats the tool call, the turn or the consolidation of a letter in the queue `url`; deletes it if that went
-        well.
+        """Repeats the tool call, the turn, the consolidation or the erasure of a letter in the queue `url`; deletes the
+        letter if that went well.
 
         Raises NotSentAgain.
         """
@@ -166,7 +168,9 @@ class Sender:
             failed = _event_detail(letter.body)["executionArn"]
             request = json.loads(self.stepfunctions.describe_execution(executionArn=failed)["input"])
         name = uuid.uuid4().hex
-        is_turn = "consolidationId" not in request
+        is_turn, kind = "turnId" in request, "consolidation" if "consolidationId" in request else "erasure"
+        if not is_turn and kind == "erasure" and not self._is_erasing(request):
+            return SentAgain(f"the erasure {letter.id} was finished since; its letter is deleted")
         started = self.stepfunctions.start_execution(
             stateMachineArn=failed.rpartition(":")[0].replace(":execution:", ":stateMachine:"),
             name=name,
@@ -175,11 +179,20 @@ class Sender:
         again = (
             f"the request of turn {letter.turn_id} was started again as turn {name}"
             if is_turn
-            else f"the consolidation {letter.id} was started again as execution {name}"
+            else f"the {kind} {letter.id} was started again as execution {name}"
         )
         return SentAgain(
             f"{again} ({started['executionArn']}); its letter is deleted, and a new failure sends a new one"
         )
+
+    def _is_erasing(self, request: Mapping[str, Any]) -> bool:
+        """Whether an erasure is still to be done: one that is sent again later would take what came afterwards."""
+        store, actor = request["memoryStore"], request.get("actor")
+        if actor is None:
+            item = self.table.get(keys.store(store))
+            return item is not None and item["status"] == DELETING
+        item = self.table.get(keys.actor(store, actor))
+        return item is not None and Actor.decode(item).erasing
 
 
 def _failed_again(letter: Letter, why: str) -> str:
@@ -190,7 +203,7 @@ def render(letters: Sequence[Letter], paint: Paint) -> str:
     """The letters as aligned rows."""
     if not letters:
         return "no dead letters"
-    head = ("when", "queue", "tool or state", "error", "attempts", "turn, consolidation or idempotency key")
+    head = ("when", "queue", "tool or state", "error", "attempts", "turn, consolidation, erasure or idempotency key")
     rows = [
         (
             letter.sent_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
@@ -286,7 +299,7 @@ def _turn_facts(body: Any) -> Facts:
     if "failure" in body:
         failure = body["failure"]
         what = body.get("skipped") or failure.get("state", _UNKNOWN)
-        name = body["consolidationId"] if "consolidationId" in body else body["turnId"]
+        name = body.get("consolidationId") or body.get("erasureId") or body["turnId"]
         return what, failure["error"], None, name, name
     detail = _event_detail(body)
     return _UNKNOWN, detail["error"] or detail["status"], None, detail["name"], detail["name"]

@@ -18,8 +18,8 @@ from turnwright.clock import iso8601
 from turnwright.documents import Documents
 from turnwright.errors import NotFound
 from turnwright.keys import Key
-from turnwright.memory.bedrock_memory import Erasures
 from turnwright.memory.belongings import Belongings
+from turnwright.memory.erasures import Erasures
 from turnwright.memory.records import Record, Records
 from turnwright.memory.session_summaries import SessionSummaries, SessionSummary
 from turnwright.table import Item, Table

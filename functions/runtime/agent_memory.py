@@ -1,7 +1,6 @@
 """Agent Memory: GetAgentMemory and DeleteAgentMemory of Bedrock's agent runtime."""
 
 from typing import Any
-from uuid import uuid4
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import ClientError
@@ -10,7 +9,8 @@ from turnwright import clients, wire_errors
 from turnwright.documents import documents, json_text
 from turnwright.handler_errors import with_safe_errors
 from turnwright.log import logger
-from turnwright.memory.bedrock_memory import Erasures, delete_agent_memory, get_agent_memory
+from turnwright.memory.bedrock_memory import delete_agent_memory, get_agent_memory
+from turnwright.memory.erasures import Erasures, request_identity
 from turnwright.settings import settings
 from turnwright.table import table
 
@@ -28,14 +28,19 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.get(_MEMORIES)
 def read(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
-    return _answer(200, get_agent_memory(table(), agentId, agentAliasId, app.current_event.query_string_parameters))
+    store = table()
+    body = get_agent_memory(store, agentId, agentAliasId, app.current_event.query_string_parameters)
+    logger().info("memory listed", **store.consumed.fields())
+    return _answer(200, body)
 
 
 @app.delete(_MEMORIES)
 def delete(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
     query, machine = app.current_event.query_string_parameters, settings().erase_memory_state_machine_arn
-    erasures = Erasures(clients.stepfunctions(), machine, _request_identity())
-    delete_agent_memory(table(), documents(), erasures, agentId, agentAliasId, query)
+    erasures = Erasures(clients.stepfunctions(), machine, request_identity(app.current_event.raw_event))
+    store = table()
+    delete_agent_memory(store, documents(), erasures, agentId, agentAliasId, query)
+    logger().info("memory deleted", **store.consumed.fields())
     return _answer(202, {})
 
 
@@ -49,12 +54,6 @@ def refuse(error: Exception) -> Response[str]:
 
 
 app.exception_handler(Exception)(refuse)
-
-
-def _request_identity() -> str:
-    """The same for each of the SDK's tries of one request by one caller, and for nothing else."""
-    identity = app.current_event.request_context.identity
-    return f"{identity.user_arn or ''} {app.current_event.headers.get('amz-sdk-invocation-id') or uuid4()}"
 
 
 def _answer(status: int, body: dict[str, Any]) -> Response[str]:

@@ -1,8 +1,9 @@
-"""Erase Memory: erases as much of an actor's memory as there is time for, and says whether there is more."""
+"""Erase Memory: erases as much of an actor's memory, or of a store, as there is time for; says if there is more."""
 
 from typing import Any, Protocol
 
 from turnwright import clients
+from turnwright.agentcore.store_erasure import StoreErasure
 from turnwright.documents import documents
 from turnwright.handler_errors import with_safe_errors
 from turnwright.log import logger
@@ -20,18 +21,19 @@ class LambdaContext(Protocol):
 
 @with_safe_errors
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """`{"memoryStore", "actor", "erasureId"}` -> `{"done", "waitSeconds", "erased"}`."""
-    store = table()
-    erasure = Erasure(
-        store,
-        documents(),
-        clients.stepfunctions(),
-        settings().state_machine_arn,
-        event["memoryStore"],
-        event["actor"],
-        event["erasureId"],
-        has_time=lambda: context.get_remaining_time_in_millis() > _LAST_MS,
-    )
-    progress = erasure.run()
+    """`{"memoryStore", "actor"?, "erasureId"}` -> `{"done", "waitSeconds", "erased"}`. Without an actor: a store."""
+    store, store_id = table(), event["memoryStore"]
+
+    def has_time() -> bool:
+        return context.get_remaining_time_in_millis() > _LAST_MS
+
+    def of_actor(actor: str, erasure_id: str) -> Erasure:
+        stepfunctions, machine = clients.stepfunctions(), settings().state_machine_arn
+        return Erasure(store, documents(), stepfunctions, machine, store_id, actor, erasure_id, has_time)
+
+    if "actor" in event:
+        progress = of_actor(event["actor"], event["erasureId"]).run()
+    else:
+        progress = StoreErasure(store, store_id, of_actor, has_time).run()
     logger().info("memory erased", erasureId=event["erasureId"], progress=progress.encode(), **store.consumed.fields())
     return progress.encode()

@@ -2,32 +2,32 @@
 
 from typing import Any
 
+from turnwright import clients
 from turnwright.agentcore import control_operations as operations
 from turnwright.agentcore.control import Defaults, Memories, Place
 from turnwright.agentcore.routes import invoked_region, resolve, resolver
-from turnwright.documents import documents
 from turnwright.handler_errors import with_safe_errors
+from turnwright.memory.erasures import Erasures, request_identity
 from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.table import Table
 
 
-def _memories() -> Memories:
-    context: Any = app.lambda_context
+def _memories(store: Table) -> Memories:
+    machine = settings().erase_memory_state_machine_arn
     return Memories(
-        table(),
-        documents(),
-        Place(*invoked_region(context)),
+        store,
+        Place(*invoked_region(app.lambda_context)),
         Defaults(settings().memory_models, settings().memory_embedding_model),
-        context.get_remaining_time_in_millis,
+        Erasures(clients.stepfunctions(), machine, request_identity(app.current_event.raw_event)),
     )
 
 
 app = resolver(
-    (operations.CREATE_MEMORY, lambda fields: _memories().create(fields)),
-    (operations.GET_MEMORY, lambda fields: _memories().get(fields)),
-    (operations.LIST_MEMORIES, lambda fields: _memories().page(fields)),
-    (operations.UPDATE_MEMORY, lambda fields: _memories().update(fields)),
-    (operations.DELETE_MEMORY, lambda fields: _memories().delete(fields)),
+    (operations.CREATE_MEMORY, lambda store, fields: _memories(store).create(fields)),
+    (operations.GET_MEMORY, lambda store, fields: _memories(store).get(fields)),
+    (operations.LIST_MEMORIES, lambda store, fields: _memories(store).page(fields)),
+    (operations.UPDATE_MEMORY, lambda store, fields: _memories(store).update(fields)),
+    (operations.DELETE_MEMORY, lambda store, fields: _memories(store).delete(fields)),
 )
 
 

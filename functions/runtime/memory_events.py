@@ -10,24 +10,24 @@ from turnwright.documents import documents
 from turnwright.handler_errors import with_safe_errors
 from turnwright.settings import settings
 from turnwright.streaming_runtime import StreamedResponse
-from turnwright.table import table
+from turnwright.table import Table
 
 
-def _events() -> Events:
-    return Events(table(), documents(), buffered=not settings().streams_responses)
+def _events(store: Table) -> Events:
+    return Events(store, documents(), buffered=not settings().streams_responses)
 
 
-def _listings() -> Listings:
-    return Listings(table())
+def _listings(store: Table) -> Listings:
+    return Listings(store)
 
 
 app = resolver(
-    (operations.CREATE_EVENT, lambda fields: _events().create(fields)),
-    (operations.GET_EVENT, lambda fields: _events().get(fields)),
-    (operations.LIST_EVENTS, lambda fields: _events().page(fields)),
-    (operations.DELETE_EVENT, lambda fields: _events().delete(fields)),
-    (operations.LIST_SESSIONS, lambda fields: _listings().sessions(fields)),
-    (operations.LIST_ACTORS, lambda fields: _listings().actors(fields)),
+    (operations.CREATE_EVENT, lambda store, fields: _events(store).create(fields)),
+    (operations.GET_EVENT, lambda store, fields: _events(store).get(fields)),
+    (operations.LIST_EVENTS, lambda store, fields: _events(store).page(fields)),
+    (operations.DELETE_EVENT, lambda store, fields: _events(store).delete(fields)),
+    (operations.LIST_SESSIONS, lambda store, fields: _listings(store).sessions(fields)),
+    (operations.LIST_ACTORS, lambda store, fields: _listings(store).actors(fields)),
 )
 
 

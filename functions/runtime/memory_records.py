@@ -7,14 +7,14 @@ from turnwright.agentcore.records import MemoryRecords
 from turnwright.agentcore.refusals import invalid
 from turnwright.agentcore.routes import resolve, resolver
 from turnwright.handler_errors import with_safe_errors
-from turnwright.table import table
+from turnwright.table import Table
 
 
-def _records() -> MemoryRecords:
-    return MemoryRecords(table())
+def _records(store: Table) -> MemoryRecords:
+    return MemoryRecords(store)
 
 
-def _no_extraction_jobs(_fields: dict[str, Any]) -> dict[str, Any]:
+def _no_extraction_jobs(_store: Table, _fields: dict[str, Any]) -> dict[str, Any]:
     raise invalid(
         "operation",
         "is not supported: what a session leaves behind is made by executions of the stack's consolidation state "
@@ -23,13 +23,13 @@ def _no_extraction_jobs(_fields: dict[str, Any]) -> dict[str, Any]:
 
 
 app = resolver(
-    (operations.RETRIEVE_RECORDS, lambda fields: _records().retrieve(fields)),
-    (operations.LIST_RECORDS, lambda fields: _records().page(fields)),
-    (operations.GET_RECORD, lambda fields: _records().get(fields)),
-    (operations.DELETE_RECORD, lambda fields: _records().delete(fields)),
-    (operations.BATCH_CREATE, lambda fields: _records().create(fields)),
-    (operations.BATCH_UPDATE, lambda fields: _records().update(fields)),
-    (operations.BATCH_DELETE, lambda fields: _records().batch_delete(fields)),
+    (operations.RETRIEVE_RECORDS, lambda store, fields: _records(store).retrieve(fields)),
+    (operations.LIST_RECORDS, lambda store, fields: _records(store).page(fields)),
+    (operations.GET_RECORD, lambda store, fields: _records(store).get(fields)),
+    (operations.DELETE_RECORD, lambda store, fields: _records(store).delete(fields)),
+    (operations.BATCH_CREATE, lambda store, fields: _records(store).create(fields)),
+    (operations.BATCH_UPDATE, lambda store, fields: _records(store).update(fields)),
+    (operations.BATCH_DELETE, lambda store, fields: _records(store).batch_delete(fields)),
     (operations.LIST_EXTRACTION_JOBS, _no_extraction_jobs),
     (operations.START_EXTRACTION_JOB, _no_extraction_jobs),
 )

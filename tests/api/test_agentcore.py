@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
+from tests.waiting import eventually
 
 ACTOR = "user/1:x"
 
@@ -43,6 +44,11 @@ def memory(clients: tuple[Any, Any]) -> Iterator[dict[str, Any]]:
     )["memory"]
     yield created
     assert control.delete_memory(memoryId=created["id"])["status"] == "DELETING"
+    eventually(
+        lambda: created["id"] not in [entry["id"] for entry in control.list_memories()["memories"]],
+        "the deletion",
+        seconds=40,
+    )
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         control.get_memory(memoryId=created["id"])
 
@@ -70,10 +76,10 @@ def test_events_are_made_read_listed_and_deleted_with_ids_in_paths(
     assert data.list_events(**place)["events"] == [made[1]]
 
 
-def test_an_event_of_nine_megabytes_comes_back_whole(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
+def test_an_event_of_five_megabytes_comes_back_whole(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
     data, _ = clients
     place = {"memoryId": memory["id"], "actorId": "a", "sessionId": "s"}
-    payload = [{"blob": "x" * 9_000_000}]
+    payload = [{"blob": "x" * 5_000_000}]
     event = data.create_event(**place, eventTimestamp=datetime.now(UTC), payload=payload)["event"]
     assert data.get_event(**place, eventId=event["eventId"])["event"]["payload"] == payload
 

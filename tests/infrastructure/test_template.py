@@ -373,6 +373,7 @@ READ, WRITE = ("dynamodb:GetItem", "dynamodb:Query"), ("dynamodb:PutItem", "dyna
 CHECK = "dynamodb:ConditionCheckItem"
 GET, PUT = "s3:GetObject", "s3:PutObject"
 CONSOLIDATIONS = EXECUTIONS.replace(STATE_MACHINE, CONSOLIDATION)
+ERASURES = EXECUTIONS.replace(STATE_MACHINE, ERASURE)
 JOURNAL = {*on("Table", *READ, "dynamodb:PutItem", CHECK), *on("Bucket/sessions/*/~memory/*", PUT, "s3:DeleteObject")}
 MODELS = {
     *on(
@@ -489,6 +490,11 @@ GRANTED = {
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(CONSOLIDATIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
     },
+    "RecordErasureFailureFunction": {
+        *on("Table", "dynamodb:GetItem"),
+        *on("DeadLetterQueue", "sqs:SendMessage"),
+        *on(ERASURES, "states:DescribeExecution", "states:GetExecutionHistory"),
+    },
     "PublishAgentsFunction": {
         *on("Table", *READ, *WRITE, "dynamodb:DeleteItem"),
         *on("Bucket/schemas/*", GET),
@@ -501,10 +507,8 @@ GRANTED = {
     },
     "MemoryRecordsFunction": {*STORED, *on("Table", CHECK), *EMBEDDING},
     "MemoryControlFunction": {
-        *STORED,
-        *on("Bucket", "s3:ListBucket"),
-        *on("Bucket/sessions/*", DELETE),
-        *on("Bucket/lasting/*", DELETE),
+        *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem"),
+        *on("EraseMemoryStateMachine", "states:StartExecution"),
     },
     "BankingToolsFunction": set(),
 }
@@ -661,7 +665,11 @@ def test_the_wrapper_is_executable_and_starts_a_file_that_is_there() -> None:
 
 # ---- Failed turns and consolidations ----
 
-RECORDED_BY = {STATE_MACHINE: "RecordFailure", CONSOLIDATION: "RecordConsolidationFailure"}
+RECORDED_BY = {
+    STATE_MACHINE: "RecordFailure",
+    CONSOLIDATION: "RecordConsolidationFailure",
+    ERASURE: "RecordErasureFailure",
+}
 
 
 @pytest.mark.parametrize(("machine", "recorder"), RECORDED_BY.items())

@@ -1,7 +1,7 @@
 """A memory store in moto, and what callers of the memory API do to it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.stored_turns import StoredTurns
@@ -9,9 +9,48 @@ from turnwright.agentcore.control import Defaults, Memories, Place
 from turnwright.agentcore.events import Events
 from turnwright.agentcore.listings import Listings
 from turnwright.agentcore.records import MemoryRecords
+from turnwright.agentcore.store_erasure import StoreErasure
+from turnwright.memory.erasure import Erasure, Progress
+from turnwright.memory.erasures import Erasures
 
 FACTS = {"semanticMemoryStrategy": {"name": "facts", "namespaces": ["/facts/{actorId}/"]}}
 SUMMARIES = {"summaryMemoryStrategy": {"name": "sums", "namespaces": ["/sums/{actorId}/{sessionId}/"]}}
+
+
+MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:erasures"
+TURN_MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:turns"
+
+
+@dataclass(slots=True, repr=False)
+class Deletions:
+    """Step Functions with the machine that erases: `finish` does what its executions do."""
+
+    stored: StoredTurns
+    started: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+
+    def start_execution(self, **arguments: str) -> None:
+        assert arguments["stateMachineArn"] == MACHINE
+        request = json.loads(arguments["input"])
+        assert request.keys() == {"memoryStore"}
+        self.started.append(request["memoryStore"])
+
+    def stop_execution(self, **arguments: str) -> None:
+        self.stopped.append(arguments["executionArn"].rpartition(":")[2])
+
+    def look(self, store_id: str) -> Progress:
+        """One invocation of the machine's function."""
+        table, documents = self.stored.table, self.stored.documents
+
+        def of_actor(actor: str, erasure_id: str) -> Erasure:
+            return Erasure(table, documents, self, TURN_MACHINE, store_id, actor, erasure_id)
+
+        return StoreErasure(table, store_id, of_actor).run()
+
+    def finish(self) -> None:
+        for store_id in self.started:
+            while not (progress := self.look(store_id)).done:
+                self.stored.clock.ms += progress.waitSeconds * 1000
 
 
 @dataclass(slots=True, repr=False)
@@ -24,6 +63,7 @@ class Store:
     listings: Listings
     records: MemoryRecords
     memory: dict[str, Any]
+    deletions: Deletions
 
     @property
     def id(self) -> str:
@@ -76,12 +116,12 @@ class Store:
 
 
 def new_store(stored: StoredTurns, *strategies: Any, name: str = "Store", days: int = 30) -> Store:
+    deletions = Deletions(stored)
     memories = Memories(
         stored.table,
-        stored.documents,
         Place("aws", "us-east-1", "123456789012"),
         Defaults(("model-1",), None),
-        lambda: 29_000,
+        Erasures(deletions, MACHINE, "r"),
     )
     fields = {"name": name, "eventExpiryDuration": days, "memoryStrategies": json.loads(json.dumps(strategies))}
     memory = memories.create(fields)["memory"]
@@ -93,4 +133,5 @@ def new_store(stored: StoredTurns, *strategies: Any, name: str = "Store", days: 
         Listings(table),
         MemoryRecords(table, pause=lambda _: None),
         memory,
+        deletions,
     )

@@ -1,17 +1,22 @@
 """CreateMemory, GetMemory, ListMemories, UpdateMemory and DeleteMemory."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.unit.memory_stores import FACTS, SUMMARIES, Store, new_store
-from tests.unit.stored_turns import Interrupted, StoredTurns, die
+from tests.unit.stored_turns import A, B, Interrupted, StoredTurns, die
+from turnwright import keys
 from turnwright.agentcore.control_operations import CREATE_MEMORY
 from turnwright.agentcore.refusals import Conflict, Invalid, NotThere
 from turnwright.agentcore.strategies import meet
+from turnwright.errors import StoreNotDeleting
 from turnwright.memory.configuration import MergeRule
 from turnwright.memory.plans import configuration_of
+from turnwright.table import Delete
 
 OVERRIDE = {
     "customMemoryStrategy": {
@@ -184,7 +189,7 @@ def test_all_memories_are_listed_page_by_page(store: Store) -> None:
     assert found[-1] == "BANK-turnwright"
 
 
-@pytest.mark.parametrize("number", range(0, 24, 3))
+@pytest.mark.parametrize("number", range(0, 48, 6))
 def test_a_deletion_that_dies_anywhere_is_gone_on_with_and_leaves_nothing(store: Store, number: int) -> None:
     other = new_store(store.stored, name="Kept")
     other.create_event(actor="a")
@@ -192,15 +197,15 @@ def test_a_deletion_that_dies_anywhere_is_gone_on_with_and_leaves_nothing(store:
         store.create_event(actor=actor, payload=[{"blob": "x" * 90_000}], clientToken="t")
         store.remember(f"/facts/{actor}/", "fact")
     store.remember("/shared/", "shared")
+    store.memories.delete({"memoryId": store.id})
     store.stored.dynamodb.forget()
     store.stored.dynamodb.after[number] = die
-    try:
-        store.memories.delete({"memoryId": store.id})
-    except Interrupted:
-        if store.memories.get({"memoryId": store.id})["memory"]["status"] == "DELETING":
-            with pytest.raises(NotThere):
-                store.create_event(actor="new")
-        store.memories.delete({"memoryId": store.id})
+    with suppress(Interrupted):
+        store.deletions.finish()
+    store.stored.dynamodb.forget()
+    with pytest.raises(NotThere):
+        store.create_event(actor="new")
+    store.deletions.finish()
     with pytest.raises(NotThere, match="there is no memory"):
         store.memories.get({"memoryId": store.id})
     left = [key for key in store.stored.items() if store.id in "".join(key)]
@@ -209,11 +214,61 @@ def test_a_deletion_that_dies_anywhere_is_gone_on_with_and_leaves_nothing(store:
     assert len(other.texts()) == 1
 
 
-def test_a_deletion_without_time_stops_and_says_so(stored: StoredTurns) -> None:
+def test_a_deletion_stops_turns_and_takes_their_journals_and_objects(stored: StoredTurns) -> None:
+    store = new_store(stored, FACTS)
+    stored.publish(memoryConfiguration={"memoryStore": store.id, "namespaces": [{"name": "likes"}]})
+    stored.run(A, answer="a long answer " * 9_000)
+    stored.begin(B, session="s-2")
+    stored.table.delete(Delete(keys.listed_agent("BANK")))
+    store.memories.delete({"memoryId": store.id})
+    store.deletions.finish()
+    assert set(store.deletions.stopped) == {B}
+    assert [key for key in stored.items() if store.id in "".join(key) or key[0].startswith("TURN#")] == []
+    assert stored.objects() == {}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda store: store.create_event(actor="new"),
+        lambda store: store.remember("/facts/new/", "late"),
+        lambda store: store.remember("/shared/", "late"),
+    ],
+    ids=["event", "record", "record of nobody"],
+)
+def test_what_comes_to_a_store_while_it_is_deleted_leaves_nothing(
+    stored: StoredTurns, write: Callable[[Store], object]
+) -> None:
+    for number in range(20):
+        store = new_store(stored, FACTS, name=f"S{number}")
+
+        def delete_it(store: Store = store) -> None:
+            store.memories.delete({"memoryId": store.id})
+            store.deletions.finish()
+
+        stored.dynamodb.forget()
+        stored.dynamodb.before[number] = delete_it
+        with suppress(NotThere, AssertionError):  # a batch says of each record that it has failed
+            write(store)
+        if stored.dynamodb.before:
+            assert number > 2
+            return
+        assert [key for key in stored.items() if store.id in "".join(key)] == []
+    raise AssertionError("more requests than expected")
+
+
+def test_a_store_that_nobody_deleted_is_not_erased(store: Store) -> None:
+    store.create_event()
+    with pytest.raises(StoreNotDeleting, match="is ACTIVE"):
+        store.deletions.look(store.id)
+    assert store.texts() == ["Hi"]
+
+
+def test_a_memory_is_deleting_until_all_of_it_is_gone(stored: StoredTurns) -> None:
     store = new_store(stored, FACTS)
     store.create_event()
-    store.memories._remaining_ms = lambda: 1_000
     assert store.memories.delete({"memoryId": store.id}) == {"memoryId": store.id, "status": "DELETING"}
+    assert store.deletions.started == [store.id]
     assert store.memories.get({"memoryId": store.id})["memory"]["status"] == "DELETING"
     with pytest.raises(NotThere):
         store.list_events()

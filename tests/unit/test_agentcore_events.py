@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -9,11 +10,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.memory_stores import FACTS, SUMMARIES, Store, new_store
-from tests.unit.stored_turns import SESSION, A, B, StoredTurns, step, text, tool_result, tool_use
+from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die, step, text, tool_result, tool_use
 from turnwright import keys
+from turnwright.agentcore import events
+from turnwright.agentcore.events import Events
 from turnwright.agentcore.refusals import Invalid, NotThere
 from turnwright.keys import SessionId
 from turnwright.memory.actors import Actors
+from turnwright.memory.segments import Segments, SegmentStatus
 from turnwright.sessions import Sessions
 from turnwright.table import Update
 
@@ -94,7 +98,7 @@ def test_a_token_is_good_for_its_own_request_alone(store: Store) -> None:
 
 
 def test_a_page_ends_before_it_is_too_long_for_an_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.events, "_most_bytes", 3_000)
+    monkeypatch.setattr(store.events, "_page_bytes", 3_000)
     for number in range(3):
         store.stored.clock.ms += 1
         store.create_event(str(number) * 1_000)
@@ -108,11 +112,25 @@ def test_a_page_ends_before_it_is_too_long_for_an_answer(store: Store, monkeypat
 def test_an_event_over_the_limit_is_refused_by_its_name_and_leaves_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store.events, "_most_bytes", 1_000)
+    monkeypatch.setattr(events, "EVENT_BYTES", 1_000)
     before = store.stored.items()
-    with pytest.raises(Invalid, match=r"payload: makes an event of 1\d\d\d bytes of JSON; at most 1000 are taken"):
+    with pytest.raises(Invalid, match=r"payload: makes an event of 1\d\d\d bytes as it travels; at most 1000 are"):
         store.create_event("x" * 1_000)
     assert store.stored.items() == before
+
+
+def test_an_event_counts_as_lambda_takes_it(stored: StoredTurns) -> None:
+    """As a text in JSON, which doubles quotation marks, or in base64 where all of an API's bodies are binary."""
+    fields = {"eventTimestamp": 1, "memoryId": new_store(stored).id, "actorId": "a"}
+    streamed = Events(stored.table, stored.documents)
+    buffered = Events(stored.table, stored.documents, buffered=True)
+    quotes, letters = [{"blob": '"' * 1_400_000}], [{"blob": "x" * 4_200_000}]
+    for taken in (streamed, buffered):
+        with pytest.raises(Invalid, match=r"makes an event of 5600\d\d\d bytes"):
+            taken.create({**fields, "payload": quotes})
+    with pytest.raises(Invalid, match=r"makes an event of 5600\d\d\d bytes"):
+        buffered.create({**fields, "payload": letters})
+    assert streamed.create({**fields, "payload": letters})["event"]["payload"] == letters
 
 
 def test_a_long_payload_goes_to_the_bucket_and_comes_back_and_goes_with_its_event(store: Store) -> None:
@@ -225,6 +243,47 @@ def test_an_event_makes_the_session_due_if_the_store_remembers_anything(stored: 
     assert session_item(remembering).items() >= due.items()
     assert "duePK" not in session_item(plain)
     assert "duePK" in session_item(sums)
+
+
+def test_an_event_in_a_session_that_was_idle_for_too_long_belongs_to_its_next_part(store: Store) -> None:
+    clock = store.stored.clock
+    first = store.create_event("Monday")
+    clock.ms += 30_000  # the session is idle, and no sweep has come by
+    second = store.create_event("Thursday", clientToken="t")
+    place = SessionId(store.id, "a", "s")
+    segment = Segments(store.stored.table).read(place, first["eventId"])
+    assert segment is not None
+    assert (segment.from_event, segment.to_event, segment.status) == ("", first["eventId"], SegmentStatus.PENDING)
+    item = session_item(store)
+    assert (item["status"], item["lastEventId"]) == ("OPEN", second["eventId"])
+    assert first["eventId"] < item["historyFloor"] <= second["eventId"]
+    assert item.items() >= keys.due(place, clock.ms + 30_000).items()
+    clock.ms += 30_000
+    assert store.create_event("again", clientToken="t")["eventId"] == second["eventId"]
+    assert session_item(store) == item, "a repeat ends nothing"
+
+
+def test_an_event_in_an_idle_session_that_a_turn_holds_does_not_end_it(store: Store) -> None:
+    store.create_event("Monday")
+    store.stored.clock.ms += 30_000
+    Sessions(store.stored.table).claim(SessionId(store.id, "a", "s"), A)
+    store.create_event("Thursday")
+    assert "historyFloor" not in session_item(store)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_an_event_in_an_idle_session_that_dies_anywhere_is_made_by_its_repeat(store: Store, number: int) -> None:
+    first = store.create_event("Monday")
+    store.stored.clock.ms += 30_000
+    store.stored.dynamodb.forget()
+    store.stored.dynamodb.after[number] = die
+    with suppress(Interrupted):
+        store.create_event("Thursday", clientToken="t")
+    made = store.create_event("Thursday", clientToken="t")
+    assert store.texts() == ["Thursday", "Monday"]
+    segments = [sk for pk, sk in store.stored.items() if sk.startswith("SEGMENT#")]
+    assert segments == [f"SEGMENT#{first['eventId']}"]
+    assert session_item(store)["lastEventId"] == made["eventId"]
 
 
 def test_an_event_that_skips_extraction_does_not_make_its_session_due(store: Store) -> None:

@@ -1,5 +1,6 @@
 """The operations on memory records, and that no path shows one actor what is another's."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -153,6 +154,22 @@ def test_a_repeated_batch_makes_no_record_twice_also_at_once_and_after_a_deletio
     store.records.delete({"memoryId": store.id, "memoryRecordId": made["memoryRecordId"]})
     assert create(4) == answers[0]
     assert store.recalled("/facts/a/") == []
+
+
+def test_a_batchs_token_keeps_nothing_of_an_actor_and_is_good_for_its_records_alone(store: Store) -> None:
+    def create(*identifiers: str) -> dict[str, Any]:
+        entries = [
+            {"requestIdentifier": name, "namespaces": ["/facts/alice/"], "content": {"text": "tea"}, "timestamp": 1}
+            for name in identifiers
+        ]
+        return store.records.create({"memoryId": store.id, "records": entries, "clientToken": "alice-tea"})
+
+    create("alice", "tea")
+    (token,) = [item for (pk, sk), item in store.stored.items().items() if pk == f"STORE#{store.id}" and "TOKEN#" in sk]
+    assert not any(word in json.dumps(token) for word in ("alice", "tea"))
+    for others in (("alice",), ("alice", "coffee"), ("alice", "tea", "x")):
+        with pytest.raises(Invalid, match="clientToken: was used for other records"):
+            create(*others)
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -72,6 +72,7 @@ def test_there_is_a_handler_module_for_each_function() -> None:
         "merge_records",
         "publish_agents",
         "record_consolidation_failure",
+        "record_erasure_failure",
         "record_failure",
         "summarize_session",
         "sweep_sessions",

@@ -192,6 +192,20 @@ def test_the_input_is_embedded_once_where_an_embedding_model_is_named(
     assert shown(stored, turn)["facts"] == {"projects": ["Near."]}
 
 
+def test_an_embedding_of_another_model_is_not_compared_with_the_inputs(
+    stored: StoredTurns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = "amazon.titan-embed-text-v2:0"
+    stored.publish(memoryConfiguration={**MEMORY, "embeddingModelId": model})
+    monkeypatch.setattr(embeddings, "embed", lambda *_, **__: [(1.0, 0.0)])
+    keep(
+        stored,
+        record("/projects/user-1/", "Of the model before.", 1, embedding=(1.0, 0.0), embedding_model="cohere.embed-v4"),
+        record("/projects/user-1/", "Near.", 2, embedding=(0.6, 0.8), embedding_model=model),
+    )
+    assert shown(stored, stored.begin(A, words="zzz")) == {"facts": {"projects": ["Near."]}}
+
+
 def test_an_embedding_model_that_fails_costs_the_turn_nothing(
     remembering: StoredTurns, monkeypatch: pytest.MonkeyPatch
 ) -> None:

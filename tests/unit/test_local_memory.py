@@ -11,8 +11,8 @@ from local.memory import Memory, NoMemory, NotErased, as_json, erase, exported, 
 from tests.unit.stored_turns import SESSION, START, A, StoredTurns
 from turnwright import keys
 from turnwright.memory.actors import Actors
-from turnwright.memory.bedrock_memory import Erasures
 from turnwright.memory.erasure import Erasure
+from turnwright.memory.erasures import Erasures
 from turnwright.memory.records import Provenance, Record, added, known
 from turnwright.memory.session_summaries import SessionSummary
 from turnwright.table import Put

@@ -77,11 +77,6 @@ class Documents:
         response = self._client.get_object(Bucket=self._bucket, Key=stowed["object"])
         return json.loads(response["Body"].read())
 
-    def remove_all(self, prefix: str) -> None:
-        """Removes all objects whose names begin with the prefix. Raises NotAllDeleted if S3 leaves some."""
-        for names in self.names(prefix):
-            self.delete(names)
-
     def fetch_text(self, attribute: str) -> Any:
         """The value of a stowed document that an item's attribute holds as JSON text."""
         return self.fetch(json.loads(attribute))

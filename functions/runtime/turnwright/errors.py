@@ -21,6 +21,7 @@ TurnwrightError
 ├── GatewayFault              an AWS service that the gateway needs failed: the result is looked up, not made again
 ├── CommitConflict            another transaction was at the same items: try again
 ├── NotAllDeleted             DynamoDB or S3 left some of what they were told to delete: try again
+├── StoreNotDeleting          an erasure was asked for of a store that nobody has deleted
 ├── InvalidRequest            the caller's input breaks a rule
 ├── NotFound                  the caller named something that is not there
 │   ├── AgentNotFound
@@ -106,6 +107,10 @@ class CommitConflict(TurnwrightError):
 
 
 class NotAllDeleted(TurnwrightError):
+    pass
+
+
+class StoreNotDeleting(TurnwrightError):
     pass
 
 

@@ -205,7 +205,8 @@ class Sessions:
         raise CommitConflict(f"session {session_id.session} keeps changing; try again")
 
     def end_idle(self, session_id: SessionId, turn_id: str, session: Session) -> Session:
-        """The claimed session as it is for the turn: ended, if a repeat of this turn was faster also by that.
+        """The session that the turn has claimed (or, for "", that is free) as it is for it: ended, if a repeat of the
+        turn was faster also by that. Raises CommitConflict if it changes meanwhile.
 
         Its consolidation is left to the sweep, so that the turn does not wait for it.
         """

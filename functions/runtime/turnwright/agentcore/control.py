@@ -1,11 +1,11 @@
 """What CreateMemory, GetMemory, ListMemories, UpdateMemory and DeleteMemory do.
 
-A store is made and changed in one transaction each, so that it is ACTIVE at once. Its deletion takes as long as there
-is something in it: the store is DELETING from the first moment on, and whoever deletes it again goes on with that.
+A store is made and changed in one transaction each, so that it is ACTIVE at once. It is DELETING from the moment of its
+deletion on, until an execution of the machine that erases has removed all that is in it.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -15,12 +15,12 @@ from turnwright.agentcore import paging, strategies
 from turnwright.agentcore.control_operations import LIST_MEMORIES
 from turnwright.agentcore.refusals import Conflict, NotThere, Reason, Throttled, invalid
 from turnwright.agentcore.shapes import seconds
-from turnwright.agentcore.store_erasure import StoreErasure
 from turnwright.agentcore.stores import ACTIVE, DELETING, Store, Stores, users
 from turnwright.clock import expiry, now_ms
-from turnwright.documents import Documents, json_text
+from turnwright.documents import json_text
 from turnwright.errors import CommitConflict
 from turnwright.memory.configuration import MergeRule
+from turnwright.memory.erasures import Erasures
 from turnwright.table import ConditionFailed, Item, Put, Table, TransactionRefused, Update
 
 IDLE_SECONDS = 30
@@ -55,22 +55,20 @@ class Defaults:
 
 
 class Memories:
-    """Each operation takes checked fields and returns the answer. `remaining_ms` is how long this function may run."""
+    """Each operation takes checked fields and returns the answer."""
 
     def __init__(
         self,
         table: Table,
-        documents: Documents,
         place: Place,
         defaults: Defaults,
-        remaining_ms: Callable[[], int],
+        erasures: Erasures,
     ) -> None:
         self._table = table
-        self._documents = documents
         self._stores = Stores(table)
         self._place = place
         self._defaults = defaults
-        self._remaining_ms = remaining_ms
+        self._erasures = erasures
 
     def create(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """A repeat with the same clientToken is answered with the store that is there."""
@@ -157,7 +155,7 @@ class Memories:
         raise Throttled(f"others keep changing memory {fields['memoryId']}; repeat the request")
 
     def delete(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """All that is in the store goes, as far as there is time; a repeat goes on with it."""
+        """All that is in the store goes, after the answer. Another request joins that, or makes up for its failure."""
         store = self._require(fields["memoryId"])
         if store.item is None:
             raise Conflict(
@@ -178,7 +176,7 @@ class Memories:
             )
         except ConditionFailed as refused:
             raise NotThere(f"there is no memory {store.store_id}") from refused
-        StoreErasure(self._table, self._documents, store.item, self._remaining_ms).run()
+        self._erasures.start(store.store_id, None)
         return {"memoryId": store.store_id, "status": DELETING}
 
     def _require(self, store_id: str) -> Store:

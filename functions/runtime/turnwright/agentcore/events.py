@@ -30,16 +30,19 @@ from turnwright.keys import SessionId
 from turnwright.memory.actors import Actors
 from turnwright.memory.configuration import MemoryConfiguration
 from turnwright.memory.plans import configuration_of
-from turnwright.sessions import Session
+from turnwright.sessions import Session, Sessions
 from turnwright.table import SCHEMA_VERSION, Delete, Item, Put, Table, TransactionRefused, Update, Write
 
-EVENT_BYTES = 10 * 1024 * 1024
-"""How long an event may be in JSON, and how long the events of a page together: AgentCore's bound of an event, and API
-Gateway's of a request."""
+EVENT_BYTES = 5_500_000
+"""How long an event may be as it travels: Lambda takes requests of 6 MB (AgentCore events of 10). There the JSON is a
+text in JSON, so that each of its quotation marks has two bytes; where answers are buffered, it is base64 instead, as
+all that such an API takes. What is longer than Lambda takes API Gateway refuses with 413 before anyone can say more."""
 
-BUFFERED_EVENT_BYTES = 5_500_000
-"""The same where the function's answer is buffered, of which Lambda takes 6 MB. There JSON stands as a text in JSON, so
-that each of its quotation marks has two bytes."""
+PAGE_BYTES = 10 * 1024 * 1024
+"""How long the events of a page are together in JSON: API Gateway streams the first 10 MB without slowing down."""
+
+BUFFERED_PAGE_BYTES = 5_500_000
+"""The same where the answer is buffered, of which Lambda takes 6 MB: JSON as a text in JSON."""
 
 MAIN = "main"
 """The branch that needs no name."""
@@ -122,7 +125,7 @@ class Events:
         self._stores = Stores(table)
         self._pause = pause
         self._buffered = buffered
-        self._most_bytes = BUFFERED_EVENT_BYTES if buffered else EVENT_BYTES
+        self._page_bytes = BUFFERED_PAGE_BYTES if buffered else PAGE_BYTES
 
     def create(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """A repeat with the same clientToken is answered with the event that is there, whatever else it says.
@@ -144,6 +147,7 @@ class Events:
             except ActorErased as erased:
                 raise Busy(str(erased)) from erased
             found = self._read(session, token, branch)
+            store = self._stores.usable(session.store, found.store)
         raise Busy(f"others keep writing to session {session.session}; repeat the request")
 
     def get(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,8 +196,9 @@ class Events:
                 return continued(last)
             payload = event.payload(self._documents) if fields.get("includePayloads", True) else None
             answer = event.wire(session, payload)
-            size += self._bytes(answer)
-            if page and size > self._most_bytes:
+            text = json_text(answer)
+            size += len((json_text(text) if self._buffered else text).encode())
+            if page and size > self._page_bytes:
                 return continued(last)
             page.append(answer)
             last = event.event_id
@@ -217,9 +222,10 @@ class Events:
             if read < chunk:
                 return
 
-    def _bytes(self, answer: Mapping[str, Any]) -> int:
-        text = json_text(answer)
-        return len((json_text(text) if self._buffered else text).encode())
+    def _travelling_bytes(self, event: Mapping[str, Any]) -> int:
+        text = json_text(event)
+        in_json = len(json_text(text).encode())
+        return max(in_json, -(-len(text.encode()) * 4 // 3)) if self._buffered else in_json
 
     def _after(self, session: SessionId, fields: Mapping[str, Any]) -> str | None:
         position = paging.position(LIST_EVENTS, fields, 1)
@@ -281,9 +287,9 @@ class Events:
             extracted="extractionMode" not in fields and characters(payload) > 0,
             expires_at=expiry(now_ms(), days),
         )
-        size = self._bytes(new.preview(session))
-        if size > self._most_bytes:
-            raise invalid("payload", f"makes an event of {size} bytes of JSON; at most {self._most_bytes} are taken")
+        size = self._travelling_bytes(new.preview(session))
+        if size > EVENT_BYTES:
+            raise invalid("payload", f"makes an event of {size} bytes as it travels; at most {EVENT_BYTES} are taken")
         owner = token or uuid4().hex  # no other event has this one's object, which goes with it
         new.stowed = json_text(
             self._documents.stow(
@@ -301,12 +307,19 @@ class Events:
             if made and Event.decode(made).alive(now_ms()):
                 event = Event.decode(made)
                 return event.wire(session_id, event.payload(self._documents))
-        actor = Actors(self._table).required(session_id.store, session_id.actor, found.actor)
+        actor = Actors(self._table).required(session_id.store, session_id.actor, found.actor, store.still_there)
         now = now_ms()
         session = (Session.decode(found.session) if found.session else Session()).as_of(now)
+        configuration = self._configuration(store, found.session or {})
+        if session.idle(now, configuration.idle_seconds) and not session.held_by_another("", now):
+            # As a turn does: what is said now belongs to the next part of the session. The sweep starts the rest.
+            Sessions(self._table).end_idle(session_id, "", session)
+            return self._create_once(store, session_id, new, self._read(session_id, new.token, new.branch))
         event_id = _event_id(max(new.at, _moment(session.first_event_id)))
         branch = self._branch_item(session_id, new, found.branch)
-        due = self._due(store, found.session or {}, new)
+        if new.extracted and store.agent_id and "agentId" not in (found.session or {}):
+            new.agent = (store.agent_id, store.agent_version)
+        due = configuration.idle_seconds if new.extracted and configuration.consolidates else None
         item = new.item(event_id)
         writes: list[Write] = [
             Put(keys.session_event(session_id, event_id), item, only_if_absent=True),
@@ -338,17 +351,11 @@ class Events:
         parent = Event.decode(item).branch
         return {"name": name, "rootEventId": root, "parent": parent, "expiresAt": new.expires_at}
 
-    def _due(self, store: Store, session: Item, new: "_NewEvent") -> MemoryConfiguration | None:
-        """The configuration by which the event makes its session due; None if it does not."""
-        if not new.extracted:
-            return None
-        configuration = store.configuration
-        if "agentId" in session:
-            agent_id, version = session["agentId"], session["agentVersion"]
-            configuration = configuration_of(self._table, store.store_id, agent_id, version)
-        elif store.agent_id:
-            new.agent = (store.agent_id, store.agent_version)
-        return configuration if configuration.consolidates and configuration.idle_seconds is not None else None
+    def _configuration(self, store: Store, session: Item) -> MemoryConfiguration:
+        """By which the session is remembered: its last agent's, or else the store's."""
+        if "agentId" not in session:
+            return store.configuration
+        return configuration_of(self._table, store.store_id, session["agentId"], session["agentVersion"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +450,7 @@ def _session_update(
     session: Session,
     new: _NewEvent,
     event_id: str,
-    due: MemoryConfiguration | None,
+    idle_seconds: int | None,
     now: int,
 ) -> Update:
     """Lets the session know of the event. It neither takes the session from a running turn nor counts as one.
@@ -471,8 +478,8 @@ def _session_update(
         removed = " REMOVE digestedTo, undigestedTurns, undigestedCharacters, endedAt"
     if new.agent:
         sets |= {"agentId": new.agent[0], "agentVersion": new.agent[1]}
-    if due is not None and due.idle_seconds is not None:
-        sets |= keys.due(session_id, now + due.idle_seconds * 1000)
+    if idle_seconds is not None:
+        sets |= keys.due(session_id, now + idle_seconds * 1000)
     assignments = ", ".join(f"{name} = :{name}" for name in sets)
     return Update(
         keys.session(session_id),

@@ -15,7 +15,7 @@ from turnwright.agentcore import paging, record_filters
 from turnwright.agentcore.data_operations import LIST_RECORDS, RETRIEVE_RECORDS
 from turnwright.agentcore.operations import memory_id
 from turnwright.agentcore.record_paths import below
-from turnwright.agentcore.refusals import Finding, Invalid, NotThere, Throttled, invalid
+from turnwright.agentcore.refusals import Finding, Invalid, NotThere, Reason, Throttled, invalid
 from turnwright.agentcore.shapes import milliseconds, seconds
 from turnwright.agentcore.stores import Store, Stores
 from turnwright.agentcore.strategies import NEVER_DAYS, as_path
@@ -143,13 +143,15 @@ class MemoryRecords:
         strategies = [_strategy(store, entry.get("memoryStrategyId")) for entry in entries]
         token = sha256(fields["clientToken"].encode()).hexdigest() if fields.get("clientToken") else ""
         token_key = keys.batch_token(store.store_id, token or "-")
-        if token and (answer := self._answered(token_key)) is not None:
-            return answer
+        seed = token or uuid4().hex
+        if token and (made := self._made(token_key)) is not None:
+            return _made_before(
+                made, [(_record_id(store, seed, entry), entry["requestIdentifier"]) for entry in entries]
+            )
         embeddings = self._embeddings(store, [entry["content"]["text"] for entry in entries])
         now = now_ms()
-        seed = token or uuid4().hex
         records = [
-            self._new(store, entry, strategy, days, embedding, f"{seed}/{entry['requestIdentifier']}", now)
+            self._new(store, entry, strategy, days, embedding, seed, now)
             for entry, strategy, embedding in zip(entries, strategies, embeddings, strict=True)
         ]
         failures = self._add(store, records)
@@ -158,7 +160,8 @@ class MemoryRecords:
             [entry["requestIdentifier"] for entry in entries],
         )
         if token and not failures:
-            self._table.update(Update(token_key, "SET answer = :answer", values={":answer": json_text(answer)}))
+            made_ids = json_text([record.record_id for record in records])
+            self._table.update(Update(token_key, "SET recordIds = :made", values={":made": made_ids}))
         return answer
 
     def update(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,7 +275,7 @@ class MemoryRecords:
             store=store.store_id,
             actor=self._owner(store, path),
             namespace=path,
-            record_id=f"mem-{uuid5(NAMESPACE_URL, f'{store.store_id}/{seed}')}",
+            record_id=_record_id(store, seed, entry),
             text=entry["content"]["text"],
             provenance=Provenance("API"),
             strategy=namespace.name if namespace else "",
@@ -362,7 +365,11 @@ class MemoryRecords:
         return self._written(lambda: [removed(self._find(store, record_id, namespace))])
 
     def _unerased(self, store: Store, actor: str) -> list[Write]:
-        return [] if actor == NO_ACTOR else [self._actors.require(store.store_id, actor).unchanged()]
+        """What new records depend on: that their actor or, of nobody's records, their store is not being erased."""
+        if actor == NO_ACTOR:
+            return [store.still_there] if store.still_there else []
+        item = self._table.get(keys.actor(store.store_id, actor))
+        return [self._actors.required(store.store_id, actor, item, store.still_there).unchanged()]
 
     def _written(self, writes: Callable[[], list[Write]]) -> tuple[int, str] | None:
         """Makes writes anew until they hold of what is there; the code and the message if they never do."""
@@ -380,14 +387,16 @@ class MemoryRecords:
                 return 409, str(erased)
         return 409, "others keep changing the record; repeat the request"
 
-    def _answered(self, token_key: keys.Key) -> dict[str, Any] | None:
-        """The answer that this token got already. The token is kept from now on."""
+    def _made(self, token_key: keys.Key) -> list[str] | None:
+        """The ids of the records that were made with this token. It is kept from now on, and says nothing of an actor:
+        no erasure of one has to find it.
+        """
         try:
             self._table.put(Put(token_key, {"expiresAt": expiry(now_ms(), TOKEN_DAYS)}, only_if_absent=True))
         except ConditionFailed as refused:
-            if refused.item and "answer" in refused.item:
-                answer: dict[str, Any] = json.loads(refused.item["answer"])
-                return answer
+            if refused.item and "recordIds" in refused.item:
+                made: list[str] = json.loads(refused.item["recordIds"])
+                return made
         return None
 
 
@@ -433,6 +442,19 @@ def _check_entries(entries: Sequence[Mapping[str, Any]], identifier: str) -> Non
             findings.append(Finding(f"records[{index}].namespaces[0]", "has a wildcard; a record is in one namespace"))
     if findings:
         raise Invalid(findings)
+
+
+def _record_id(store: Store, seed: str, entry: Mapping[str, Any]) -> str:
+    """The same for a repeat of the request that `seed` stands for."""
+    name = "/".join((store.store_id, seed, entry["requestIdentifier"]))
+    return f"mem-{uuid5(NAMESPACE_URL, name)}"
+
+
+def _made_before(made: Sequence[str], wanted: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The answer to a repeat, of records' ids with their request identifiers. Raises Invalid for another request."""
+    if {record_id for record_id, _ in wanted} != set(made):
+        raise invalid("clientToken", "was used for other records", Reason.TOKEN)
+    return _batch_answer([(record_id, None) for record_id, _ in wanted], [identifier for _, identifier in wanted])
 
 
 def _days(specification: Mapping[str, Any] | None, *, is_new: bool) -> int | None:

@@ -98,6 +98,7 @@ class Throttled(Refusal):
 
 
 _THROTTLED = {
+    "ExecutionLimitExceeded",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "SlowDown",

@@ -13,11 +13,12 @@ from turnwright.agentcore.refusals import Answer, Refusal, refusal_of, refused
 from turnwright.documents import json_text
 from turnwright.log import logger
 from turnwright.streaming_runtime import StreamedResponse
+from turnwright.table import Table, table
 
 _PIECE_BYTES = 64 * 1024
 
-Action = Callable[[dict[str, Any]], Mapping[str, Any]]
-"""What an operation does: its checked fields -> its answer."""
+Action = Callable[[Table, dict[str, Any]], Mapping[str, Any]]
+"""What an operation does: the table and its checked fields -> its answer."""
 
 
 def resolver(*actions: tuple[Operation, Action]) -> APIGatewayRestResolver:
@@ -41,7 +42,9 @@ def streamed(response: Mapping[str, Any]) -> StreamedResponse:
     return {"statusCode": response["statusCode"], "headers": headers}, pieces
 
 
-def answer(operation: Operation, action: Action, event: Mapping[str, Any]) -> Answer:
+def answer(
+    operation: Operation, action: Callable[[dict[str, Any]], Mapping[str, Any]], event: Mapping[str, Any]
+) -> Answer:
     """The operation's answer to a proxy event, or why there is none."""
     try:
         body = json_text(action(operation.read(event)))
@@ -57,7 +60,9 @@ def answer(operation: Operation, action: Action, event: Mapping[str, Any]) -> An
 
 def _responder(app: APIGatewayRestResolver, operation: Operation, action: Action) -> Callable[[], Response[str]]:
     def respond() -> Response[str]:
-        given = answer(operation, action, app.current_event.raw_event)
+        store = table()
+        given = answer(operation, lambda fields: action(store, fields), app.current_event.raw_event)
+        logger().info("answered", operation=operation.name, status=given.status, **store.consumed.fields())
         headers: dict[str, Any] = {name: value for name, value in given.headers.items() if name != "Content-Type"}
         return Response(given.status, content_type="application/json", body=given.body, headers=headers)
 

@@ -1,96 +1,86 @@
-"""The erasure of a memory store that CreateMemory made, with all its actors. It can be interrupted anywhere: what is
-left says what is still to be done, and the store's own item goes last.
+"""The erasure of a memory store that CreateMemory made: of each of its actors (`memory/erasure.py`), then of the rest.
+
+The store is DELETING from the request on, so that nothing is begun in it and no actor comes to be. It can be
+interrupted anywhere, and any number of erasures may run at once: what is left says what is still to be done, and the
+store's own item goes last.
 """
 
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 
 from turnwright import keys
-from turnwright.clock import now_ms
-from turnwright.documents import Documents
+from turnwright.agentcore.stores import DELETING
+from turnwright.errors import StoreNotDeleting
 from turnwright.keys import NO_ACTOR, Key
-from turnwright.table import ConditionFailed, Delete, Item, Table, Update
+from turnwright.memory.erasure import Erasure, Progress
+from turnwright.table import MOST_BATCH_WRITES, Delete, Item, Table
 
-_STOP_MS = 5_000
-"""So long before the function's end the erasure stops by itself."""
-
-_AT_ONCE = 25
-
-
-class OutOfTime(Exception):
-    """The function is about to end."""
+_ActorErasure = Callable[[str, str], Erasure]
+"""An actor and the id of its erasure -> that erasure."""
 
 
 class StoreErasure:
-    """The erasure of the store `item`, which is DELETING already, so that nothing new is begun in it."""
+    """The erasure of the store `store_id`. `run` is called until it is done; `has_time` says whether to go on."""
 
-    def __init__(self, table: Table, documents: Documents, item: Item, remaining_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, table: Table, store_id: str, actor_erasure: _ActorErasure, has_time: Callable[[], bool] = lambda: True
+    ) -> None:
         self._table = table
-        self._documents = documents
-        self._store_id: str = item["memoryStore"]
-        self._name: str = item["name"]
-        self._remaining_ms = remaining_ms
+        self._store_id = store_id
+        self._actor_erasure = actor_erasure
+        self._has_time = has_time
+        self._erased = 0
 
-    def run(self) -> bool:
-        """Whether nothing is left."""
-        try:
-            self._erase()
-        except OutOfTime:
-            return False
-        return True
-
-    def _erase(self) -> None:
-        partition = keys.store_partition(self._store_id)
-        for item in self._table.query(partition, keys.ACTOR_PREFIX, keys.ACTOR_PREFIX + keys.END):
-            self._erase_actor(item["actor"])
-        self._remove_partition(keys.actor_partition(self._store_id, NO_ACTOR))  # the records that are nobody's alone
-        own = keys.store(self._store_id)
-        self._remove(Key(partition, sk) for sk in self._sort_keys(partition) if sk != own.sk)
+    def run(self) -> Progress:
+        """Erases as much as there is time for. Raises StoreNotDeleting, and touches nothing, unless it was deleted."""
+        self._erased = 0
+        store = self._table.get(keys.store(self._store_id))
+        if store is None:
+            return Progress(done=True)
+        if store["status"] != DELETING:
+            raise StoreNotDeleting(f"memory {self._store_id} is {store['status']}: DeleteMemory has to come first")
+        waits: list[int] = []
+        for item in self._actors():
+            if not self._has_time():
+                return Progress(done=False, erased=self._erased)
+            progress = self._actor_erasure(item["actor"], self._erasure_id(item)).run()
+            self._erased += progress.erased
+            if not progress.done:
+                waits.append(progress.waitSeconds)
+        if waits:
+            return Progress(False, min(waits), self._erased)
+        if not self._erase_rest():
+            return Progress(done=False, erased=self._erased)
         self._table.transact(
-            [Delete(keys.listed_store(self._store_id)), Delete(keys.store_name(self._name)), Delete(own)]
+            [
+                Delete(keys.listed_store(self._store_id)),
+                Delete(keys.store_name(store["name"])),
+                Delete(keys.store(self._store_id)),
+            ]
         )
+        return Progress(done=True, erased=self._erased)
 
-    def _erase_actor(self, actor: str) -> None:
-        """The actor's item goes last: until then it keeps whoever is late from writing."""
-        own = keys.actor(self._store_id, actor)
-        try:
-            self._table.update(
-                Update(
-                    own,
-                    "SET erasingSince = if_not_exists(erasingSince, :now)",
-                    condition="attribute_exists(PK)",
-                    values={":now": now_ms()},
-                )
-            )
-        except ConditionFailed:
-            return  # another erasure was faster
-        partition = keys.actor_partition(self._store_id, actor)
-        sessions = {
-            key.pk
-            for key, _ in self._table.query_index(
-                keys.OWNED_INDEX, partition, keys.SESSION_PREFIX, keys.SESSION_PREFIX + keys.END
-            )
-        }
-        for session in sessions:
-            self._remove_partition(session)
-        self._remove_partition(partition)
-        objects = keys.actor_objects(self._store_id, actor)
-        for prefix in (objects, keys.LASTING_PREFIX + objects):
-            self._in_time()
-            self._documents.remove_all(prefix)
-        self._table.delete(Delete(own))
+    def _actors(self) -> list[Item]:
+        partition = keys.store_partition(self._store_id)
+        return list(self._table.query(partition, keys.ACTOR_PREFIX, keys.ACTOR_PREFIX + keys.END))
 
-    def _remove_partition(self, partition: str) -> None:
-        self._remove(Key(partition, sk) for sk in self._sort_keys(partition))
+    def _erasure_id(self, actor: Item) -> str:
+        """The same for each erasure of the store, so that they join, and another one should the actor come back."""
+        return sha256(f"{self._store_id} {actor['actor']} {actor['epoch']}".encode()).hexdigest()[:32]
 
-    def _sort_keys(self, partition: str) -> list[str]:
-        return [item["SK"] for item in self._table.query(partition, keys.NEXT, keys.END)]
+    def _erase_rest(self) -> bool:
+        """Removes the records that are nobody's alone, then what the store's own item leads to; False without time."""
+        own = keys.store(self._store_id)
+        nobodys = self._table.keys(keys.actor_partition(self._store_id, NO_ACTOR))
+        rest = (key for key in self._table.keys(own.pk) if key != own)
+        return self._remove(nobodys) and self._remove(rest)
 
-    def _remove(self, found: Iterable[Key]) -> None:
+    def _remove(self, found: Iterable[Key]) -> bool:
         pending = list(found)
-        for start in range(0, len(pending), _AT_ONCE):
-            self._in_time()
-            self._table.transact([Delete(key) for key in pending[start : start + _AT_ONCE]])
-
-    def _in_time(self) -> None:
-        if self._remaining_ms() < _STOP_MS:
-            raise OutOfTime
+        for start in range(0, len(pending), MOST_BATCH_WRITES):
+            if not self._has_time():
+                return False
+            batch = pending[start : start + MOST_BATCH_WRITES]
+            self._table.delete_many(batch)
+            self._erased += len(batch)
+        return True

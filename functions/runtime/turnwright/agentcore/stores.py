@@ -15,7 +15,7 @@ from turnwright.agentcore.strategies import Stored
 from turnwright.memory.agent_configuration import OWN_STORE_SUFFIX
 from turnwright.memory.configuration import MemoryConfiguration, Namespace
 from turnwright.memory.plans import of_store
-from turnwright.table import Item, Table
+from turnwright.table import Check, Item, Table
 
 ACTIVE = "ACTIVE"
 DELETING = "DELETING"
@@ -43,6 +43,15 @@ class Store:
     @property
     def status(self) -> str:
         return str(self.item["status"]) if self.item else ACTIVE
+
+    @property
+    def still_there(self) -> Check | None:
+        """Holds as long as the store is not being deleted: what comes to be in it depends on that. None for a store of
+        agents, which cannot be deleted.
+        """
+        if self.item is None:
+            return None
+        return Check(keys.store(self.store_id), "#status = :active", {"#status": "status"}, {":active": ACTIVE})
 
     def strategy_id(self, name: str) -> str:
         """The id by which the wire knows a namespace of the configuration; "" for a record of none."""

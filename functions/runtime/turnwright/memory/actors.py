@@ -50,17 +50,23 @@ class Actors:
         """The actor, which comes to be if it is new. Raises ActorErased while the actor's memory is being erased."""
         return self.required(store, actor, self._table.get(keys.actor(store, actor)))
 
-    def required(self, store: str, actor: str, item: Item | None) -> Actor:
-        """The same of an item that was read already."""
-        found = Actor.decode(item) if item else self._create(store, actor)
+    def required(self, store: str, actor: str, item: Item | None, in_store: Check | None = None) -> Actor:
+        """The same of an item that was read already. A new actor comes to be only while `in_store` holds of its store;
+        otherwise TransactionRefused is raised.
+        """
+        found = Actor.decode(item) if item else self._create(store, actor, in_store)
         if found.erasing:
             raise ActorErased("this memory is being erased; try again when it is gone")
         return found
 
-    def _create(self, store: str, actor: str) -> Actor:
+    def _create(self, store: str, actor: str, in_store: Check | None) -> Actor:
         item: Item = {"memoryStore": store, "actor": actor, "epoch": uuid4().hex, "createdAt": now_ms()}
+        put = Put(keys.actor(store, actor), item, only_if_absent=True)
+        if in_store is not None:
+            self._table.transact([put, in_store])
+            return Actor.decode(item)
         try:
-            self._table.put(Put(keys.actor(store, actor), item, only_if_absent=True))
+            self._table.put(put)
         except ConditionFailed as refused:
             if refused.item is None:
                 raise

@@ -6,20 +6,17 @@ for InvokeAgent, botocore checks neither patterns nor most lengths, so every rul
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-
-from botocore.exceptions import ClientError
 
 from turnwright.agent_versions import load, resolve
 from turnwright.clock import iso8601
-from turnwright.documents import Documents, json_text
+from turnwright.documents import Documents
 from turnwright.errors import InvalidRequest
 from turnwright.keys import SessionId
 from turnwright.memory.actors import Actors
 from turnwright.memory.erasure import erase_session
+from turnwright.memory.erasures import Erasures
 from turnwright.memory.session_summaries import SessionSummaries, SessionSummary
 from turnwright.requests import agent_path, caller_name
 from turnwright.table import Table
@@ -30,30 +27,6 @@ TOKEN_CHARACTERS = 2_048
 
 _GET_FIELDS = ("memoryId", "memoryType", "maxItems", "nextToken")
 _DELETE_FIELDS = ("memoryId", "sessionId")
-
-
-@dataclass(frozen=True, slots=True)
-class Erasures:
-    """Starts executions of the machine that erases. `request_identity` is the same for repeats of one request."""
-
-    stepfunctions: Any
-    machine_arn: str
-    request_identity: str
-
-    def start(self, store: str, actor: str) -> str:
-        """Starts the erasure of an actor; its id, which is the execution's name. A repeat starts nothing."""
-        identity = json_text([self.request_identity, store, actor])
-        erasure_id = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        try:
-            self.stepfunctions.start_execution(
-                stateMachineArn=self.machine_arn,
-                name=erasure_id,
-                input=json_text({"memoryStore": store, "actor": actor}),
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ExecutionAlreadyExists":
-                raise
-        return erasure_id
 
 
 def get_agent_memory(table: Table, agent_id: str, alias_id: str, query: Mapping[str, str]) -> dict[str, Any]:

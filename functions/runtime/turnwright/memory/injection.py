@@ -86,7 +86,8 @@ def remembered(
         )
         if namespace.of_session:
             found = [record for record in found if since(record, floor)]
-        facts.append((namespace.name, [record.text for record in _chosen(found, inject, input_text, query)]))
+        chosen = _chosen(found, inject, input_text, query, memory.embedding_model)
+        facts.append((namespace.name, [record.text for record in chosen]))
     digest = ""
     if memory.remembers and not window.whole and not session.ended and session.digested_to > floor:
         path = digest_path(session_id.actor, session_id.session)
@@ -117,9 +118,12 @@ def _query_embedding(agent: Agent, input_text: str) -> Embedding | None:
         return None
 
 
-def _chosen(records: Sequence[Record], inject: Injection, input_text: str, query: Embedding | None) -> Sequence[Record]:
+def _chosen(
+    records: Sequence[Record], inject: Injection, input_text: str, query: Embedding | None, model: str | None
+) -> Sequence[Record]:
     if inject.relevance:
-        return [record for record, _ in search.rank(input_text, records, query)][: inject.top_k]
+        ranked = search.rank(input_text, records, query, embedding_model=model)
+        return [record for record, _ in ranked[: inject.top_k]]
     newest_first = sorted(records, key=lambda record: (-record.updated_at, record.record_id))
     return newest_first[: inject.top_k]
 
