@@ -14,6 +14,7 @@ from typing import Any
 from local.executions import Execution, read_execution
 from local.stack import LocalStack
 from turnwright.documents import Documents
+from turnwright.memory.configuration import SUMMARY
 from turnwright.memory.consolidation import Consolidation
 from turnwright.memory.extraction import Fact
 from turnwright.memory.journal import ConsolidationJournal
@@ -122,7 +123,7 @@ def _read(stack: LocalStack, execution: Execution) -> Consolidated:
             facts += [(namespace.name, Fact.decode(fields)) for fields in extracted.get("facts", ())]
         merged = journal.find(journal.merge(namespace.name, attempts)) or {}
         changes += [(namespace.name, Change.decode(fields)) for fields in merged.get("changes", ())]
-    summary = journal.find(journal.summary) or {}
+    summary = journal.find(journal.summary(SUMMARY)) or {}
     return Consolidated(execution, facts, changes, str(summary.get("text", "")))
 
 

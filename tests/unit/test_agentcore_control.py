@@ -25,7 +25,7 @@ OVERRIDE = {
         "configuration": {
             "semanticOverride": {
                 "extraction": {"appendToPrompt": "Only names.", "modelId": "model-9"},
-                "consolidation": {"appendToPrompt": "Keep both.", "modelId": "model-9"},
+                "consolidation": {"appendToPrompt": "Keep both.", "modelId": "model-8"},
             }
         },
     }
@@ -47,7 +47,7 @@ def test_strategies_become_namespaces(store: Store) -> None:
     assert (facts.template, facts.merge_rule) == ("/facts/{actorId}/", MergeRule.MODEL)
     assert (sums.of_session, sums.merge_rule) == (True, MergeRule.APPEND)
     assert own.extraction_prompt.endswith("\nOnly names.")
-    assert (own.merge_prompt, own.model) == ("Keep both.", "model-9")
+    assert (own.merge_prompt, own.model, own.merge_model) == ("Keep both.", "model-9", "model-8")
     assert configuration.consolidates
     assert configuration.summarizes
     assert (configuration.models, configuration.storage_days, configuration.idle_seconds) == (("model-1",), 30, 30)

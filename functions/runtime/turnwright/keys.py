@@ -172,8 +172,9 @@ def merge(session_id: SessionId, consolidation_id: str, attempt: int, namespace:
     return _consolidation(session_id, consolidation_id, f"MERGE#{attempt:03d}#{_part(namespace)}")
 
 
-def consolidation_summary(session_id: SessionId, consolidation_id: str) -> Key:
-    return _consolidation(session_id, consolidation_id, "SUMMARY")
+def consolidation_summary(session_id: SessionId, consolidation_id: str, namespace: str = "") -> Key:
+    """`namespace` is one that has the session's summary in a style of its own."""
+    return _consolidation(session_id, consolidation_id, f"SUMMARY#{_part(namespace)}" if namespace else "SUMMARY")
 
 
 def consolidation_progress(session_id: SessionId, consolidation_id: str) -> Key:

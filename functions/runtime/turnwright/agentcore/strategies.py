@@ -56,12 +56,6 @@ _PREFERENCES = (
     "(preferred_currency), so that a later preference takes the place of an earlier one. If there is none, extract "
     "nothing."
 )
-_SUMMARY = (
-    "Write exactly one record: a summary of this part of the conversation in at most 200 words. Say what the user "
-    "wanted, what was found out and decided, and what is still open, in the third person and with dates instead of "
-    "words like today. Leave out greetings. If nothing was said that is worth it, extract nothing."
-)
-
 
 _DESCRIPTIONS = {
     "semantic": "what is so with the user: name, live, work, job, project, home, have, need, plan, like, prefer",
@@ -89,7 +83,7 @@ _BUILT_IN = {
     "summary": _BuiltIn(
         "SUMMARIZATION",
         "SUMMARY_OVERRIDE",
-        _SUMMARY,
+        "",
         MergeRule.APPEND,
         _ACTOR_TEMPLATE + "sessions/{sessionId}/",
     ),
@@ -241,7 +235,8 @@ def _namespace(strategy: Stored) -> Namespace:
         inject=Injection(relevance=True),
         merge_prompt=merge.get("appendToPrompt", ""),
         holds_summaries=name == "summary",
-        model=extraction.get("modelId") or merge.get("modelId", ""),
+        model=extraction.get("modelId", ""),
+        merge_model=merge.get("modelId", ""),
     )
 
 

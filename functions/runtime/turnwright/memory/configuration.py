@@ -20,6 +20,9 @@ SESSION_VARIABLE = "sessionId"
 RECORD_BYTES = 16 * 1024
 """The longest text of a record, in bytes of UTF-8."""
 
+SUMMARY = "~summary"
+"""In a namespace's place: the summary of a session. No namespace is called so."""
+
 DIGEST_NAMESPACE = "session_digest"
 """The namespace of session scope in which a long session's digest is kept; every configuration has it."""
 
@@ -51,9 +54,10 @@ class Namespace:
 
     `template` is its path with `{actorId}` and, if it is of session scope, `{sessionId}`. `readers` and `writers` are
     agent ids or `EVERYONE`. A namespace without `inject` is only searched. Beyond `max_records` the records that were
-    not written for longest go. `merge_prompt` is what the model of MODEL is told besides, and `model` is asked before
-    the configuration's own, for extraction and merge. One that `holds_summaries` gets the summaries of ended sessions
-    as records, and nothing is extracted for it.
+    not written for longest go. `merge_prompt` is what the model of MODEL is told besides. `model` is asked before the
+    configuration's own to extract, `merge_model` to merge. One that `holds_summaries` gets the summaries of ended
+    sessions as records, and nothing is extracted for it: its `extraction_prompt` is what the model that summarizes is
+    told besides, its `model` the one that is asked first.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Namespace:
     inject: Injection | None
     merge_prompt: str = ""
     model: str = ""
+    merge_model: str = ""
     holds_summaries: bool = False
 
     @property
@@ -87,6 +92,14 @@ class Namespace:
 
     def writable_by(self, agent_id: str) -> bool:
         return not self.writers.isdisjoint((agent_id, EVERYONE))
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryStyle:
+    """How ended sessions are summarized: what the model is told besides, and which model is asked first."""
+
+    prompt: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,21 @@ class MemoryConfiguration:
     def consolidates(self) -> bool:
         """Whether an ended session leaves anything behind."""
         return self.summarizes or any(not namespace.of_session for namespace in self.namespaces)
+
+    @property
+    def summary_styles(self) -> Mapping[str, SummaryStyle]:
+        """All styles in which a session is summarized, the session's own under `SUMMARY`.
+
+        A namespace that wants its summaries in another style has it under its name; all others get the session's own.
+        """
+        wanted = {n.name: SummaryStyle(n.extraction_prompt, n.model) for n in self.namespaces if n.holds_summaries}
+        plain = SummaryStyle()
+        own = plain if plain in wanted.values() else next(iter(wanted.values()), plain)
+        return {SUMMARY: own} | {name: style for name, style in wanted.items() if style != own}
+
+    def models_from(self, first: str) -> tuple[str, ...]:
+        """The models to ask, in order; `first`, unless it is "", before the others."""
+        return tuple(dict.fromkeys(model for model in (first, *self.models) if model))
 
     def namespace(self, name: str) -> Namespace | None:
         return next((namespace for namespace in self.namespaces if namespace.name == name), None)

@@ -9,7 +9,7 @@ from turnwright.clock import now_ms
 from turnwright.documents import Documents, json_text
 from turnwright.memory import extraction, model_merging, summarizing, tool_schemas, transcript
 from turnwright.memory.asking import BrokenAnswer, ask
-from turnwright.memory.configuration import MemoryConfiguration, MergeRule, Namespace
+from turnwright.memory.configuration import SUMMARY, MemoryConfiguration, MergeRule, Namespace, SummaryStyle
 from turnwright.memory.consolidation import Consolidation, Kind
 from turnwright.memory.digest_records import DigestRecord
 from turnwright.memory.embeddings import embed
@@ -23,11 +23,9 @@ from turnwright.memory.session_events import SessionEvents
 from turnwright.memory.transcript import Chunk
 from turnwright.table import Table
 
-SUMMARY = "~summary"
-"""In a namespace's place: a chunk's part of the session's summary. No namespace is called so."""
-
-
 _NOTHING: Entry = {"seen": 0, "changes": []}
+
+_PLAIN: Mapping[str, SummaryStyle] = {SUMMARY: SummaryStyle()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +78,10 @@ class Consolidating:
         configuration = self._configuration()
         namespaces = consolidation.namespaces(configuration)
         summarizes = consolidation.kind is Kind.DIGEST or configuration.summarizes
+        summaries = self._styles(configuration) if summarizes else {}
         sizes = self._events.sizes(consolidation.fromEvent, consolidation.toEvent)
         digested_to = self._digested_to()
-        bound = transcript.bound_for(sum(size.characters for size in sizes), len(namespaces) + summarizes)
+        bound = transcript.bound_for(sum(size.characters for size in sizes), len(namespaces) + len(summaries))
         chunks = transcript.chunks(((size.event_id, size.characters) for size in sizes), bound, digested_to)
         extractions = [
             {"namespace": namespace.name, "chunk": chunk.number}
@@ -90,8 +89,8 @@ class Consolidating:
             for chunk in chunks
             if not (namespace.of_session and chunk.last <= digested_to)
         ]
-        if summarizes and len(chunks) > 1:
-            extractions += [{"namespace": SUMMARY, "chunk": chunk.number} for chunk in chunks]
+        if len(chunks) > 1:
+            extractions += [{"namespace": name, "chunk": chunk.number} for name in summaries for chunk in chunks]
         turns = [size for size in sizes if size.is_turn]
         return _plan(
             chunks,
@@ -105,7 +104,7 @@ class Consolidating:
         )
 
     def extract(self, name: str, chunk: Chunk, attempt: int) -> Entry:
-        """What a model extracts from a chunk for a namespace, or its part of the summary: `{"facts"}`, `{"text"}`, or
+        """What a model extracts from a chunk for a namespace, or its part of a summary: `{"facts"}`, `{"text"}`, or
         `{"broken": why}` if the model's answer breaks the schema twice. Raises a ModelError or ActorErased.
         """
         key = self._journal.extraction(name, chunk.number)
@@ -115,16 +114,18 @@ class Consolidating:
         events = self._events.read(chunk.first, chunk.last)
         text = transcript.text(events, chunk, self._memory_tools())
         configuration = self._configuration()
-        if name == SUMMARY:
-            entry = self._summarized(configuration, summarizing.conversation_prompt(text), attempt) if text else {}
-            return self._journal.record(key, entry)
+        style = self._styles(configuration).get(name)
+        if style is not None:
+            told = summarizing.conversation_prompt(text)
+            return self._journal.record(key, self._summarized(configuration, style, told, attempt) if text else {})
         namespace = configuration.namespace(name)
-        if not text or namespace is None:
+        if not text or namespace is None or namespace.holds_summaries:
             return self._journal.record(key, {"facts": []})
         asked = extraction.form(namespace)
         data = extraction.data_prompt(text, self._known_keys(namespace))
         try:
-            answer = ask(configuration.models, attempt, extraction.system_prompt(namespace), data, asked)
+            models = configuration.models_from(namespace.model)
+            answer = ask(models, attempt, extraction.system_prompt(namespace), data, asked)
         except BrokenAnswer as broken:
             return self._journal.record(key, {"broken": str(broken)})
         facts = extraction.facts(answer.value, chunk.number, events)
@@ -175,15 +176,21 @@ class Consolidating:
         except BrokenAnswer as fault:
             return self._journal.record(key, {"skipped": str(fault)})
 
-    def summarize(self, chunks: Sequence[Chunk], attempt: int) -> Entry:
-        """The session's summary, or its new digest: `{"text", "promptVersion"}`, or `{"broken": why}`.
+    def summarize(self, chunks: Sequence[Chunk], attempt: int) -> dict[str, Entry]:
+        """The session's summaries in all their styles, or its new digest: `{"text", "promptVersion"}` of each, or
+        `{"broken": why}`.
 
         Raises a ModelError or ActorErased.
         """
-        found = self._journal.find(self._journal.summary)
-        if found is not None:
-            return found
-        return self._journal.record(self._journal.summary, self._whole_summary(chunks, attempt))
+        configuration = self._configuration()
+        summaries: dict[str, Entry] = {}
+        for name, style in self._styles(configuration).items():
+            key = self._journal.summary(name)
+            found = self._journal.find(key)
+            if found is None:
+                found = self._journal.record(key, self._whole_summary(configuration, name, style, chunks, attempt))
+            summaries[name] = found
+        return summaries
 
     def _merged(
         self,
@@ -198,14 +205,15 @@ class Consolidating:
         compares = by_model or target.namespace.merge_rule is MergeRule.APPEND
         vectors = _embedded([fact.text for fact in facts], model) if compares else {}
         seen = self._records.changes(consolidation.memoryStore, target.path)  # before the records, or one may be missed
-        existing = self._records.of_namespace(consolidation.memoryStore, consolidation.actor, target.path)
+        owner = consolidation.owner_of(target.namespace)
+        existing = self._records.of_namespace(consolidation.memoryStore, owner, target.path)
         merge = Merge(target, existing, vectors)
         if by_model:
             for start in range(0, len(facts), model_merging.FACTS_AT_A_TIME):
                 some = facts[start : start + model_merging.FACTS_AT_A_TIME]
                 shown = model_merging.nearest(some, merge.records, vectors, model)
                 answer = ask(
-                    configuration.models,
+                    configuration.models_from(target.namespace.merge_model),
                     attempt,
                     model_merging.system_prompt(target.namespace),
                     model_merging.data_prompt(some, shown),
@@ -220,37 +228,49 @@ class Consolidating:
             changes = embedded(changes, vectors | _embedded(sorted(texts), model), model)
         return {"seen": seen, "changes": [change.encode() for change in changes]}
 
-    def _whole_summary(self, chunks: Sequence[Chunk], attempt: int) -> Entry:
-        configuration = self._configuration()
+    def _styles(self, configuration: MemoryConfiguration) -> Mapping[str, SummaryStyle]:
+        """A digest has one style: it is for the agent itself."""
+        return configuration.summary_styles if self._consolidation.kind is Kind.SESSION_END else _PLAIN
+
+    def _whole_summary(
+        self,
+        configuration: MemoryConfiguration,
+        name: str,
+        style: SummaryStyle,
+        chunks: Sequence[Chunk],
+        attempt: int,
+    ) -> Entry:
         if len(chunks) == 1:
             events = self._events.read(chunks[0].first, chunks[0].last)
             told = transcript.text(events, chunks[0], self._memory_tools())
-            return self._told(configuration, summarizing.conversation_prompt(told), attempt) if told else {}
-        parts = self._journal.find_all([self._journal.extraction(SUMMARY, chunk.number) for chunk in chunks])
+            return self._told(configuration, style, summarizing.conversation_prompt(told), attempt) if told else {}
+        # Found in the journal, unless the strategies were changed meanwhile.
+        parts = [self.extract(name, chunk, attempt) for chunk in chunks]
         broken = next((part for part in parts if "broken" in part), None)
         if broken:
             return broken
         texts = [part["text"] for part in parts if "text" in part]
         while len(texts) > len(summarizing.groups(texts)) > 1:
             combined = [
-                self._summarized(configuration, summarizing.parts_prompt(group), attempt)
+                self._summarized(configuration, style, summarizing.parts_prompt(group), attempt)
                 for group in summarizing.groups(texts)
             ]
             broken = next((part for part in combined if "broken" in part), None)
             if broken:
                 return broken
             texts = [part["text"] for part in combined]
-        return self._told(configuration, summarizing.parts_prompt(texts), attempt) if texts else {}
+        return self._told(configuration, style, summarizing.parts_prompt(texts), attempt) if texts else {}
 
-    def _told(self, configuration: MemoryConfiguration, told: str, attempt: int) -> Entry:
+    def _told(self, configuration: MemoryConfiguration, style: SummaryStyle, told: str, attempt: int) -> Entry:
         """The summary of all that is told, or the digest of the former one and that."""
         if self._consolidation.kind is Kind.SESSION_END:
-            return self._summarized(configuration, told, attempt)
+            return self._summarized(configuration, style, told, attempt)
         data = summarizing.digest_prompt(DigestRecord(self._table, self._consolidation).former(), told)
-        return _asked(configuration, attempt, summarizing.DIGEST_RULES, data, "digest")
+        return _asked(configuration.models, attempt, summarizing.DIGEST_RULES, data, "digest")
 
-    def _summarized(self, configuration: MemoryConfiguration, data: str, attempt: int) -> Entry:
-        return _asked(configuration, attempt, summarizing.SUMMARY_RULES, data, "summary")
+    def _summarized(self, configuration: MemoryConfiguration, style: SummaryStyle, data: str, attempt: int) -> Entry:
+        models = configuration.models_from(style.model)
+        return _asked(models, attempt, summarizing.summary_rules(style.prompt), data, "summary")
 
     def _memory_tools(self) -> list[str]:
         """The names of the memory tools, but for those by which the agent calls tools of its own."""
@@ -264,7 +284,10 @@ class Consolidating:
     def _known_keys(self, namespace: Namespace) -> list[str]:
         consolidation = self._consolidation
         records = self._records.of_namespace(
-            consolidation.memoryStore, consolidation.actor, consolidation.path(namespace), consistent=False
+            consolidation.memoryStore,
+            consolidation.owner_of(namespace),
+            consolidation.path(namespace),
+            consistent=False,
         )
         return [record.key for record in records]
 
@@ -302,10 +325,10 @@ def _plan(
     }
 
 
-def _asked(configuration: MemoryConfiguration, attempt: int, system: str, data: str, field: str) -> Entry:
+def _asked(models: Sequence[str], attempt: int, system: str, data: str, field: str) -> Entry:
     form = summarizing.digest_form() if field == "digest" else summarizing.summary_form()
     try:
-        answer = ask(configuration.models, attempt, system, data, form)
+        answer = ask(models, attempt, system, data, form)
     except BrokenAnswer as broken:
         return {"broken": str(broken)}
     return {"text": answer.value[field].strip(), "promptVersion": extraction.version_of(system, form)}

@@ -67,6 +67,10 @@ class Consolidation:
     def path(self, namespace: Namespace) -> str:
         return namespace.path(self.actor, self.sessionId)
 
+    def owner_of(self, namespace: Namespace) -> str:
+        """In whose partition the namespace's records are: the actor's, or nobody's if its path is shared."""
+        return namespace.owner(self.actor)
+
     def encode(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -110,12 +110,14 @@ def check_text(place: str, text: str) -> None:
 
 
 def prompt_version(namespace: Namespace) -> str:
-    """The digest of all that an extraction's answer depends on but the conversation and the model."""
-    return version_of(system_prompt(namespace), form(namespace))
+    """The digest of all that the namespace's records depend on but the conversation, the models, and the built-in rules
+    of a merge.
+    """
+    return version_of(system_prompt(namespace), form(namespace), *filter(None, [namespace.merge_prompt]))
 
 
-def version_of(system: str, asked: Form) -> str:
-    return hashlib.sha256(json_text([system, asked.name, asked.schema]).encode()).hexdigest()[:16]
+def version_of(system: str, asked: Form, *besides: str) -> str:
+    return hashlib.sha256(json_text([system, asked.name, asked.schema, *besides]).encode()).hexdigest()[:16]
 
 
 def facts(answer: Mapping[str, Any], chunk: int, events: Sequence[Event]) -> list[Fact]:

@@ -17,6 +17,7 @@ from turnwright.documents import ITEM_BYTES, Documents, json_text
 from turnwright.errors import ActorErased, CommitConflict
 from turnwright.keys import Key
 from turnwright.memory.actors import Actors
+from turnwright.memory.configuration import SUMMARY
 from turnwright.memory.consolidation import Consolidation
 from turnwright.table import SCHEMA_VERSION, ConditionFailed, Item, Put, Table, TransactionRefused, Update, Write
 from turnwright.turns import JOURNAL_DAYS
@@ -54,9 +55,10 @@ class ConsolidationJournal:
     def merge(self, namespace: str, attempt: int) -> Key:
         return keys.merge(self._session, self._consolidation.consolidationId, attempt, namespace)
 
-    @property
-    def summary(self) -> Key:
-        return keys.consolidation_summary(self._session, self._consolidation.consolidationId)
+    def summary(self, name: str) -> Key:
+        """`name` is one of the configuration's `summary_styles`."""
+        namespace = "" if name == SUMMARY else name
+        return keys.consolidation_summary(self._session, self._consolidation.consolidationId, namespace)
 
     def find(self, key: Key) -> Entry | None:
         item = self._table.get(key)

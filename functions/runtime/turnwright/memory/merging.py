@@ -185,7 +185,7 @@ class Merge:
         target = self._target
         record = Record(
             store=target.consolidation.memoryStore,
-            actor=target.consolidation.actor,
+            actor=target.consolidation.owner_of(target.namespace),
             namespace=target.path,
             record_id=target.record_id(fact.ordinal),
             text=fact.text,

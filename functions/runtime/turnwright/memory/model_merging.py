@@ -39,7 +39,7 @@ still holds of the old one.
 
 def system_prompt(namespace: Namespace) -> str:
     described = escaped({"name": namespace.name, "description": namespace.description})
-    return f"{_RULES}\nThe namespace: <namespace>{described}</namespace>"
+    return f"{_RULES}\nThe namespace: <namespace>{described}</namespace>\n{namespace.merge_prompt}".rstrip()
 
 
 def nearest(

@@ -66,6 +66,7 @@ def namespace_fields(namespace: Namespace) -> dict[str, Any]:
         else None,
         "mergePrompt": namespace.merge_prompt,
         "model": namespace.model,
+        "mergeModel": namespace.merge_model,
         "holdsSummaries": namespace.holds_summaries,
     }
 
@@ -86,5 +87,6 @@ def namespace_of(fields: Mapping[str, Any]) -> Namespace:
         inject=Injection(inject["topK"], inject["relevance"]) if inject else None,
         merge_prompt=fields.get("mergePrompt", ""),
         model=fields.get("model", ""),
+        merge_model=fields.get("mergeModel", ""),
         holds_summaries=fields.get("holdsSummaries", False),
     )

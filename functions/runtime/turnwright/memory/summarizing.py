@@ -37,6 +37,11 @@ names, numbers and dates exactly. What came later is right. Leave out greetings 
 {_DATA}"""
 
 
+def summary_rules(prompt: str) -> str:
+    """The rules, and behind them what a strategy's override says."""
+    return f"{SUMMARY_RULES}\n{prompt}" if prompt else SUMMARY_RULES
+
+
 def summary_form() -> Form:
     return _form(SUMMARY_FORM, "Gives the summary of the conversation.", "summary", SUMMARY_CHARACTERS)
 

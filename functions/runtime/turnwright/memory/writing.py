@@ -16,7 +16,7 @@ from turnwright.clock import expiry, now_ms
 from turnwright.documents import Documents, json_text
 from turnwright.errors import RecordsChanged, RecordsKeepChanging
 from turnwright.memory import segments
-from turnwright.memory.configuration import MemoryConfiguration
+from turnwright.memory.configuration import SUMMARY, MemoryConfiguration, Namespace
 from turnwright.memory.consolidation import SOURCES, Consolidation, Kind
 from turnwright.memory.digest_records import DigestRecord
 from turnwright.memory.journal import ConsolidationJournal, Entry
@@ -52,10 +52,10 @@ class Written(StrEnum):
 
 @dataclass(slots=True)
 class Batch:
-    """Writes of one transaction. `seen` counts the changes of each namespace that it writes to."""
+    """Writes of one transaction. `seen` has whose each path is that it writes to, and its count of changes."""
 
     writes: list[Write] = field(default_factory=list)
-    seen: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)
     bytes: int = 0
 
@@ -70,7 +70,7 @@ class Batch:
 
     def add(self, change: Change, path: str, seen: int, size: int) -> None:
         self.writes.append(change.write)
-        self.seen.setdefault(path, seen)
+        self.seen.setdefault(path, (change.record.actor, seen))
         self.bytes += size
         if change.before is None:
             self.added.append(change.record.record_id)
@@ -106,11 +106,12 @@ class Writing:
         this has to be tried again.
         """
         entries = {name: self._journal.find(self._journal.merge(name, attempt)) or {} for name in plan["namespaces"]}
-        summary = (self._journal.find(self._journal.summary) if plan["summarize"] else None) or {}
-        skipped = [name for name, entry in entries.items() if "skipped" in entry]
-        if "broken" in summary:
-            skipped.append("summary")
         configuration = self._configuration()
+        summaries = self._summaries(configuration) if plan["summarize"] else {}
+        summary = summaries.get(SUMMARY, {})
+        skipped = [name for name, entry in entries.items() if "skipped" in entry]
+        broken = [name for name, entry in summaries.items() if "broken" in entry]
+        skipped += ["summary" if name == SUMMARY else name for name in broken]
         merged: dict[str, tuple[int, Sequence[Change]]] = {}
         for name, entry in entries.items():
             namespace = configuration.namespace(name)
@@ -122,7 +123,7 @@ class Writing:
             status = Written.NOTHING_TO_DO  # a later digest covers the same turns, and writes their records too
             merged = {}
         else:
-            end = self._digest_end(plan, summary) if is_digest else self._session_end(plan, summary)
+            end = self._digest_end(plan, summary) if is_digest else self._session_end(plan, configuration, summaries)
             status = self._write(batches(merged), end, attempt, redrives)
         changes = [change for _, some in merged.values() for change in some]
         return {
@@ -130,7 +131,7 @@ class Writing:
             "added": sum(change.before is None for change in changes),
             "changed": sum(change.before is not None and change.after is not None for change in changes),
             "removed": sum(change.after is None for change in changes),
-            "summarized": "text" in summary,
+            "summarized": any("text" in entry for entry in summaries.values()),
             "skipped": skipped,
         }
 
@@ -175,47 +176,55 @@ class Writing:
 
     def _known(self, batch: Batch) -> Iterator[Write]:
         work = self._consolidation
-        for path, seen in batch.seen.items():
-            yield known(work.memoryStore, work.actor, path, changes=seen)
+        for path, (owner, seen) in batch.seen.items():
+            yield known(work.memoryStore, owner, path, changes=seen)
 
-    def _session_end(self, plan: Mapping[str, Any], summary: Entry) -> list[Write]:
+    def _summaries(self, configuration: MemoryConfiguration) -> dict[str, Entry]:
+        """The session's summaries in all the styles that there are in the journal."""
+        is_digest = self._consolidation.kind is Kind.DIGEST
+        names = [SUMMARY] if is_digest else configuration.summary_styles
+        found = {name: self._journal.find(self._journal.summary(name)) for name in names}
+        return {name: entry for name, entry in found.items() if entry is not None}
+
+    def _session_end(
+        self, plan: Mapping[str, Any], configuration: MemoryConfiguration, summaries: Mapping[str, Entry]
+    ) -> list[Write]:
         work = self._consolidation
         done: list[Write] = [segments.done(work.session, work.toEvent)]
-        if "text" in summary:
-            done.append(self._summary(plan, summary))
-            done += self._summary_records(plan, summary)
+        own = summaries.get(SUMMARY, {})
+        if "text" in own:
+            done.append(self._summary(plan, own))
+        for namespace in configuration.namespaces:
+            summary = summaries.get(namespace.name, own)
+            if namespace.holds_summaries and "text" in summary:
+                done += self._summary_record(plan, namespace, summary)
         return done
 
-    def _summary_records(self, plan: Mapping[str, Any], summary: Entry) -> Iterator[Write]:
-        """The summary as a record of each namespace that holds summaries; a repeat would write the same."""
+    def _summary_record(self, plan: Mapping[str, Any], namespace: Namespace, summary: Entry) -> Sequence[Write]:
+        """The summary as a record; a repeat would write the same."""
         work = self._consolidation
-        now = now_ms()
-        for namespace in self._configuration().namespaces:
-            if not namespace.holds_summaries:
-                continue
-            path = work.path(namespace)
-            record = Record(
-                store=work.memoryStore,
-                actor=work.actor,
-                namespace=path,
-                record_id=f"mem-{uuid5(NAMESPACE_URL, f'{work.consolidationId}/{path}')}",
-                text=summary["text"],
-                provenance=Provenance(
-                    SOURCES[work.kind],
-                    session_id=work.sessionId,
-                    agent_id=work.agentId,
-                    agent_version=work.agentVersion,
-                    consolidation_id=work.consolidationId,
-                    prompt_version=summary["promptVersion"],
-                ),
-                strategy=namespace.name,
-                created_at=now,
-                updated_at=now,
-                timestamp=plan["endedAt"],
-                expires_at=expiry(now, namespace.ttl_days),
-            )
-            yield Put(record.item_key, record.encode())
-            yield known(work.memoryStore, work.actor, path)
+        now, path, owner = now_ms(), work.path(namespace), work.owner_of(namespace)
+        record = Record(
+            store=work.memoryStore,
+            actor=owner,
+            namespace=path,
+            record_id=f"mem-{uuid5(NAMESPACE_URL, f'{work.consolidationId}/{path}')}",
+            text=summary["text"],
+            provenance=Provenance(
+                SOURCES[work.kind],
+                session_id=work.sessionId,
+                agent_id=work.agentId,
+                agent_version=work.agentVersion,
+                consolidation_id=work.consolidationId,
+                prompt_version=summary["promptVersion"],
+            ),
+            strategy=namespace.name,
+            created_at=now,
+            updated_at=now,
+            timestamp=plan["endedAt"],
+            expires_at=expiry(now, namespace.ttl_days),
+        )
+        return Put(record.item_key, record.encode()), known(work.memoryStore, owner, path)
 
     def _summary(self, plan: Mapping[str, Any], summary: Entry) -> Put:
         work = self._consolidation
