@@ -23,7 +23,11 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     entry = Consolidating(store, documents(), consolidation).extract(event["namespace"], chunk, event["attempt"])
     log = consolidation_logger(consolidation, namespace=event["namespace"], chunk=chunk.number)
     if "broken" in entry:
-        log.warning("the model's answer broke its schema twice", fault=settings().payloads.error(entry["broken"]), **store.consumed.fields())
+        log.warning(
+            "the model's answer broke its schema twice",
+            fault=settings().payloads.error(entry["broken"]),
+            **store.consumed.fields(),
+        )
     else:
         log.info(
             "records extracted",

@@ -1,5 +1,6 @@
 """Runs a turn against the stack as a caller does, and looks at what it did."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,10 @@ from tests.project import TEST_AGENT
 
 @dataclass(slots=True)
 class Told:
-    """What the caller was told: the answer, the traces as (kind, body), and the exception frame, if there was one."""
+    """What the caller was told: the answer, the traces as (kind, body), and the exception frame, if there was one.
+
+    The body of what memory did is its event.
+    """
 
     answer: str = ""
     traces: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -82,4 +86,7 @@ def fails(kind: str, status: int, **rule: Any) -> dict[str, Any]:
 def _trace(trace: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if "failureTrace" in trace:
         return [("failureTrace", trace["failureTrace"])]
+    if "customOrchestrationTrace" in trace:
+        custom = trace["customOrchestrationTrace"]
+        return [("customOrchestrationTrace", {"traceId": custom["traceId"], **json.loads(custom["event"]["text"])})]
     return list(trace["orchestrationTrace"].items())

@@ -37,9 +37,7 @@ def turn_logger(turn: Turn, **fields: Any) -> Logger:
 def consolidation_logger(consolidation: Consolidation, **fields: Any) -> Logger:
     """The logger with the consolidation's id, instead of the ids of what was done before."""
     log = logger()
-    log.structure_logs(
-        append=False, consolidationId=consolidation.consolidationId, kind=consolidation.kind, **fields
-    )
+    log.structure_logs(append=False, consolidationId=consolidation.consolidationId, kind=consolidation.kind, **fields)
     return log
 
 
