@@ -11,6 +11,8 @@ from turnwright.memory import records
 from turnwright.memory.asking import BrokenAnswer, ask
 from turnwright.memory.records import Provenance
 from turnwright.memory.segments import Segments, SegmentStatus
+from turnwright.trace_events import Source
+from turnwright.traces import Traces
 
 PREFERENCES = f"/preferences/{ACTOR}/"
 
@@ -195,14 +197,18 @@ def test_each_retry_asks_the_next_model(memory: StoredMemory) -> None:
     form = _form()
     for attempt in range(3):
         with pytest.raises(ModelThrottled):
-            ask(("model-1", "model-2"), attempt, "system", "data", form)
+            ask(("model-1", "model-2"), attempt, "system", "data", form, _traces())
     assert memory.model.models == ["model-1", "model-2", "model-1"]
 
 
 def test_a_refused_answer_is_never_told_in_the_refusal(memory: StoredMemory) -> None:
     memory.model.answers["record_facts"] = [{"records": [{"text": 5}]}] * 2
     with pytest.raises(BrokenAnswer, match=r"^records/0/text: must keep type string; records/0: key is missing$"):
-        ask(("model-1",), 0, "system", "data", _form())
+        ask(("model-1",), 0, "system", "data", _form(), _traces())
+
+
+def _traces() -> Traces:
+    return Traces.logged(Source("s-1", "BANK", "2", consolidation_id="one"))
 
 
 def _form() -> Any:

@@ -15,7 +15,10 @@ from tests.project import TEST_AGENT
 
 @dataclass(slots=True)
 class Told:
-    """What the caller was told: the answer, the traces as (kind, body), and the exception frame, if there was one."""
+    """What the caller was told: the answer, the traces as (kind, body), and the exception frame, if there was one.
+
+    The body of what memory did is its event.
+    """
 
     answer: str = ""
     traces: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -32,6 +35,9 @@ class Told:
         custom = json.loads(trace.get("customOrchestrationTrace", {"event": {"text": "{}"}})["event"]["text"])
         if custom.get("type") == "RECEIPT":
             self.receipt = custom
+        elif custom:
+            told_as = trace["customOrchestrationTrace"]["traceId"]
+            self.traces.append(("customOrchestrationTrace", {**custom, "traceId": told_as}))
         elif "failureTrace" in trace:
             self.traces.append(("failureTrace", trace["failureTrace"]))
         else:

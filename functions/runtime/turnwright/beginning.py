@@ -1,5 +1,7 @@
 """How a turn begins: its session is claimed, and what it works with is pinned for all its steps."""
 
+from collections.abc import Sequence
+
 from turnwright import keys
 from turnwright.agents import Agent
 from turnwright.attributes import check_session
@@ -9,11 +11,13 @@ from turnwright.errors import ActorErased, InvalidRequest, SessionBusy, TurnAlre
 from turnwright.history import History, Window
 from turnwright.keys import NO_ACTOR
 from turnwright.memory import injection
+from turnwright.memory.accesses import Retrieval
 from turnwright.memory.actors import Actors
 from turnwright.requests import TurnRequest
 from turnwright.sessions import Session, Sessions
 from turnwright.settings import settings
 from turnwright.table import Table
+from turnwright.traces import Traces
 from turnwright.turns import Beginning, SessionSize, Status, Turn, Turns
 
 
@@ -79,6 +83,7 @@ def begin(
         historyTo=window.last,
         trace=request.trace,
     )
+    injected, retrievals = _injected(table, documents, agent, turn, session, window, body["inputText"])
     beginning = Beginning(
         turn=turn,
         event_id=session.new_event_id(request.turn_id, now_ms()),
@@ -87,16 +92,21 @@ def begin(
         session_attributes=session_attributes,
         execution_arn=execution_arn,
         caller=request.caller,
-        injected=_injected(table, documents, agent, turn, session, window, body["inputText"]),
+        injected=injected,
         trace_id=settings().trace_id,
         definition_version=definition_version,
         session_size=SessionSize.of(session),
     )
     try:
-        return turns.begin(beginning, redriven=redriven).turn
+        header = turns.begin(beginning, redriven=redriven)
     except TurnAlreadyEnded:
         sessions.release(session_id, request.turn_id)
         raise
+    if header.injected == injected:  # not what a repeat has read that came after a change of memory
+        traces = Traces(table, documents, header.turn)
+        for each in retrievals:
+            traces.memory_retrieval(each.namespace, each.records, each.latency_ms, query=each.query)
+    return header.turn
 
 
 def _has_begun(turns: Turns, turn_id: str) -> bool:
@@ -107,11 +117,13 @@ def _has_begun(turns: Turns, turn_id: str) -> bool:
 
 def _injected(
     table: Table, documents: Documents, agent: Agent, turn: Turn, session: Session, window: Window, input_text: str
-) -> Stowed | None:
+) -> tuple[Stowed | None, Sequence[Retrieval]]:
+    """What the turn's model calls are shown of memory, and how it was read."""
     if not agent.memory.remembers:
-        return None
+        return None, ()
     remembered = injection.remembered(table, agent, turn.session, session, window, input_text)
     text = injection.prefix(remembered, agent.memory.prompt_characters)
     if not text:
-        return None
-    return documents.stow(text, lambda digest: keys.turn_object(turn.turnId, digest), STATE_BYTES)
+        return None, remembered.retrievals
+    stowed = documents.stow(text, lambda digest: keys.turn_object(turn.turnId, digest), STATE_BYTES)
+    return stowed, remembered.retrievals

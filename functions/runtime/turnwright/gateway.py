@@ -21,6 +21,7 @@ from turnwright.converse import UNREADABLE_INPUT
 from turnwright.documents import Documents, json_text
 from turnwright.errors import CommitConflict, ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
 from turnwright.journal import Journal, Step, ToolResult
+from turnwright.memory.accesses import CallAccesses
 from turnwright.memory.tools import MemoryTools
 from turnwright.policy import OnTimeout, retry_delay_ms
 from turnwright.settings import settings
@@ -107,11 +108,14 @@ class Gateway:
         tool_uses = steps[step - 1].tool_uses()
         tool_use = tool_uses[call.index]
         traced = tool_call(call.index, tool_use)
-        if recorded:  # by a gateway that may have been lost before it told the trace
-            text = self._documents.fetch(recorded["result"])["text"]
-            self._traces.tool_succeeded(step, traced, number, text, started=None)
-            return recorded
         tool = self._agent.tool(tool_use["name"])
+        if recorded:  # by a gateway that may have been lost before it told the trace
+            result = self._documents.fetch(recorded["result"])
+            if tool and tool.is_memory:
+                whole = self._documents.fetch(result["full"]) if "full" in result else result["text"]
+                self._accesses(step, call, number).carried_out(tool.name, tool_use["input"], whole, None)
+            self._traces.tool_succeeded(step, traced, number, result["text"], started=None)
+            return recorded
         if tool is None:
             raise ToolAttemptFailed(json_text(unknown_tool(self._agent, tool_use["name"], call)))
         event = self._event(header, steps, step, call, tool, tool_use)
@@ -126,6 +130,11 @@ class Gateway:
             passage = self._enter(attempt)
             answer = self._invoke(attempt, passage)
         except ToolFailure as failure:
+            if tool.is_memory:
+                message = call.message(self._payloads.redacted(failure.message))
+                self._accesses(step, call, number).failed(
+                    tool.name, tool_use["input"], Failure(failure.code, message), now_ms() - attempt.started
+                )
             raise self._failed(attempt, failure, circuit_state(passage)) from failure
         limit = tool.policy.max_result_characters
         result = self._record(attempt, self._result(call, answer, bounded(answer.text, limit)))
@@ -200,11 +209,17 @@ class Gateway:
                 result = self._record(attempt, answer, use.writes)
             except (TransactionRefused, CommitConflict):
                 continue  # another writer changed what was read, or the actor's memory is being erased: look again
+            self._accesses(attempt.step, call, attempt.number).carried_out(
+                tool.name, arguments, use.text, now_ms() - attempt.started
+            )
             told = bounded(self._payloads.redacted(use.text), limit)
             self._traces.tool_succeeded(attempt.step, attempt.traced, attempt.number, told, attempt.started)
             self._count(attempt, "SUCCESS")
             return result
         raise ToolFailure("SERVICE_UNAVAILABLE", "other writers keep changing these records")
+
+    def _accesses(self, step: int, call: Call, number: int) -> CallAccesses:
+        return CallAccesses(self._traces, self._agent, self._turn, step, f"{call.toolUseId}/{number}")
 
     def _result(self, call: Call, answer: ToolAnswer, text: str) -> dict[str, Any]:
         def name(digest: str) -> str:

@@ -51,7 +51,19 @@ _CALLERS_IDS = ("sessionId", "memoryId", "namespace", "toolName")
 """Identifiers that somebody chose, and might have chosen to be a secret. The others are made here."""
 
 _NOT_A_TEXT = frozenset(
-    {"turnId", "agentId", "agentVersion", "toolUseId", "level", "location", "timestamp", "service", "xray_trace_id"}
+    {
+        "agentId",
+        "agentVersion",
+        "consolidationId",
+        "erasureId",
+        "level",
+        "location",
+        "service",
+        "timestamp",
+        "toolUseId",
+        "turnId",
+        "xray_trace_id",
+    }
 )
 _HIDDEN = re.compile(r"\[\d+ characters\]")
 

@@ -222,12 +222,12 @@ def memory_retrieval(
     moment: Moment,
     namespace: str,
     records: Sequence[Mapping[str, Any]],
-    duration_ms: int,
+    duration_ms: int | None,
     status: Status,
     query: str | None,
     failure: Failure | None,
 ) -> TraceEvent:
-    """`query` is None where records were listed and not searched."""
+    """`query` is None where records were listed and not searched, `duration_ms` if nobody knows how long it took."""
     return _memory(source, moment, Type.MEMORY_RETRIEVAL, namespace, records, duration_ms, status, failure, query=query)
 
 
@@ -236,7 +236,7 @@ def memory_write(
     moment: Moment,
     namespace: str,
     records: Sequence[Mapping[str, Any]],
-    duration_ms: int,
+    duration_ms: int | None,
     status: Status,
     failure: Failure | None,
 ) -> TraceEvent:
@@ -331,7 +331,7 @@ def _memory(
     kind: Type,
     namespace: str,
     records: Sequence[Mapping[str, Any]],
-    duration_ms: int,
+    duration_ms: int | None,
     status: Status,
     failure: Failure | None,
     **fields: Any,

@@ -84,6 +84,11 @@ class Traces:
             _model_order(redrive, call.attempt),
         )
 
+    def asked(self, call: ModelCall, answer: Step) -> None:
+        """The answer to a call outside of a turn's steps: whatever tool it names is the form of the answer."""
+        moment = self._moment(_NO_STEP_YET)
+        self._tell(trace_events.model_answered(self._source, moment, call, answer), _model_order(0, call.attempt))
+
     # ---- Tools ----
 
     def tool_succeeded(
@@ -129,7 +134,7 @@ class Traces:
         self,
         namespace: str,
         records: Sequence[Mapping[str, Any]],
-        latency_ms: int,
+        latency_ms: int | None,
         *,
         step: int = _NO_STEP_YET,
         status: Status = Status.SUCCESS,
@@ -153,7 +158,7 @@ class Traces:
         self,
         namespace: str,
         records: Sequence[Mapping[str, Any]],
-        latency_ms: int,
+        latency_ms: int | None,
         *,
         step: int = _NO_STEP_YET,
         status: Status = Status.SUCCESS,

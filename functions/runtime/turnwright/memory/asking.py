@@ -4,13 +4,18 @@ An answer that breaks the form's schema is refused once, with the reason in the 
 up by `BrokenAnswer`, which says what was wrong and never what the answer was.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from turnwright import models
 from turnwright.converse import UNREADABLE_INPUT, Reply, user_message
-from turnwright.errors import ModelRejected
+from turnwright.documents import json_text
+from turnwright.errors import ModelError, ModelRejected
+from turnwright.journal import Step
+from turnwright.trace_events import ModelCall
+from turnwright.traces import Traces
 
 MODEL_SECONDS = 120
 """The bound of one model call. A function that asks lives for longer than two of them."""
@@ -46,8 +51,10 @@ class Answer:
     usage: Mapping[str, int]
 
 
-def ask(model_ids: Sequence[str], attempt: int, system: str, data: str, form: Form) -> Answer:
+def ask(model_ids: Sequence[str], attempt: int, system: str, data: str, form: Form, traces: Traces) -> Answer:
     """Asks the model whose turn it is: each further attempt of the state asks the next one in the order.
+
+    Each call is an event, the first of the state's first attempt with `attempt` 1.
 
     Raises a ModelError when the call fails, and BrokenAnswer.
     """
@@ -56,8 +63,8 @@ def ask(model_ids: Sequence[str], attempt: int, system: str, data: str, form: Fo
     model = model_ids[attempt % len(model_ids)]
     usage: dict[str, int] = {}
     refusal = ""
-    for _ in range(2):
-        reply = models.converse(_request(model, system, data, form, refusal), MODEL_SECONDS)
+    for number in (1, 2):
+        reply = _called(_request(model, system, data, form, refusal), 2 * attempt + number, traces)
         for name, count in reply.usage.items():
             usage[name] = usage.get(name, 0) + count
         try:
@@ -65,6 +72,26 @@ def ask(model_ids: Sequence[str], attempt: int, system: str, data: str, form: Fo
         except BrokenAnswer as broken:
             refusal = str(broken)[:_REFUSAL_CHARACTERS]
     raise BrokenAnswer(refusal)
+
+
+def _called(arguments: Mapping[str, Any], number: int, traces: Traces) -> Reply:
+    model = arguments["modelId"]
+    inference = {"temperature": 0, "maximumLength": _MOST_TOKENS}
+    prompt = json_text({name: arguments[name] for name in ("system", "messages", "toolConfig")})
+    call = ModelCall(model, number, prompt, json_text(inference))
+    started = time.monotonic()
+    try:
+        reply = models.converse(arguments, MODEL_SECONDS)
+    except ModelError as error:
+        traces.model_failed(0, 0, call, error, _milliseconds_since(started))
+        raise
+    latency_ms = _milliseconds_since(started)
+    traces.asked(call, Step(0, (), reply.message, reply.stop_reason, model, reply.usage, latency_ms))
+    return reply
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
 
 
 def _request(model: str, system: str, data: str, form: Form, refusal: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from turnwright.memory.segments import Segments, SegmentStatus
 from turnwright.memory.session_events import SessionEvents
 from turnwright.memory.transcript import Chunk
 from turnwright.table import Table
+from turnwright.traces import Traces
 
 _NOTHING: Entry = {"seen": 0, "changes": []}
 
@@ -59,6 +60,7 @@ class Consolidating:
         self._journal = ConsolidationJournal(table, documents, consolidation)
         self._events = SessionEvents(table, documents, consolidation.session)
         self._records = Records(table)
+        self._traces = Traces.logged(consolidation.source)
 
     def load(self) -> dict[str, Any]:
         """What has to be done, as the state machine's items; all of it is short. Raises ActorErased.
@@ -125,7 +127,7 @@ class Consolidating:
         data = extraction.data_prompt(text, self._known_keys(namespace))
         try:
             models = configuration.models_from(namespace.model)
-            answer = ask(models, attempt, extraction.system_prompt(namespace), data, asked)
+            answer = ask(models, attempt, extraction.system_prompt(namespace), data, asked, self._traces)
         except BrokenAnswer as broken:
             return self._journal.record(key, {"broken": str(broken)})
         facts = extraction.facts(answer.value, chunk.number, events)
@@ -218,6 +220,7 @@ class Consolidating:
                     model_merging.system_prompt(target.namespace),
                     model_merging.data_prompt(some, shown),
                     model_merging.form(some, shown),
+                    self._traces,
                 )
                 merge.apply(model_merging.operations(answer.value, some), f"{merge_attempt}.{start}")
         else:
@@ -266,11 +269,11 @@ class Consolidating:
         if self._consolidation.kind is Kind.SESSION_END:
             return self._summarized(configuration, style, told, attempt)
         data = summarizing.digest_prompt(DigestRecord(self._table, self._consolidation).former(), told)
-        return _asked(configuration.models, attempt, summarizing.DIGEST_RULES, data, "digest")
+        return _asked(configuration.models, attempt, summarizing.DIGEST_RULES, data, "digest", self._traces)
 
     def _summarized(self, configuration: MemoryConfiguration, style: SummaryStyle, data: str, attempt: int) -> Entry:
         models = configuration.models_from(style.model)
-        return _asked(models, attempt, summarizing.summary_rules(style.prompt), data, "summary")
+        return _asked(models, attempt, summarizing.summary_rules(style.prompt), data, "summary", self._traces)
 
     def _memory_tools(self) -> list[str]:
         """The names of the memory tools, but for those by which the agent calls tools of its own."""
@@ -325,10 +328,10 @@ def _plan(
     }
 
 
-def _asked(models: Sequence[str], attempt: int, system: str, data: str, field: str) -> Entry:
+def _asked(models: Sequence[str], attempt: int, system: str, data: str, field: str, traces: Traces) -> Entry:
     form = summarizing.digest_form() if field == "digest" else summarizing.summary_form()
     try:
-        answer = ask(models, attempt, system, data, form)
+        answer = ask(models, attempt, system, data, form, traces)
     except BrokenAnswer as broken:
         return {"broken": str(broken)}
     return {"text": answer.value[field].strip(), "promptVersion": extraction.version_of(system, form)}

@@ -11,6 +11,7 @@ from typing import Any
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.memory.actors import Actor
 from turnwright.memory.configuration import MemoryConfiguration, Namespace
+from turnwright.trace_events import Source
 
 
 class Kind(StrEnum):
@@ -45,6 +46,11 @@ class Consolidation:
     @property
     def session(self) -> SessionId:
         return SessionId(self.memoryStore, self.actor, self.sessionId)
+
+    @property
+    def source(self) -> Source:
+        """Whose trace events those of the consolidation are."""
+        return Source.of_session(self.session, self.agentId, self.agentVersion, self.consolidationId)
 
     @property
     def owner(self) -> Actor | None:

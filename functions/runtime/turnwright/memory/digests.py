@@ -58,6 +58,6 @@ def start_digest(table: Table, stepfunctions: Any, machine_arn: str, agent: Agen
     try:
         start(stepfunctions, machine_arn, work)
     except (BotoCoreError, ClientError):
-        logger().exception("a digest was not started", sessionId=turn.sessionId, toEvent=header.event_id)
+        logger().exception("a digest was not started", turnId=turn.turnId, toEvent=header.event_id)
         return False
     return True

@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from turnwright.agents import Agent
-from turnwright.clock import iso8601
+from turnwright.clock import iso8601, now_ms
 from turnwright.errors import ModelError
 from turnwright.history import Window
 from turnwright.keys import NO_ACTOR, SessionId
 from turnwright.log import logger
 from turnwright.memory import embeddings, search
+from turnwright.memory.accesses import Retrieval, summaries_path, told_record, told_summary
 from turnwright.memory.configuration import Injection, digest_path
 from turnwright.memory.records import Embedding, Record, Records
 from turnwright.memory.session_summaries import SessionSummaries, SessionSummary
 from turnwright.sessions import Session
+from turnwright.settings import settings
 from turnwright.table import Table
 
 _INTRODUCTION = (
@@ -39,6 +41,8 @@ class Remembered:
     facts: Sequence[tuple[str, Sequence[str]]] = ()
     digest: str = ""
     summaries: Sequence[SessionSummary] = ()
+    retrievals: Sequence[Retrieval] = ()
+    """How it was read, for the trace: of each namespace, the digest and the summaries."""
 
 
 def prefix(remembered: Remembered, limit: int) -> str:
@@ -79,24 +83,30 @@ def remembered(
         and (namespace.of_session or session_id.actor != NO_ACTOR)
     ]
     query = _query_embedding(agent, input_text) if any(inject.relevance for _, inject in namespaces) else None
-    facts = []
+    facts, retrievals = [], []
     for namespace, inject in namespaces:
-        found = records.of_namespace(
-            session_id.store, session_id.actor, namespace.path(session_id.actor, session_id.session)
-        )
+        started, path = now_ms(), namespace.path(session_id.actor, session_id.session)
+        found = records.of_namespace(session_id.store, session_id.actor, path)
         if namespace.of_session:
             found = [record for record in found if since(record, floor)]
         chosen = _chosen(found, inject, input_text, query, memory.embedding_model)
-        facts.append((namespace.name, [record.text for record in chosen]))
+        facts.append((namespace.name, [record.text for record, _ in chosen]))
+        told = [told_record(record, score) for record, score in chosen]
+        retrievals.append(Retrieval(path, told, now_ms() - started, input_text if inject.relevance else None))
     digest = ""
     if memory.remembers and not window.whole and not session.ended and session.digested_to > floor:
-        path = digest_path(session_id.actor, session_id.session)
-        digests = records.of_namespace(session_id.store, session_id.actor, path)
-        digest = "\n".join(record.text for record in digests if since(record, floor))
+        started, path = now_ms(), digest_path(session_id.actor, session_id.session)
+        found = records.of_namespace(session_id.store, session_id.actor, path)
+        digests = [record for record in found if since(record, floor)]
+        digest = "\n".join(record.text for record in digests)
+        retrievals.append(Retrieval(path, [told_record(record) for record in digests], now_ms() - started))
     summaries: Sequence[SessionSummary] = ()
     if memory.summarizes and session_id.actor != NO_ACTOR:
+        started = now_ms()
         summaries = SessionSummaries(table).latest(session_id.store, session_id.actor, memory.recent_summaries)
-    return Remembered(facts, digest, summaries)
+        told = [told_summary(summary) for summary in summaries]
+        retrievals.append(Retrieval(summaries_path(session_id.actor), told, now_ms() - started))
+    return Remembered(facts, digest, summaries, retrievals)
 
 
 def since(record: Record, floor: str) -> bool:
@@ -114,18 +124,22 @@ def _query_embedding(agent: Agent, input_text: str) -> Embedding | None:
     try:
         return embeddings.embed([input_text], model, is_query=True)[0]
     except ModelError as error:
-        logger().warning("the input was not embedded; records are chosen by their words", model=model, error=str(error))
+        logger().warning(
+            "the input was not embedded; records are chosen by their words",
+            model=model,
+            error=settings().payloads.error(str(error)),
+        )
         return None
 
 
 def _chosen(
     records: Sequence[Record], inject: Injection, input_text: str, query: Embedding | None, model: str | None
-) -> Sequence[Record]:
+) -> Sequence[tuple[Record, float | None]]:
+    """The records, the most important first, with their scores if they are chosen by relevance."""
     if inject.relevance:
-        ranked = search.rank(input_text, records, query, embedding_model=model)
-        return [record for record, _ in ranked[: inject.top_k]]
+        return [*search.rank(input_text, records, query, embedding_model=model)][: inject.top_k]
     newest_first = sorted(records, key=lambda record: (-record.updated_at, record.record_id))
-    return newest_first[: inject.top_k]
+    return [(record, None) for record in newest_first[: inject.top_k]]
 
 
 def _by_importance(remembered: Remembered) -> Iterator[tuple[str, str | SessionSummary]]:

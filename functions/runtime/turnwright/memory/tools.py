@@ -17,6 +17,7 @@ from turnwright.errors import ModelError
 from turnwright.keys import NO_ACTOR
 from turnwright.log import logger
 from turnwright.memory import embeddings, search
+from turnwright.memory.accesses import is_there, searchable
 from turnwright.memory.actors import Actors
 from turnwright.memory.configuration import RECORD_BYTES, MergeRule, Namespace
 from turnwright.memory.consolidation import Consolidation, Kind
@@ -77,17 +78,18 @@ class MemoryTools:
         if "namespace" in arguments:
             searched = [self._namespace(arguments["namespace"], SEARCH)]
         else:
-            searched = [n for n in self._agent.memory.namespaces if self._may_read(n) and self._is_there(n)]
+            searched = searchable(self._agent, self._turn)
         found = [record for namespace in searched for record in self._in(namespace)]
         query = arguments["query"]
         embedding = self._embedding(query, is_query=True) if found else None
         ranked = search.rank(query, found, embedding, embedding_model=self._agent.memory.embedding_model)
         best = [(record, score) for record, score in ranked if score > 0]
+        names = {self._path(namespace): namespace.name for namespace in searched}
         return Use(
             json_text(
                 {
                     "records": [
-                        _told(record) | {"score": round(score, 3)}
+                        _told(record) | {"namespace": names[record.namespace], "score": round(score, 3)}
                         for record, score in best[: arguments.get("max_results", DEFAULT_RESULTS)]
                     ]
                 }
@@ -184,7 +186,7 @@ class MemoryTools:
             raise ToolFailure(
                 "ACCESS_DENIED", f"the agent {agent_id} may not {verb} the namespace {name}", invoked=False
             )
-        if not self._is_there(namespace):
+        if not is_there(namespace, self._turn):
             raise ToolFailure(
                 "ACCESS_DENIED",
                 f"nothing is kept in {name}, since the request names no user (it has no memoryId)",
@@ -194,10 +196,6 @@ class MemoryTools:
 
     def _may_read(self, namespace: Namespace) -> bool:
         return namespace.readable_by(self._turn.agentId)
-
-    def _is_there(self, namespace: Namespace) -> bool:
-        """Without an actor there are only the namespaces of the session."""
-        return namespace.of_session or self._turn.actor != NO_ACTOR
 
     def _owner(self) -> Sequence[Check]:
         """The condition that the actor is there and is not being erased when this is written."""

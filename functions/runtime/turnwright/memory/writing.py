@@ -16,9 +16,10 @@ from turnwright.clock import expiry, now_ms
 from turnwright.documents import Documents, json_text
 from turnwright.errors import RecordsChanged, RecordsKeepChanging
 from turnwright.memory import segments
+from turnwright.memory.accesses import summaries_path, told_changes
 from turnwright.memory.configuration import SUMMARY, MemoryConfiguration, Namespace
 from turnwright.memory.consolidation import SOURCES, Consolidation, Kind
-from turnwright.memory.digest_records import DigestRecord
+from turnwright.memory.digest_records import DigestRecord, digest_id, digest_path
 from turnwright.memory.journal import ConsolidationJournal, Entry
 from turnwright.memory.merging import Change
 from turnwright.memory.plans import configuration_of
@@ -26,6 +27,7 @@ from turnwright.memory.records import Provenance, Record, known
 from turnwright.memory.segments import Segments, SegmentStatus
 from turnwright.memory.session_summaries import SessionSummary
 from turnwright.table import MOST_TRANSACTION_WRITES, Put, Table, TransactionRefused, Update, Write
+from turnwright.traces import Traces
 
 MOST_MERGES = 5
 """How often a consolidation is merged again because others wrote meanwhile, before it fails; a redrive as often again.
@@ -58,6 +60,7 @@ class Batch:
     seen: dict[str, tuple[str, int]] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)
     bytes: int = 0
+    changes: dict[str, list[Change]] = field(default_factory=dict)
 
     @property
     def items(self) -> int:
@@ -70,6 +73,7 @@ class Batch:
 
     def add(self, change: Change, path: str, seen: int, size: int) -> None:
         self.writes.append(change.write)
+        self.changes.setdefault(path, []).append(change)
         self.seen.setdefault(path, (change.record.actor, seen))
         self.bytes += size
         if change.before is None:
@@ -97,6 +101,7 @@ class Writing:
         self._table = table
         self._consolidation = consolidation
         self._journal = ConsolidationJournal(table, documents, consolidation)
+        self._traces = Traces.logged(consolidation.source)
 
     def write(self, plan: Mapping[str, Any], attempt: int, redrives: int) -> dict[str, Any]:
         """Writes what the merge `attempt` came to.
@@ -125,6 +130,8 @@ class Writing:
         else:
             end = self._digest_end(plan, summary) if is_digest else self._session_end(plan, configuration, summaries)
             status = self._write(batches(merged), end, attempt, redrives)
+            if status is Written.WRITTEN or self._wrote_before():
+                self._tell_summaries(configuration, summaries)
         changes = [change for _, some in merged.values() for change in some]
         return {
             "status": status,
@@ -139,18 +146,53 @@ class Writing:
         counts = len(cut) > 1 or attempt > 1
         progress = self._journal.progress() if counts else None
         done = progress.batches if progress and progress.attempt == attempt else 0
+        if done:  # by a delivery that may have been lost before it told the trace
+            self._tell(cut[done - 1], None)
         for number in range(done, len(cut)):
             batch = cut[number]
             is_last = number == len(cut) - 1
             writes = [*self._owner(), *(end if is_last else ()), *batch.writes, *self._known(batch)]
             if progress and len(cut) > 1:
                 writes.append(self._journal.advanced(progress, attempt, number + 1, batch.added))
+            started = now_ms()
             try:
                 self._table.transact(writes)
             except TransactionRefused as refused:
-                return self._after_refusal(refused, attempt, redrives)
+                status = self._after_refusal(refused, attempt, redrives)
+                if self._wrote_before():
+                    self._tell(batch, None)
+                return status
+            self._tell(batch, now_ms() - started)
             progress = self._journal.progress() if progress and not is_last else progress
         return Written.WRITTEN
+
+    def _wrote_before(self) -> bool:
+        """Whether all was visible already: a repeat tells the trace again, which the first may not have come to."""
+        work = self._consolidation
+        if work.kind is Kind.SESSION_END:
+            segment = Segments(self._table).read(work.session, work.toEvent)
+            return segment is not None and segment.status is SegmentStatus.DONE
+        session = self._table.get(keys.session(work.session)) or {}
+        return bool(session.get("digestedTo") == work.toEvent)
+
+    def _tell(self, batch: Batch, latency_ms: int | None) -> None:
+        """`latency_ms` is None for a batch that an earlier delivery wrote."""
+        for path, changes in batch.changes.items():
+            self._traces.memory_write(path, told_changes(changes), latency_ms)
+
+    def _tell_summaries(self, configuration: MemoryConfiguration, summaries: Mapping[str, Entry]) -> None:
+        """The digest, or the summary, also in each namespace that holds summaries."""
+        work, own = self._consolidation, summaries.get(SUMMARY, {})
+        if work.kind is Kind.DIGEST:
+            digest = {"recordId": digest_id(work.session), "text": own["text"], "operation": "PUT"}
+            self._traces.memory_write(digest_path(work.session), [digest], None)
+            return
+        if "text" in own:
+            told = {"sessionId": work.sessionId, "text": own["text"], "operation": "PUT"}
+            self._traces.memory_write(summaries_path(work.actor), [told], None)
+        for _, path, summary in self._kept_summaries(configuration, summaries):
+            told = {"recordId": self._summary_record_id(path), "text": summary["text"], "operation": "PUT"}
+            self._traces.memory_write(path, [told], None)
 
     def _after_refusal(self, refused: TransactionRefused, attempt: int, redrives: int) -> Written:
         """Why a transaction was refused, by what is there now."""
@@ -194,21 +236,30 @@ class Writing:
         own = summaries.get(SUMMARY, {})
         if "text" in own:
             done.append(self._summary(plan, own))
-        for namespace in configuration.namespaces:
-            summary = summaries.get(namespace.name, own)
-            if namespace.holds_summaries and "text" in summary:
-                done += self._summary_record(plan, namespace, summary)
+        for namespace, path, summary in self._kept_summaries(configuration, summaries):
+            done += self._summary_record(plan, namespace, path, summary)
         return done
 
-    def _summary_record(self, plan: Mapping[str, Any], namespace: Namespace, summary: Entry) -> Sequence[Write]:
+    def _kept_summaries(
+        self, configuration: MemoryConfiguration, summaries: Mapping[str, Entry]
+    ) -> Iterator[tuple[Namespace, str, Entry]]:
+        """Each namespace that holds summaries, its path, and the summary that goes there."""
+        for namespace in configuration.namespaces:
+            summary = summaries.get(namespace.name, summaries.get(SUMMARY, {}))
+            if namespace.holds_summaries and "text" in summary:
+                yield namespace, self._consolidation.path(namespace), summary
+
+    def _summary_record(
+        self, plan: Mapping[str, Any], namespace: Namespace, path: str, summary: Entry
+    ) -> Sequence[Write]:
         """The summary as a record; a repeat would write the same."""
         work = self._consolidation
-        now, path, owner = now_ms(), work.path(namespace), work.owner_of(namespace)
+        now, owner = now_ms(), work.owner_of(namespace)
         record = Record(
             store=work.memoryStore,
             actor=owner,
             namespace=path,
-            record_id=f"mem-{uuid5(NAMESPACE_URL, f'{work.consolidationId}/{path}')}",
+            record_id=self._summary_record_id(path),
             text=summary["text"],
             provenance=Provenance(
                 SOURCES[work.kind],
@@ -225,6 +276,9 @@ class Writing:
             expires_at=expiry(now, namespace.ttl_days),
         )
         return Put(record.item_key, record.encode()), known(work.memoryStore, owner, path)
+
+    def _summary_record_id(self, path: str) -> str:
+        return f"mem-{uuid5(NAMESPACE_URL, f'{self._consolidation.consolidationId}/{path}')}"
 
     def _summary(self, plan: Mapping[str, Any], summary: Entry) -> Put:
         work = self._consolidation
