@@ -17,11 +17,16 @@ RULES = [
     "attributes",
     "clock",
     "converse",
+    "costs",
     "errors",
     "event_stream",
+    "failed_costs",
+    "item_sizes",
     "keys",
     "payloads",
     "policy",
+    "prices",
+    "receipts",
     "redaction",
     "requests",
     "surrogates",
@@ -57,13 +62,24 @@ def imported_by(module: str) -> set[str]:
 
 def test_there_is_a_handler_module_for_each_function() -> None:
     assert HANDLERS == [
+        "async_turns",
+        "extract_records",
         "invoke_agent",
         "invoke_model",
         "invoke_tool",
         "load_memory",
+        "load_session",
+        "memory_control",
+        "memory_events",
+        "memory_records",
+        "merge_records",
         "publish_agents",
+        "record_consolidation_failure",
         "record_failure",
+        "summarize_session",
+        "sweep_sessions",
         "write_memory",
+        "write_records",
     ]
 
 
