@@ -575,8 +575,13 @@ ROUTED = {
 }
 
 
-def test_the_routes_are_those_that_botocore_calls() -> None:
-    called = {
+def test_the_routes_are_those_that_botocore_calls_and_those_of_turns_without_a_stream() -> None:
+    own = {
+        ("StartTurn", "POST", "/turns"),
+        ("ReadTurn", "GET", "/turns/{turnId}"),
+        ("ReadTurnTrace", "GET", "/turns/{turnId}/trace"),
+    }
+    called = own | {
         (name, http["method"], http["requestUri"].rstrip("/"))
         for service, names in ROUTED.items()
         for name, http in ((name, botocore_model(service)["operations"][name]["http"]) for name in names)
@@ -911,7 +916,8 @@ def test_a_runtime_artifact_is_the_handlers_the_package_and_the_wrapper(tmp_path
     source = ROOT / "functions/runtime"
     output = make("build-LoadMemoryFunction", tmp_path, "COMPILER=")
     assert "no Python 3.13 here" in output
-    expected = {path.relative_to(source) for path in [*source.glob("*.py"), *source.glob("turnwright/**/*.py")]}
+    patterns = ("*.py", "turnwright/**/*.py", "turnwright/**/*.json")
+    expected = {path.relative_to(source) for pattern in patterns for path in source.glob(pattern)}
     built = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     assert built == {*expected, Path("stream_responses")}
     assert (tmp_path / "stream_responses").stat().st_mode & 0o777 == 0o755
