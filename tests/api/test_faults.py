@@ -146,8 +146,9 @@ def test_up_refuses_a_broken_file_with_one_line_that_names_file_and_place(tmp_pa
     assert (ended.returncode, ended.stdout) == (1, "")
     [line] = ended.stderr.splitlines()
     assert line.startswith(
-        f"turnwright: {file}: faults[0].function: the template has no function 'BankingTools' (it has BankingTools"
+        f"turnwright: {file}: faults[0].function: the template has no function 'BankingTools' (it has "
     )
+    assert "BankingToolsFunction" in line
 
 
 def run_local(*arguments: str) -> subprocess.CompletedProcess[str]:

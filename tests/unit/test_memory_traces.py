@@ -3,20 +3,22 @@
 import importlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from io import StringIO
 from typing import Any
 
 import pytest
 
 import record_consolidation_failure
-from tests import trace_schema
 from tests.unit.stored_memory import ACTOR, StoredMemory
-from tests.unit.stored_turns import A, B, Interrupted, StoredTurns, die
+from tests.unit.stored_turns import A, B, C, Interrupted, StoredTurns, die
 from tests.unit.test_consolidation_failures import ARN, Executions
 from tests.unit.test_injection import MEMORY, digest, keep, record, summary
 from tests.unit.test_memory_tools import Memory, publish
 from tests.unit.tool_turns import FakeLambda
-from turnwright import keys, log
+from turnwright import keys
 from turnwright.errors import ModelRejected
+from turnwright.log import logger
 from turnwright.memory.asking import BrokenAnswer
 from turnwright.settings import settings
 from turnwright.turns import Turn
@@ -45,11 +47,12 @@ def accesses(events: Events) -> list[tuple[str, str, str, list[Any]]]:
     ]
 
 
-def kept(stored: StoredTurns, turn: Turn) -> Events:
-    """The memory events in the turn's trace items."""
+def kept(stored: StoredTurns, turn: Turn, *, of_steps: bool = False) -> Events:
+    """The memory events in the turn's trace items, or those alone that are of its steps."""
     partition = keys.turn_partition(turn.turnId)
     items = stored.table.query(partition, keys.TRACE_PREFIX, keys.TRACE_PREFIX + "~")
-    return of_memory([stored.documents.fetch(json.loads(item["event"])) for item in items])
+    events = of_memory([stored.documents.fetch(json.loads(item["event"])) for item in items])
+    return [event for event in events if event["step"] or not of_steps]
 
 
 MEMORY_HANDLERS = (
@@ -75,9 +78,20 @@ def redacted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tools(stored: StoredTurns, fake_lambda: FakeLambda) -> Memory:
+def tools(stored: StoredTurns, fake_lambda: FakeLambda, trace_events: Events) -> Memory:
+    """The turn has begun; what it tells of that is not in `trace_events`."""
     agent = publish(stored)
-    return Memory(stored, stored.begin(A, trace=True), agent)
+    memory = Memory(stored, stored.begin(A, trace=True), agent)
+    trace_events.clear()
+    return memory
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """The lines of the log that are no events."""
+    written = StringIO()
+    monkeypatch.setattr(logger().registered_handler, "stream", written)
+    return written
 
 
 # ---- Injection ----
@@ -133,11 +147,13 @@ def test_the_digest_is_a_retrieval_of_its_own(remembering: StoredTurns, trace_ev
 def test_a_turn_without_a_trace_costs_no_write_for_what_it_retrieves(
     remembering: StoredTurns, trace_events: Events
 ) -> None:
+    remembering.begin(C, session="s-3")  # makes the actor known
+    trace_events.clear()
     remembering.dynamodb.forget()
-    remembering.begin(A)
+    turn = remembering.begin(A)
     untraced = remembering.dynamodb.written
     assert len(of_memory(trace_events)) == 4
-    assert kept(remembering, remembering.header(A).turn) == []
+    assert kept(remembering, turn) == []
     remembering.dynamodb.forget()
     remembering.begin(B, session="s-2", trace=True)
     assert remembering.dynamodb.written == untraced + 4
@@ -195,7 +211,7 @@ def test_what_is_remembered_and_forgotten_is_a_write(tools: Memory, trace_events
     told = {"recordId": answer["recordId"], "text": "Likes tea.", "key": "drink", "since": answer["since"]}
     assert json.loads(put["records"]) == [{**told, "operation": "PUT"}]
     assert json.loads(gone["records"]) == [{**told, "operation": "DELETE"}]
-    assert kept(tools.stored, tools.turn) == [put, gone]
+    assert kept(tools.stored, tools.turn, of_steps=True) == [put, gone]
 
 
 def test_a_fact_that_a_namespace_does_not_take_is_a_write_of_nothing(tools: Memory, trace_events: Events) -> None:
@@ -221,7 +237,7 @@ def test_what_the_access_policy_refuses_is_told(
     assert (event["type"], event["status"], event["namespace"], event["recordCount"]) == (kind, "REFUSED", path, 0)
     assert event["errorCode"] == "ACCESS_DENIED"
     assert event["errorMessage"].startswith("the agent BANK may not")
-    assert kept(tools.stored, tools.turn) == [event]
+    assert kept(tools.stored, tools.turn, of_steps=True) == [event]
 
 
 def test_a_record_that_is_not_there_is_a_failed_write(tools: Memory, trace_events: Events) -> None:
@@ -243,7 +259,9 @@ def test_a_gateway_that_was_lost_before_it_told_the_trace_is_told_for(tools: Mem
     assert of_memory(trace_events) == []
     tools.attempt(number, lost=True)
     tools.attempt(number, lost=True)
-    assert accesses(kept(tools.stored, tools.turn)) == [("MEMORY_WRITE", "SUCCESS", "/facts/user-1/", ["Likes tea."])]
+    assert accesses(kept(tools.stored, tools.turn, of_steps=True)) == [
+        ("MEMORY_WRITE", "SUCCESS", "/facts/user-1/", ["Likes tea."])
+    ]
     assert "durationMs" not in trace_events[0]
 
 
@@ -291,20 +309,18 @@ def test_write_records_that_was_lost_behind_its_transaction_tells_it_when_repeat
 ) -> None:
     memory.say("currency: USD")
     work = memory.end()
-    run: list[Callable[[], Any]] = []
-
-    def run_all() -> None:
-        for state in memory.states(work):
-            run.append(state)
-            state()
-
+    states = memory.states(work)
+    last: Callable[[], Any] = die
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("turnwright.traces.Traces.memory_write", lambda *_arguments, **_more: die())
-        with pytest.raises(Interrupted):
-            run_all()
+        with suppress(Interrupted):
+            for state in states:
+                last = state
+                state()
     assert memory.texts("preferences") == ["currency: USD"]
     trace_events.clear()
-    assert run[-1]()["status"] == "NOTHING_TO_DO"
+    assert last.__name__ == "write"
+    assert last()["status"] == "NOTHING_TO_DO"
     assert len(accesses(trace_events)) == 3
 
 
@@ -341,10 +357,9 @@ class FailedExecutions(Executions):
 
 
 def test_a_secret_is_in_no_log_trace_or_dead_letter_of_a_turn_and_of_consolidations(
-    memory: StoredMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    memory: StoredMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lines: StringIO
 ) -> None:
     redacted(monkeypatch)
-    log.logger.cache_clear()
     keep(memory.stored, record(f"/projects/{ACTOR}/", f"Knows {SECRET}."))
     memory.stored.run(B, words=f"project: {SECRET}", answer=f"Noted: {SECRET}", trace=True)
     memory.model.answers["record_facts"] = [{"records": [{"key": "project", "text": f"Is {SECRET}"}]}] * 2
@@ -365,7 +380,7 @@ def test_a_secret_is_in_no_log_trace_or_dead_letter_of_a_turn_and_of_consolidati
     monkeypatch.setattr("turnwright.clients.stepfunctions", lambda: FailedExecutions(work))
     record_consolidation_failure.handler({"detail": {"executionArn": ARN}}, None)
 
-    logged = capsys.readouterr().out
+    logged = lines.getvalue() + capsys.readouterr().out
     items = json.dumps([item for (_, sk), item in memory.stored.items().items() if sk.startswith(keys.TRACE_PREFIX)])
     assert len(memory.queue.letters) == 4
     for written in (logged, items, json.dumps(memory.queue.letters)):
@@ -379,13 +394,11 @@ def broken_by_a_secret(*_arguments: Any) -> Any:
     raise BrokenAnswer(f"{SECRET} is not in the conversation")
 
 
-def test_only_events_carry_the_sessions_id(memory: StoredMemory, capsys: pytest.CaptureFixture[str]) -> None:
-    log.logger.cache_clear()
+def test_only_events_carry_the_sessions_id(memory: StoredMemory, lines: StringIO) -> None:
     memory.say("currency: USD")
     work = memory.end()
     memory.consolidate(work)
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    others = [line for line in lines if trace_schema.event_of(line) is None]
+    others = [json.loads(line) for line in lines.getvalue().splitlines()]
     assert {line["message"] for line in others} >= {"session loaded", "records merged", "consolidation written"}
     assert {line["consolidationId"] for line in others} == {work.consolidationId}
     assert not [line for line in others if "sessionId" in line]
