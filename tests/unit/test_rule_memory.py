@@ -37,6 +37,10 @@ RISKS = {"name": "risk_profile", "description": "How much risk the user takes."}
             "The user's fees are low.",
         ]),
         ("I report in USD and EUR", ["The user reports in USD and EUR."]),
+        ("I really love Italian food, and I also enjoy tea", [
+            "The user really loves Italian food.",
+            "The user also enjoys tea.",
+        ]),
         ("We manage our own fund, and I keep my notes with me", [
             "The user manages their own fund.",
             "The user keeps their notes with them.",
