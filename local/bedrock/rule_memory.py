@@ -4,7 +4,9 @@ summary or a digest to write.
 Such a request forces one tool, whose input is the answer. What it is about stands in the request as data, in elements:
 `<conversation>` has a line of JSON for each event, `{"event": id, "said": [{"user": text}, {"assistant": text}, ...]}`.
 Facts are the user's own plain statements (`rule_statements`), given to the namespace whose name or description shares a
-word with them. A summary repeats statements and questions: other words would need a language model.
+word with them. One that asks for "facts about the user" gets all of them, and one that asks for "the user's
+preferences" those with a verb of liking: so ask the built-in strategies of AgentCore Memory. A summary repeats
+statements and questions: other words would need a language model.
 
 What a turn is shown of memory stands in its system prompt, in `<memory>`. The rule model repeats of it what it is asked
 for. Of the memory tools it calls `remember` for statements behind "remember that", and none that is not named.
@@ -22,7 +24,10 @@ from local.bedrock.rule_statements import Statement, asked, statements, topics
 from local.bedrock.rule_words import words
 
 _ELEMENT = r"<{name}>\s*(.*?)\s*</{name}>"
-_COMMON_WORDS = frozenset({"user", "customer", "person", "fact", "conversation", "assistant", "agent"})
+_COMMON_WORDS = frozenset({"user", "customer", "person", "fact", "conversation", "assistant", "agent", "s"})
+_FACTS_ASKED = re.compile(r"\bfacts about the user\b", re.IGNORECASE)
+_PREFERENCES_ASKED = re.compile(r"\b(?:the )?user(?:'s|s|) preferences\b", re.IGNORECASE)
+_LIKING = frozenset({"avoid", "dislike", "enjoy", "favor", "favorite", "hate", "like", "love", "prefer", "preference"})
 _DEFAULT_CHARACTERS = 2_000
 _ASKED = "Asked: "
 _REMEMBER = "remember"
@@ -114,17 +119,24 @@ def _forced_schema(request: ConverseRequest) -> Mapping[str, Any]:
 
 def _records(request: ConverseRequest, form: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     prompt = _whole_prompt(request)
-    namespace = _element(prompt, "namespace", {})
-    belonging = _words_of(" ".join(map(str, namespace.values())))
+    namespace = " ".join(map(str, _element(prompt, "namespace", {}).values()))
+    wanted = f"{namespace} {_instruction(prompt)}"
+    wants_all = _FACTS_ASKED.search(wanted) is not None
+    belonging = _words_of(namespace) | (_LIKING if _PREFERENCES_ASKED.search(wanted) else frozenset())
     known = [str(key) for key in _element(prompt, "known_keys", [])]
     for said in _said(prompt):
         for statement in statements(said.text):
-            if not statement.topics & belonging:
+            if not (wants_all or statement.topics & belonging):
                 continue
             record = {"text": statement.text, "eventId": said.event}
             if "key" in form.get("required", ()):
                 record["key"] = _key(statement, known)
             yield record
+
+
+def _instruction(prompt: str) -> str:
+    """What stands behind the namespace's name and description: what is extracted for it."""
+    return prompt.partition("</namespace>")[2].partition("<known_keys>")[0].partition("<conversation>")[0]
 
 
 def _key(statement: Statement, known: Sequence[str]) -> str:

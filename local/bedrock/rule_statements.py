@@ -28,8 +28,9 @@ _OPENING = re.compile(
 _SUBJECT = re.compile(r"(?:I'm|I am|we're|we are|I've|we've|I|we)\b\s*", re.IGNORECASE)
 _POSSESSED = re.compile(r"(?:my|our)\s+(.+?)\s+(is|are)\s+(.+)", re.IGNORECASE)
 _NEGATION = r"don't|do not|never"
+_ADVERBS = "also|always|usually|mostly|mainly|only|often|currently|generally|really|still"
 _PREDICATE = re.compile(
-    rf"((?:(?:{_NEGATION}|always|usually|mostly|mainly|only|often|currently|generally)\s+)*)([a-z]+)\b(.*)",
+    rf"((?:(?:{_NEGATION}|{_ADVERBS})\s+)*)([a-z]+)\b(.*)",
     re.IGNORECASE,
 )
 _IS = {"i'm": "is", "i am": "is", "we're": "is", "we are": "is", "i've": "has", "we've": "has"}

@@ -13,10 +13,13 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from local.bedrock.rule_model import RuleModel
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
 from tests.waiting import eventually
+from turnwright import keys
+from turnwright.keys import SessionId
 
 ACTOR = "user/1:x"
 
@@ -150,6 +153,56 @@ def test_a_turn_is_listed_and_an_event_is_in_the_next_turns_history(
     assert store in [
         memory["id"] for page in control.get_paginator("list_memories").paginate() for memory in page["memories"]
     ]
+
+
+def test_what_is_said_in_events_is_found_after_the_sweep(
+    stack: LocalStack, model: ScriptedModel, clients: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, control = clients
+    monkeypatch.setattr(model, "converse", RuleModel().converse)
+    memory = control.create_memory(
+        name=f"M{uuid4().hex[:8]}",
+        eventExpiryDuration=7,
+        memoryStrategies=[
+            {"semanticMemoryStrategy": {"name": "facts"}},
+            {"userPreferenceMemoryStrategy": {"name": "likes", "namespaces": ["/likes/{actorId}/"]}},
+            {"summaryMemoryStrategy": {"name": "sums", "namespaces": ["/sums/{actorId}/{sessionId}/"]}},
+        ],
+    )["memory"]
+    place = {"memoryId": memory["id"], "actorId": ACTOR, "sessionId": "s-1"}
+    for text in ("I live in Oslo and drive an old Volvo.", "I prefer window seats. Which train is next?"):
+        payload = [*said(text), {"conversational": {"role": "ASSISTANT", "content": {"text": "I live nowhere."}}}]
+        data.create_event(**place, eventTimestamp=datetime.now(UTC), payload=payload)
+    make_due(stack, SessionId(memory["id"], ACTOR, "s-1"))
+    stack.events.fire("SweepSessionsRule")
+
+    def found(path: str, query: str) -> list[str]:
+        answer = data.retrieve_memory_records(
+            memoryId=memory["id"], namespacePath=path, searchCriteria={"searchQuery": query, "topK": 1}
+        )
+        return [record["content"]["text"] for record in answer["memoryRecordSummaries"]]
+
+    facts = f"/strategies/{memory['strategies'][0]['strategyId']}/actors/{ACTOR}/"
+    eventually(lambda: found(facts, "Which car does the user drive?") != [], "the session is consolidated", 60)
+    assert found(facts, "Which car does the user drive?") == ["The user drives an old Volvo."]
+    assert found(facts, "Where does the user live?") == ["The user lives in Oslo."]
+    assert found(f"/likes/{ACTOR}", "Does the user prefer some seats?") == ["The user prefers window seats."]
+    (summary,) = found(f"/sums/{ACTOR}/s-1", "Which train was asked for?")
+    assert "The user lives in Oslo." in summary.splitlines()
+    assert "Asked: Which train is next?" in summary.splitlines()
+    control.delete_memory(memoryId=memory["id"])
+
+
+def make_due(stack: LocalStack, session: SessionId) -> None:
+    """As if the session had been idle for long: moves its place in the index `Due`."""
+    due = keys.due(session, round(datetime.now(UTC).timestamp() * 1000) - 1_000)
+    key = keys.session(session)
+    stack.client("dynamodb").update_item(
+        TableName=stack.outputs["TableName"],
+        Key={"PK": {"S": key.pk}, "SK": {"S": key.sk}},
+        UpdateExpression="SET duePK = :partition, dueSK = :at",
+        ExpressionAttributeValues={":partition": {"S": due["duePK"]}, ":at": {"S": due["dueSK"]}},
+    )
 
 
 def test_refusals_have_agentcores_names_and_fields(

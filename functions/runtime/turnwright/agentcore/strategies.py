@@ -58,8 +58,8 @@ _PREFERENCES = (
 )
 
 _DESCRIPTIONS = {
-    "semantic": "what is so with the user: name, live, work, job, project, home, have, need, plan, like, prefer",
-    "userPreference": "what the user may like, love, prefer, favor, enjoy, want or avoid: preference, favorite, style",
+    "semantic": "facts about the user and the user's world",
+    "userPreference": "the user's preferences: what the user likes, chooses and avoids",
     "summary": "what a conversation was about",
 }
 """What a model is told of a strategy that has no description."""
