@@ -72,6 +72,20 @@ def test_pages_hold_every_record_once(store: Store) -> None:
         store.records.page({"memoryId": store.id, "namespacePath": "/facts/a/", **token})
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_no_actors_path_shows_the_records_of_one_with_a_similar_id(store: Store, *, exact: bool) -> None:
+    actors = ["a", "a/", "a//", "a//b", "a/b", "a:b", "a-", "A", "aa"]
+    for actor in actors:
+        store.create_event(actor=actor)
+        store.remember(f"/facts/{actor}/", f"of <{actor}>")
+    for actor in actors:
+        assert store.recalled(f"/facts/{actor}/", exact=exact) == [f"of <{actor}>"]
+    owners = {
+        text: item["PK"]["S"] for item in store.stored.items().values() if (text := item.get("text", {}).get("S"))
+    }
+    assert owners == {f"of <{actor}>": keys.actor_partition(store.id, actor) for actor in actors}
+
+
 def test_a_search_is_best_first_with_scores_and_pages_of_the_top_k(store: Store) -> None:
     store.remember("/facts/a/", "likes green tea", "lives in Oslo", "drinks tea daily")
     asked: dict[str, Any] = {

@@ -22,7 +22,7 @@ def below(query: str, path: str, owner: str, configuration: MemoryConfiguration,
     before = _before_actor(path, owner, configuration)
     if before.startswith(query):
         return True
-    named = query[len(before) :].rstrip("/")
+    named = query[len(before) :].removesuffix("/")
     if not (named + "/").startswith(owner + "/"):
         return False  # the query ends within the actor's id: it names another one
     further = named[len(owner) :].split("/")[1:]

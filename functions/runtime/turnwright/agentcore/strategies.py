@@ -142,13 +142,19 @@ def summarizes(strategies: Sequence[Stored]) -> bool:
 
 
 def as_path(namespace: str) -> str:
-    """A namespace, or a template of one, as it is stored: between slashes."""
-    return f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
+    """A namespace as it is stored: between slashes. An actor id may end in one: `/facts/a//` is that of `a/`."""
+    path = f"/{namespace.lstrip('/')}"
+    return path if path.endswith("/") else f"{path}/"
+
+
+def as_template(template: str) -> str:
+    """A template of namespaces as it is stored: between slashes, of which no two stand at its ends."""
+    return as_path(template.rstrip("/"))
 
 
 def meet(one: str, other: str) -> bool:
     """Whether a path can belong to both templates, an actor id having slashes or not."""
-    return _meet(tuple(as_path(one).split("/")[1:-1]), tuple(as_path(other).split("/")[1:-1]))
+    return _meet(tuple(as_template(one).split("/")[1:-1]), tuple(as_template(other).split("/")[1:-1]))
 
 
 def _new(member: str, fields: Mapping[str, Any], place: str, now: int) -> Stored:
@@ -224,7 +230,7 @@ def _namespace(strategy: Stored) -> Namespace:
     merge = {} if name == "summary" else steps.get("consolidation", {})
     return Namespace(
         name=strategy["strategyId"],
-        template=as_path(filled(strategy["template"], {_STRATEGY_VARIABLE: strategy["strategyId"]})),
+        template=as_template(filled(strategy["template"], {_STRATEGY_VARIABLE: strategy["strategyId"]})),
         description=str(strategy.get("description", _DESCRIPTIONS[name])),
         merge_rule=MergeRule.MODEL if merge else built_in.merge_rule,
         extraction_prompt="\n".join(filter(None, (built_in.prompt, extraction.get("appendToPrompt")))),
@@ -275,7 +281,7 @@ def _template(fields: Mapping[str, Any], default: str, name: str, place: str) ->
         raise invalid(where, f"has an unknown variable: {{{min(unknown)}}}")
     if len(set(variables)) < len(variables):
         raise invalid(where, "has a variable twice")
-    segments = as_path(template).split("/")
+    segments = as_template(template).split("/")
     if any("{" in segment and not _VARIABLE.fullmatch(segment) for segment in segments):
         raise invalid(where, "has a variable that does not stand alone between slashes")
     if "" in segments[1:-1]:
