@@ -151,7 +151,11 @@ def check_template(template: Template) -> list[Problem]:
             problems.append(error.problem)
             continue
         names: dict[str, Any] = properties.get("DefinitionSubstitutions", {})
-        found = check_definition(definition, names) + lint_definition(definition)
+        found = [
+            *check_definition(definition, names),
+            *_check_version(definition),
+            *lint_definition(definition),
+        ]
         problems.extend(sorted(found, key=lambda problem: problem.line or 0))
         for name in names.keys() - used_substitutions(definition):
             place = ("Resources", logical_id, "Properties", "DefinitionSubstitutions", name)
@@ -175,7 +179,6 @@ def check_definition(definition: Definition, substitutions: Collection[str]) -> 
         *_check_tasks(definition),
         *_check_key_order(definition),
         *_check_texts(definition, substitutions),
-        *_check_version(definition),
     ]
 
 

@@ -13,6 +13,7 @@ from local.definitions import (
     DefinitionError,
     check_definition,
     check_template,
+    definition_version,
     lint_definition,
 )
 from local.sam_yaml import load_template
@@ -310,3 +311,12 @@ def test_a_missing_definition_and_a_missing_template_are_named(
     template.unlink()
     assert main([str(template)]) == 1
     assert capsys.readouterr().out == f"{template}: cannot be read: No such file or directory\n"
+
+
+def test_a_changed_definition_must_say_its_new_version() -> None:
+    file = ROOT / "statemachines/agent_turn.asl.json"
+    document = json.loads(file.read_text())
+    written = document["States"]["Load Memory"]["Arguments"]["Payload"]["definitionVersion"]
+    assert written == definition_version(document)
+    document["TimeoutSeconds"] = 901
+    assert definition_version(document) != written

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -667,7 +668,7 @@ def test_an_asynchronous_invocation_is_given_up_in_the_end(aws: Aws) -> None:
     eventually(lambda: "The asynchronous event was given up after 3 failed attempts" in aws.log)
 
 
-def test_a_trace_header_reaches_the_function(aws: Aws) -> None:
+def test_a_trace_header_reaches_the_function_with_its_own_segment_as_parent(aws: Aws) -> None:
     client = boto3.session.Session().client(
         "lambda",
         endpoint_url=aws.server.url,
@@ -680,9 +681,8 @@ def test_a_trace_header_reaches_the_function(aws: Aws) -> None:
         request.headers["X-Amzn-Trace-Id"] = "Root=1-2-3;Sampled=1"
 
     client.meta.events.register("before-sign.lambda.Invoke", add)
-    assert (
-        json.load(client.invoke(FunctionName="function", Payload=b"{}")["Payload"])["trace"] == "Root=1-2-3;Sampled=1"
-    )
+    given = json.load(client.invoke(FunctionName="function", Payload=b"{}")["Payload"])["trace"]
+    assert re.fullmatch(r"Root=1-2-3;Parent=[0-9a-f]{16};Sampled=1", given)
 
 
 # DynamoDB
