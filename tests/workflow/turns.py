@@ -88,5 +88,5 @@ def _trace(trace: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         return [("failureTrace", trace["failureTrace"])]
     if "customOrchestrationTrace" in trace:
         custom = trace["customOrchestrationTrace"]
-        return [("customOrchestrationTrace", {"traceId": custom["traceId"], **json.loads(custom["event"]["text"])})]
+        return [("customOrchestrationTrace", {**json.loads(custom["event"]["text"]), "traceId": custom["traceId"]})]
     return list(trace["orchestrationTrace"].items())
