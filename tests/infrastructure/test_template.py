@@ -916,13 +916,8 @@ def test_a_runtime_artifact_is_the_handlers_the_package_and_the_wrapper(tmp_path
     source = ROOT / "functions/runtime"
     output = make("build-LoadMemoryFunction", tmp_path, "COMPILER=")
     assert "no Python 3.13 here" in output
-<<<<<<< HEAD
     patterns = ("*.py", "turnwright/**/*.py", "turnwright/**/*.json")
     expected = {path.relative_to(source) for pattern in patterns for path in source.glob(pattern)}
-=======
-    files = [*source.glob("*.py"), *source.glob("turnwright/**/*.py"), source / "turnwright/prices.json"]
-    expected = {path.relative_to(source) for path in files}
->>>>>>> receipts
     built = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     assert built == {*expected, Path("stream_responses")}
     assert (tmp_path / "stream_responses").stat().st_mode & 0o777 == 0o755
