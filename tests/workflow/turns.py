@@ -94,15 +94,3 @@ def calls(*tools: tuple[str, Mapping[str, Any]], **when: Any) -> dict[str, Any]:
 def fails(kind: str, status: int, **rule: Any) -> dict[str, Any]:
     """An error of the scripted model; `times` bounds it."""
     return {**rule, "error": {"status": status, "type": kind, "message": "scripted"}}
-<<<<<<< HEAD
-=======
-
-
-def _trace(trace: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    if "failureTrace" in trace:
-        return [("failureTrace", trace["failureTrace"])]
-    if "customOrchestrationTrace" in trace:
-        custom = trace["customOrchestrationTrace"]
-        return [("customOrchestrationTrace", {**json.loads(custom["event"]["text"]), "traceId": custom["traceId"]})]
-    return list(trace["orchestrationTrace"].items())
->>>>>>> integrate
