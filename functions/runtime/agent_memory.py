@@ -16,7 +16,6 @@ from turnwright.table import table
 
 _MEMORIES = "/agents/<agentId>/agentAliases/<agentAliasId>/memories"
 _THROTTLED = {"ThrottlingException", "ExecutionLimitExceeded"}
-
 app = APIGatewayRestResolver()
 
 
