@@ -205,4 +205,13 @@ def _said(prompt: str) -> Iterator[Said]:
         event = json.loads(line)
         for entry in event["said"]:
             if "user" in entry:
-                yield Said(event["event"], entry["user"])
+                yield Said(event["event"], _spoken(entry["user"]))
+
+
+def _spoken(text: str) -> str:
+    """The words of a text. Strands' session manager makes its events of whole messages, as JSON."""
+    try:
+        content = json.loads(text)["message"]["content"]
+        return "\n".join(block["text"] for block in content if "text" in block)
+    except (ValueError, KeyError, TypeError):
+        return text

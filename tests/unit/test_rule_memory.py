@@ -175,6 +175,13 @@ def test_what_a_namespace_asks_for_may_stand_in_its_instruction() -> None:
     assert extract(described, ABOUT_ME, "Extract facts about the user") == []
 
 
+@pytest.mark.parametrize("other", ["{", "[]", "7", '{"message": null}', '{"message": {"content": [1]}}'])
+def test_a_message_of_strands_is_read_for_its_words_and_any_other_json_as_it_is(other: str) -> None:
+    message = {"message": {"role": "user", "content": [{"image": {}}, {"text": "I live in Oslo."}]}, "message_id": 0}
+    said = (json.dumps(message), other)
+    assert [record["text"] for record in extract(SEMANTIC, *said, keyed=False)] == ["The user lives in Oslo."]
+
+
 def merge(facts: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     operation = {"type": "object", "properties": {"operation": {}, "recordId": {}}}
     answer = converse(
