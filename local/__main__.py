@@ -80,14 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     history.set_defaults(command=_history)
 
     dead_letters = commands.add_parser(
-        "dead-letters", help="show failed turns and consolidations and given up tool calls, or send one again"
+        "dead-letters", help="show failed turns, consolidations and erasures and given up tool calls, or send one again"
     )
     dead_letters.add_argument("--queue", choices=["turns", "tools"], help="only this queue (default both)")
     dead_letters.add_argument(
         "--send-again",
         metavar="TURN_OR_KEY",
         help="a tool call (its idempotency key) with the same event, the request of a turn (its id) as a new turn, "
-        "or a consolidation (its id); a unique beginning is enough",
+        "a consolidation or an erasure (its id); a unique beginning is enough",
     )
     dead_letters.add_argument("--json", action="store_true", help="show everything that the letters hold")
     _add_aws_url(dead_letters)

@@ -26,6 +26,21 @@ from local.tool_attempts import ToolCall, render_attempt, tool_calls
 RECOVERY_SECONDS = 2
 """How long an open circuit is left alone here, at most."""
 
+CALLED = (
+    "InvokeAgentFunction",
+    "LoadMemoryFunction",
+    "InvokeModelFunction",
+    "InvokeToolFunction",
+    "BankingToolsFunction",
+    "WriteMemoryFunction",
+    "LoadSessionFunction",
+    "ExtractRecordsFunction",
+    "MergeRecordsFunction",
+    "SummarizeSessionFunction",
+    "WriteRecordsFunction",
+)
+"""The functions that the demonstration calls, in its order: nobody waits for the start of others."""
+
 _WIDTH = 110
 _LABEL = 10
 _END_SECONDS = 10
@@ -80,7 +95,13 @@ def run(model: str, events: Path, faults: Path | None = None) -> int:
     with TemporaryDirectory(prefix="turnwright-demo-") as folder:
         recoveries = _copy_project(events.parent, Path(folder))
         options = LocalStackOptions(
-            port=0, aws_port=0, model=model, template=Path(folder) / "template.yaml", faults=faults, quiet=True
+            port=0,
+            aws_port=0,
+            model=model,
+            template=Path(folder) / "template.yaml",
+            faults=faults,
+            quiet=True,
+            warmed=CALLED,
         )
         with LocalStack(options) as stack:
             print(_introduction(model, stack.url, paint), flush=True)

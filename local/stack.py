@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,7 @@ class StackError(Exception):
 class LocalStackOptions:
     """Ports 0 take free ones. `model` is a MODEL option or the backend itself. `faults` is a file of faults
     on purpose (`faults.py`). `quiet` keeps the functions' logs from stderr; CloudWatch Logs has them all the same.
+    `warmed` are the functions (their resources) that are started before they are called, in order; all, if it is empty.
     Without `schedules` the template's schedules rest, and `stack.events.fire` alone makes their events.
     """
 
@@ -66,6 +67,7 @@ class LocalStackOptions:
     faults: Path | None = None
     quiet: bool = False
     schedules: bool = True
+    warmed: Sequence[str] = ()
 
 
 class LocalStack:
@@ -236,8 +238,8 @@ class LocalStack:
             site=ConsoleSite(self._console_data(), self._logs.problem).answer,
         )
         self._resources.callback(self._gateway.close)
-        for name in self._aws.functions:
-            self._workers.warm(self._aws.function_spec(name))
+        for logical_id in options.warmed or self._deployment.functions:
+            self._workers.warm(self._aws.function_spec(self._deployment.functions[logical_id].name))
         watch = _AgentFileWatch(self._deployment.refresh, self._logs)
         self._resources.callback(watch.close)
 
