@@ -4,7 +4,7 @@ It follows what API Gateway does where a caller or a handler can see it: the pro
 1.0), the refusals and their `x-amzn-ErrorType`, the limits, streamed answers (metadata JSON, eight NUL bytes,
 body). Two things differ and cannot be otherwise here: a signature must be present where the template says
 `AWS_IAM`, but nobody can verify it, so the caller is taken from the access key id in it; and the stage is not
-part of the path.
+part of the path. Since anybody's signature will do, pages of other sites are refused (`loopback.py`).
 """
 
 import json
@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from local.invocations import Functions, Invocation
+from local.loopback import REFUSAL, is_foreign
 from local.proxy_integration import Answer, Refused, Request, proxy_answer, proxy_event, streamed_answer, trace_header
 from local.routes import Api, Route
 from local.xray import Recorder, Span
@@ -162,6 +163,8 @@ class _Connection(BaseHTTPRequestHandler):
                 front.port,
                 request_id,
             )
+            if is_foreign(request.header("Host"), request.header("Origin")):
+                raise Refused(403, "AccessDeniedException", REFUSAL)
             page = front.site(request)
             if page is not None:
                 self._send(page, request_id)

@@ -6,11 +6,11 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moto.core.base_backend import BackendDict
 from moto.core.config import default_user_config
@@ -22,8 +22,12 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from local import moto_patches
 from local.faults import Faults, InvocationRefused
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
+from local.loopback import REFUSAL, is_foreign
 from local.moto_patches import ExecutionChange, FunctionAnswer, FunctionCall, Hooks
 from local.xray import Recorder
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
@@ -203,10 +207,17 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
         pass
 
 
-class _RequestHandler(MotoRequestHandler):  # type: ignore[misc]
-    """Answers in one piece: unbuffered, head and body are two packets, and the client wakes up twice."""
+class _ThisMachineOnly:
+    """moto lets the pages of all sites read and write (CORS); this lets none."""
 
-    wbufsize = -1
+    def __init__(self, app: "WSGIApplication") -> None:
+        self._app = app
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if is_foreign(environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN")):
+            start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Content-Length", str(len(REFUSAL)))])
+            return [REFUSAL.encode()]
+        return self._app(environ, start_response)
 
 
 def _listen(port: int) -> BaseWSGIServer:
@@ -215,7 +226,7 @@ def _listen(port: int) -> BaseWSGIServer:
     except OSError as error:
         raise PortTaken(port) from error
     with listener:  # the server works on a duplicate of the descriptor
-        app = DomainDispatcherApplication(create_backend_app)
+        app = _ThisMachineOnly(DomainDispatcherApplication(create_backend_app))
         return make_server(
             "127.0.0.1",
             listener.getsockname()[1],

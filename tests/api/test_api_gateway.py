@@ -121,7 +121,7 @@ def asking_first(length: int) -> bytes:
     """The head of a request that waits for `100 Continue` before it sends `length` bytes."""
     lines = (
         "POST /agents/A/text HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         f"Content-Length: {length}",
         "Expect: 100-continue",
         "",
@@ -455,7 +455,7 @@ class TestStreamedAnswers:
 def test_closing_frees_the_port_and_cuts_open_connections() -> None:
     gateway = ApiGateway(Api(ROUTES), FakeFunctions())
     idle = socket.create_connection(("127.0.0.1", gateway.port), WAIT_SECONDS)
-    idle.sendall(b"GET /agents/A/text HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle.sendall(b"GET /agents/A/text HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
     gateway.close()
     assert idle.recv(1000) == b""

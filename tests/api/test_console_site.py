@@ -11,7 +11,8 @@ import pytest
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.console_data import ConsoleData
-from local.console_site import FILES, ConsoleSite, is_loopback
+from local.console_site import FILES, ConsoleSite
+from local.loopback import is_loopback
 from local.proxy_integration import Answer, Request
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
@@ -19,8 +20,10 @@ from tests.workflow.turns import ask, calls, new_session, says
 from turnwright.keys import NO_ACTOR
 
 
-def get(stack: LocalStack, path: str, method: str = "GET", **headers: str) -> tuple[int, Mapping[str, str], bytes]:
-    connection = http.client.HTTPConnection(urlsplit(stack.url).netloc)
+def get(
+    stack: LocalStack, path: str, method: str = "GET", at: str | None = None, **headers: str
+) -> tuple[int, Mapping[str, str], bytes]:
+    connection = http.client.HTTPConnection(urlsplit(at or stack.url).netloc)
     try:
         connection.putrequest(method, path, skip_host="Host" in headers)
         for name, value in headers.items():
@@ -51,7 +54,7 @@ def test_every_answer_forbids_the_page_what_is_not_its_own(stack: LocalStack, pa
 
 
 @pytest.mark.parametrize("host", ["attacker.example", "127.0.0.1.attacker.example:3000", "", "[", "192.168.0.7:3000"])
-@pytest.mark.parametrize("path", ["/console/", "/console/api/overview"])
+@pytest.mark.parametrize("path", ["/console/", "/console/api/overview", "/turns/0"])
 def test_a_host_that_is_not_the_loopback_is_refused(stack: LocalStack, path: str, host: str) -> None:
     status, _, body = get(stack, path, Host=host)
     assert status == 403
@@ -59,9 +62,44 @@ def test_a_host_that_is_not_the_loopback_is_refused(stack: LocalStack, path: str
     assert b"agents" not in body
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:3000", "localhost", "LOCALHOST:1", "[::1]:3000"])
+ATTACKED = "/turns?X-Amz-Credential=victim%2F20260101%2Fus-east-1%2Fexecute-api%2Faws4_request"
+"""A signature in the address needs no header that a browser would ask about first."""
+
+
+@pytest.mark.parametrize("origin", ["https://attacker.example", "http://127.0.0.1.attacker.example", "null", ""])
+@pytest.mark.parametrize("aws", [False, True], ids=["api", "aws"])
+def test_a_page_of_another_site_is_refused_whatever_it_sends(stack: LocalStack, origin: str, aws: bool) -> None:
+    status, headers, _ = get(
+        stack, "/moto-api/reset" if aws else ATTACKED, "POST", at=stack.aws_url if aws else stack.url, Origin=origin
+    )
+    assert status == 403
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize("host", ["attacker.example:3001", ""])
+def test_a_name_of_another_site_that_points_here_reads_nothing_of_the_offline_aws(stack: LocalStack, host: str) -> None:
+    status, _, _ = get(stack, "/moto-api/data.json", at=stack.aws_url, Host=host)
+    assert status == 403
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:1", "http://localhost:5173", "https://[::1]:8443"])
+def test_the_pages_of_this_machine_are_served(stack: LocalStack, origin: str) -> None:
+    status, _, _ = get(stack, "/console/api/overview", Origin=origin)
+    assert status == 200
+    status, _, body = get(stack, ATTACKED, "POST", Origin=origin)
+    assert (status, b"ValidationException" in body) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:3000", "localhost", "LOCALHOST:1", "[::1]:3000", "documents.localhost:3001"]
+)
 def test_the_loopbacks_names_are_served(host: str) -> None:
     assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["localhost.attacker.example", "127.0.0.1@attacker.example", "xlocalhost", None])
+def test_names_that_look_like_the_loopbacks_are_not(host: str | None) -> None:
+    assert not is_loopback(host)
 
 
 def test_the_page_has_no_script_and_no_style_in_its_html() -> None:

@@ -5,6 +5,7 @@ handler raises: the secret is in nothing that is there to be read.
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import EventStreamError
@@ -20,6 +21,9 @@ __all__ = ["start"]
 SECRET = 'pä"ss\nwörd-4711'
 NEVER = "rd-4711"
 """The end of the secret, which no escaping changes."""
+
+SAID = 'pä"ss wörd-4711'
+"""The same in a sentence of which the rule model makes a record."""
 
 SCRIPT = {
     "replies": [
@@ -46,15 +50,23 @@ def up(start: Callable[..., Up], tmp_path: Path) -> Up:
     script, faults = tmp_path / "script.json", tmp_path / "faults.json"
     script.write_text(json.dumps(SCRIPT))
     faults.write_text(json.dumps(FAULTS))
+    return start("--model", f"script:{script}", "--faults", str(faults), *redacted())
+
+
+def redacted() -> list[str]:
     parameters = [r'TraceRedactPatterns=pä"ss\swörd-\d{4}', "TracePayloads=REDACTED", "LogExecutionData=true"]
-    options = [option for parameter in parameters for option in ("--parameter", parameter)]
-    return start("--model", f"script:{script}", "--faults", str(faults), *options)
+    return [option for parameter in parameters for option in ("--parameter", parameter)]
 
 
-def ask(up: Up, text: str) -> tuple[str, str]:
+def ask(up: Up, text: str, session: str = "", **fields: Any) -> tuple[str, str]:
     """The answer and the traces of a turn, as text; of a failed turn what the caller was told."""
     response = up.client("bedrock-agent-runtime").invoke_agent(
-        agentId="BANKASSIST", agentAliasId="live", sessionId=new_session(), inputText=text, enableTrace=True
+        agentId="BANKASSIST",
+        agentAliasId="live",
+        sessionId=session or new_session(),
+        inputText=text,
+        enableTrace=True,
+        **fields,
     )
     answer, traces = "", ""
     try:
@@ -130,3 +142,66 @@ def test_a_secret_in_everything_is_in_no_log_no_trace_and_no_dead_letter(up: Up)
     for place, text in found.items():
         assert NEVER not in text, place
     assert "[REDACTED]" in found["log"]
+
+
+def executions(up: Up, machine: str) -> list[dict[str, Any]]:
+    client = up.client("stepfunctions")
+    listed = client.list_executions(stateMachineArn=physical_id(up, machine))["executions"]
+    return [client.describe_execution(executionArn=each["executionArn"]) for each in listed]
+
+
+def test_a_secret_in_memory_is_in_no_log_no_trace_and_no_dead_letter(start: Callable[..., Up], tmp_path: Path) -> None:
+    """It is remembered by a tool and by a consolidation, after one that failed with it, found by a search, and shown to
+    the model of a later session.
+    """
+    faults = tmp_path / "faults.json"
+    broken = {"fault": "error", "errorType": "Broken", "message": f"no {SECRET}", "times": 1}
+    faults.write_text(json.dumps({"faults": [{"function": "MergeRecordsFunction", **broken}]}))
+    up = start("--model", "rule", "--faults", str(faults), *redacted())
+    actor, streams = "remembering", ""
+
+    def say(text: str, session: str) -> str:
+        nonlocal streams
+        answer, traces = ask(up, text, session, memoryId=actor)
+        streams += traces
+        return answer
+
+    def end(session: str, status: str) -> None:
+        response = up.client("bedrock-agent-runtime").invoke_agent(
+            agentId="BANKASSIST",
+            agentAliasId="live",
+            sessionId=session,
+            memoryId=actor,
+            endSession=True,
+            inputText=SECRET,
+        )
+        assert list(response["completion"])
+        eventually(
+            lambda: status in [each["status"] for each in executions(up, "ConsolidateMemoryStateMachine")],
+            f"a consolidation that {status}",
+        )
+
+    first, second = new_session(), new_session()
+    say(f"/call remember {json.dumps({'namespace': 'project_context', 'text': f'The word is {SECRET}'})}", first)
+    assert NEVER in say('/call search_memory {"query": "the word"}', first), "the tool's result has it"
+    end(first, "FAILED")
+    say(f"I report in EUR and {SAID}.", second)
+    end(second, "SUCCEEDED")
+    assert say("What do you know about me?", new_session()).count(NEVER) >= 2, "both records were shown to the model"
+
+    found = {
+        "streams": streams,
+        "letter": letter(up, "DeadLetterQueue"),
+        "log": logged(up),
+        "items": trace_items(up),
+        "consolidations": json.dumps(
+            [(each["input"], each.get("output")) for each in executions(up, "ConsolidateMemoryStateMachine")]
+        ),
+    }
+    for place, text in found.items():
+        assert NEVER not in text, place
+    for kind in ("MEMORY_WRITE", "MEMORY_RETRIEVAL"):
+        assert kind in found["log"]
+        assert kind in found["items"]
+    assert "[REDACTED]" in found["items"]
+    assert "[REDACTED]" in found["letter"]
