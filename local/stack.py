@@ -37,6 +37,7 @@ from local.faults import Faults, FaultsError
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, StreamingInvocation
 from local.log_delivery import LogDelivery
 from local.moto_patches import ExecutionChange, UnsupportedMoto
+from local.proxy_integration import Answer, Request
 from local.sam_yaml import REGION, TemplateError
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
@@ -235,7 +236,7 @@ class LocalStack:
             port=options.port,
             on_problem=self._logs.problem,
             xray=self._aws.xray,
-            site=ConsoleSite(self._console_data(), self._logs.problem).answer,
+            site=self._console(),
         )
         self._resources.callback(self._gateway.close)
         for logical_id in options.warmed or self._deployment.functions:
@@ -243,9 +244,12 @@ class LocalStack:
         watch = _AgentFileWatch(self._deployment.refresh, self._logs)
         self._resources.callback(watch.close)
 
-    def _console_data(self) -> ConsoleData:
+    def _console(self) -> Callable[[Request], Answer | None]:
+        """The console page; nothing for a template that has not what it shows."""
         resources = self._deployment.resources
-        return ConsoleData(
+        if not resources.keys() >= {"Table", "Bucket", "AgentTurnStateMachine", "RuntimeLogGroup"}:
+            return lambda _: None
+        data = ConsoleData(
             self.client,
             table=resources["Table"],
             bucket=resources["Bucket"],
@@ -253,6 +257,7 @@ class LocalStack:
             log_group=resources["RuntimeLogGroup"],
             model=self._model.name,
         )
+        return ConsoleSite(data, self._logs.problem).answer
 
     def _register(self, function: DeployedFunction) -> None:
         self._aws.functions[function.name] = FunctionCode(function.code_root, function.layers, function.log_group)

@@ -11,6 +11,7 @@ from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTu
 from turnwright import clients
 from turnwright.agent_versions import publish
 from turnwright.agents import Definition
+from turnwright.requests import Invocation
 from turnwright.settings import Settings
 from turnwright.table import Table
 
@@ -44,10 +45,14 @@ def event(table: Table, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
 
 
+TURN_ID = Invocation(
+    "BANKASSIST", "live", "session-1", None, "i-1", "", enable_trace=True, body={"inputText": "Hi"}
+).turn_id
 STREAM_HEADERS = {
     "Content-Type": "application/vnd.amazon.eventstream",
     "x-amzn-bedrock-agent-content-type": "application/json",
     "x-amz-bedrock-agent-session-id": "session-1",
+    "x-turnwright-turn-id": TURN_ID,
 }
 
 

@@ -112,8 +112,9 @@ def test_a_failed_turn_has_a_receipt_of_what_is_known(
     assert receipt["stateTransitions"] == len(execution.visits)
     assert (receipt["modelCalls"], receipt["toolAttempts"]) == (1, 3)
     assert receipt["lambda"].keys() == {"LoadMemory", "InvokeModel", "InvokeTool"}
-    known = [line for line in metered_lines(stack, told.turn_id) if "readUnits" in line]
-    assert receipt["readUnits"] == sum(line["readUnits"] for line in known)
+    invocations = sum(function["invocations"] for function in receipt["lambda"].values())
+    eventually(lambda: len(metered_lines(stack, told.turn_id)) == invocations, "the functions' log lines")
+    assert receipt["readUnits"] == sum(line["readUnits"] for line in metered_lines(stack, told.turn_id))
     assert any("of InvokeModel" in text for text in receipt["incomplete"])
 
 
