@@ -179,14 +179,21 @@ function modelRow(event, level, visit, turn) {
   return { ...row, status: 'failed', note: 'no answer came', duration: visit.enteredAt + visit.durationMs - row.start };
 }
 
+/** What a state read and wrote of memory, and the answer; within a tool call only what this call did. */
 function memoryRows(visit, level, turn) {
-  if (!['Load Memory', 'Write Memory'].includes(visit.name)) return [];
+  const ofTool = visit.name === 'Invoke Tool' ? MEMORY_TOOLS[visit.toolName] : undefined;
+  if (!ofTool && !['Load Memory', 'Write Memory'].includes(visit.name)) return [];
+  const types = ofTool ? [ofTool] : ['MEMORY_RETRIEVAL', 'MEMORY_WRITE', 'FINAL_RESPONSE'];
   const left = visit.durationMs === null ? Infinity : visit.enteredAt + visit.durationMs + 5;
   return turn.events
-    .filter((event) => ['MEMORY_RETRIEVAL', 'MEMORY_WRITE', 'FINAL_RESPONSE'].includes(event.type)
+    .filter((event) => types.includes(event.type) && !(ofTool && isOfOtherCall(event, visit))
       && Date.parse(event.timestamp) >= visit.enteredAt - 5 && Date.parse(event.timestamp) <= left)
     .map((event) => eventRow(event, level, turn));
 }
+
+/** A memory event's key in the table ends with the tool use's id and the attempt; one of the log has only its time. */
+const isOfOtherCall = (event, visit) => !event.id.includes('#log#')
+  && !event.id.endsWith(`#${encodeURIComponent(`${visit.toolUseId}/${visit.attempt}`)}`);
 
 /** The parallel calls of a Map, each with its attempts; a call that took one attempt is one row. */
 function callRows(box, level, index, all) {
@@ -208,13 +215,14 @@ function callRows(box, level, index, all) {
     };
     const attempts = visits.filter((visit) => visit.name === 'Invoke Tool');
     call.note = attempts.length > 1 ? `${attempts.length} attempts` : errors ? 'error to the agent' : '';
+    const memory = visits.flatMap((visit) => memoryRows(visit, level + 1, index.turn));
     if (!all && shown.length === 1) {
       const only = attemptRow(shown[0], level, index.turn);
-      rows.push({ ...call, work: only.work, note: only.note, state: only.state, hasChildren: false, source: { ...call.source, events: [...call.source.events, ...only.source.events] } });
+      rows.push({ ...call, work: only.work, note: only.note, state: only.state, hasChildren: memory.length > 0, source: { ...call.source, events: [...call.source.events, ...only.source.events] } }, ...memory);
       continue;
     }
     call.hasChildren = shown.length > 0;
-    rows.push(call, ...shown.flatMap((visit) => (visit.toolName ? [attemptRow(visit, level + 1, index.turn), ...triesRows(visit, level + 2)] : stateRows(visit, level + 1, index, all))));
+    rows.push(call, ...shown.flatMap((visit) => (visit.toolName ? [attemptRow(visit, level + 1, index.turn), ...triesRows(visit, level + 2)] : stateRows(visit, level + 1, index, all))), ...memory);
   }
   return rows;
 }
@@ -245,6 +253,8 @@ function errorCode(visit) {
     return undefined; // another failure, with another cause
   }
 }
+
+const MEMORY_TOOLS = { search_memory: 'MEMORY_RETRIEVAL', remember: 'MEMORY_WRITE', forget: 'MEMORY_WRITE' };
 
 const EVENT_LABELS = {
   MEMORY_RETRIEVAL: 'Retrieved', MEMORY_WRITE: 'Written', FINAL_RESPONSE: 'Final response', TURN_FAILED: 'Turn failed',

@@ -5,6 +5,7 @@ import time
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from local.bedrock.scripted_model import ScriptedModel
@@ -345,6 +346,25 @@ def test_an_actors_memory_tells_where_each_record_comes_from(
     shown.get_by_role("button", name=turn[:8]).click()
     expect(page.locator("#panel-turn")).to_be_visible()
     expect(page.locator("#turn-status")).to_have_text("committed")
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["with the trace", "by the log"])
+def test_what_a_memory_tool_wrote_and_found_stands_below_its_call(page: Page, model: ScriptedModel, kept: bool) -> None:
+    remembered = ("remember", {"namespace": "project_context", "text": "Builds <b>Mars</b>"})
+    model.replace([calls(remembered, ("search_memory", {"query": "Mars"}), step=1), says("Done.")])
+    choose(page, "BANKASSIST", f"user_spans_{kept}")
+    page.get_by_label("Keep the trace").set_checked(kept)
+    say(page, "remember Mars")
+    ended(page)
+    expect(span(page, "Written /project_context/")).to_have_count(1)
+    labels = page.locator(".span").all_inner_texts()
+    wrote = next(at for at, label in enumerate(labels) if "Written" in label)
+    assert "remember" in labels[wrote - 1]
+    found = [label for label in labels[wrote + 1 :] if "Retrieved" in label]
+    assert len(found) == 3, "one for each namespace"
+    span(page, "Written /project_context/").click()
+    expect(page.locator("#payload")).to_contain_text("MEMORY_WRITE")
+    expect(page.locator("#payload")).to_contain_text("Builds <b>Mars</b>")
 
 
 def test_an_actor_without_memory_and_no_actor_are_told_apart(page: Page) -> None:
