@@ -1,5 +1,6 @@
 """What a function is, what its process sees, and how a change of its files is noticed."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,6 +153,10 @@ def _stamps(directory: str) -> list[tuple[str, int, int]]:
     return stamps
 
 
+_NOTE = ".sources"
+"""The file of the cache that says of which sources a tree was compiled."""
+
+
 class BytecodeCache:
     """Where workers keep compiled modules: outside the source tree, and across runs, since compiling boto3
     takes longer than everything else in a cold start.
@@ -164,9 +170,17 @@ class BytecodeCache:
         if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
             raise PermissionError(f"{self.directory} belongs to somebody else: remove it, or set TMPDIR")
 
-    def drop(self, source_directory: Path) -> None:
-        """Forgets a source tree: Python compares times by the second, so it could miss a file that was saved
-        twice.
+    def refresh(self, source_directory: Path) -> None:
+        """Forgets a source tree that is not what it was when this was last asked, in this run or one before: Python
+        compares times by the second, so it could miss a file that was saved twice.
         """
-        below_root = source_directory.resolve().relative_to(source_directory.resolve().anchor)
-        shutil.rmtree(self.directory / below_root, ignore_errors=True)
+        source = source_directory.resolve()
+        compiled = self.directory / source.relative_to(source.anchor)
+        note = compiled / _NOTE
+        stamps = hashlib.sha256(repr(sorted(_stamps(str(source)))).encode()).hexdigest()
+        with suppress(FileNotFoundError):
+            if note.read_text() == stamps:
+                return
+        shutil.rmtree(compiled, ignore_errors=True)
+        compiled.mkdir(parents=True, exist_ok=True)
+        note.write_text(stamps)

@@ -180,7 +180,7 @@ class LambdaWorkers:
         if self._compiled.get(spec.code_root) != files:
             self._compiled[spec.code_root] = files
             for directory in directories:
-                self.bytecode.drop(directory)
+                self.bytecode.refresh(directory)
         function.opt = merge_layers(spec.layers, Path(tempfile.mkdtemp(prefix="opt-", dir=self._directory)))
         return function
 

@@ -552,3 +552,28 @@ def test_workers_end_when_the_stack_is_killed(tmp_path: Path) -> None:
         parent.wait()
     eventually(lambda: not is_running(int(pid)))
     parent.stdout.close()
+
+
+def test_compiled_modules_are_kept_across_runs_until_a_file_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    source = tmp_path / "source"
+    source.mkdir()
+    module = source / "module.py"
+    module.write_text("answer = 1")
+    saved = module.stat().st_mtime_ns // 1_000_000_000 * 1_000_000_000
+    os.utime(module, ns=(saved, saved))
+
+    def kept() -> bool:
+        cache = environment.BytecodeCache()
+        cache.refresh(source)
+        compiled = cache.directory / source.resolve().relative_to("/") / "module.pyc"
+        found = compiled.exists()
+        compiled.touch()
+        return found
+
+    assert [kept(), kept()] == [False, True]
+    module.write_text("answer = 2")  # as long as before, and saved in the same second
+    os.utime(module, ns=(saved + 1, saved + 1))
+    assert [kept(), kept()] == [False, True]
