@@ -24,7 +24,7 @@ test: $(VENV)/.development  ## all tests, offline
 	$(IN)/python -m pytest
 
 check: $(VENV)/.development $(SAM)  ## format, lint, types, template, definitions, agent files
-	$(IN)/python -m local.check
+	$(IN)/python -m local.deployment.check
 	$(IN)/ruff format --check $(SOURCES)
 	$(IN)/ruff check $(SOURCES)
 	$(IN)/mypy $(SOURCES)

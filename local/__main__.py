@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from local.colours import Paint, paint_for
+from local.terminal.colours import Paint, paint_for
 
 AWS_URL = "http://127.0.0.1:3001"
 
@@ -183,7 +183,7 @@ def _about_model(option: str, name: str) -> str:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from local import demo
+    from local.demo import demo
     from local.stack import StackError
 
     _heed_signals()
@@ -194,7 +194,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _bench(_: argparse.Namespace) -> int:
-    from local import bench
+    from local.bench import bench
 
     _heed_signals()
     status: int = bench.run()
@@ -202,7 +202,7 @@ def _bench(_: argparse.Namespace) -> int:
 
 
 def _logs(options: argparse.Namespace) -> int:
-    from local.log_delivery import readable, render
+    from local.aws.log_delivery import readable, render
 
     client = _client(options, "logs")
     paint = paint_for(sys.stdout)
@@ -233,14 +233,14 @@ def _log_events(client: Any, since_ms: int) -> Iterator[Mapping[str, Any]]:
 
 
 def _function_of(log_stream: str) -> str:
-    from local.log_delivery import short_name
+    from local.aws.log_delivery import short_name
     from local.stack import STACK_NAME
 
     return short_name(log_stream.rpartition("/")[2].partition("[")[0], STACK_NAME)
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from local.executions import render_execution
+    from local.commands.executions import render_execution
 
     paint = paint_for(sys.stdout)
     execution = _execution(options)
@@ -252,7 +252,7 @@ def _describe(options: argparse.Namespace) -> int:
 
 
 def _history(options: argparse.Namespace) -> int:
-    from local.executions import list_executions, render_execution, render_executions
+    from local.commands.executions import list_executions, render_execution, render_executions
 
     paint: Paint = paint_for(sys.stdout)
     if options.execution:
@@ -264,7 +264,7 @@ def _history(options: argparse.Namespace) -> int:
 
 
 def _execution(options: argparse.Namespace) -> Any:
-    from local.executions import UnknownExecution, find_execution, list_executions, read_execution
+    from local.commands.executions import UnknownExecution, find_execution, list_executions, read_execution
 
     client = _client(options, "stepfunctions")
     with _RunningStack():
@@ -281,10 +281,10 @@ def _execution(options: argparse.Namespace) -> Any:
 
 
 def _receipts(options: argparse.Namespace) -> int:
-    from local.receipts import ReceiptReader, render
+    from local.commands.receipts import ReceiptReader, render
+    from turnwright.costs.receipts import added
     from turnwright.errors import NotFound
-    from turnwright.receipts import added
-    from turnwright.table import Table
+    from turnwright.storage.table import Table
 
     with _RunningStack():
         physical_id = _physical_ids(options)
@@ -301,10 +301,10 @@ def _receipts(options: argparse.Namespace) -> int:
 
 
 def _trace(options: argparse.Namespace) -> int:
-    from local import trace_rows
-    from local.turn_traces import NoTrace, TraceReader
-    from turnwright.documents import Documents
-    from turnwright.table import Table
+    from local.commands.turn_traces import NoTrace, TraceReader
+    from local.terminal import trace_rows
+    from turnwright.storage.documents import Documents
+    from turnwright.storage.table import Table
 
     with _RunningStack():
         physical_id = _physical_ids(options)
@@ -326,9 +326,9 @@ def _trace(options: argparse.Namespace) -> int:
 
 
 def _dead_letters(options: argparse.Namespace) -> int:
-    from local import dead_letters
-    from turnwright.documents import Documents
-    from turnwright.table import Table
+    from local.commands import dead_letters
+    from turnwright.storage.documents import Documents
+    from turnwright.storage.table import Table
 
     physical_id, sqs = _physical_ids(options), _client(options, "sqs")
     queues = [options.queue] if options.queue else dead_letters.QUEUES
@@ -363,10 +363,10 @@ def _dead_letters(options: argparse.Namespace) -> int:
 def _memory(options: argparse.Namespace) -> int:
     from uuid import uuid4
 
-    from local import memory
-    from turnwright.documents import Documents
-    from turnwright.memory.erasures import Erasures
-    from turnwright.table import Table
+    from local.commands import memory
+    from turnwright.memory.erasure.erasures import Erasures
+    from turnwright.storage.documents import Documents
+    from turnwright.storage.table import Table
 
     with _RunningStack():
         physical_id = _physical_ids(options)

@@ -23,23 +23,24 @@ from typing import Any, Self
 import boto3
 from botocore.config import Config
 
-from local.api_gateway import ApiGateway
-from local.aws_server import AwsServer, FunctionCode, PortTaken
+from local.aws.aws_server import AwsServer, FunctionCode, PortTaken
+from local.aws.event_delivery import EventDelivery, execution_event
+from local.aws.faults import Faults, FaultsError
+from local.aws.log_delivery import LogDelivery
 from local.bedrock.endpoint import BedrockEndpoint
 from local.bedrock.model_backend import ModelBackend
 from local.bedrock.select import ModelOptionError, select_model
-from local.console_data import ConsoleData
-from local.console_site import ConsoleSite
-from local.custom_resources import CustomResource, CustomResourceFailed
-from local.deploy import DeployedFunction, Deployment, DeploymentError, deploy
-from local.event_delivery import EventDelivery, execution_event
-from local.faults import Faults, FaultsError
+from local.console.console_data import ConsoleData
+from local.console.console_site import ConsoleSite
+from local.deployment.custom_resources import CustomResource, CustomResourceFailed
+from local.deployment.deploy import DeployedFunction, Deployment, DeploymentError, deploy
+from local.deployment.sam_yaml import REGION, TemplateError
+from local.gateway.api_gateway import ApiGateway
+from local.gateway.proxy_integration import Answer, Request
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, StreamingInvocation
-from local.log_delivery import LogDelivery
 from local.moto_patches import ExecutionChange, UnsupportedMoto
-from local.proxy_integration import Answer, Request
-from local.sam_yaml import REGION, TemplateError
 
+CONSOLIDATION = "ConsolidateMemoryStateMachine"
 TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
 STACK_NAME = "turnwright"
 CREDENTIALS = {"aws_access_key_id": "offline", "aws_secret_access_key": "offline"}

@@ -5,10 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from local.sam_yaml import load_template
+from local.deployment.sam_yaml import load_template
+from tests.paths import ROOT
 from tests.tools import claims_api
-
-ROOT = Path(__file__).resolve().parent.parent
 
 TEST_AGENT = "TESTAGENT"
 LAST_STEP_AGENT = "TWOSTEPS"

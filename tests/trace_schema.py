@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
 
-SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "trace_event.schema.json"
+from tests.paths import ROOT
+
+SCHEMA = ROOT / "schemas" / "trace_event.schema.json"
 
 _ADDED_BY_THE_LOG = ("level", "message", "@timestamp", "@message")
 

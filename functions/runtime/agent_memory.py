@@ -5,14 +5,15 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import ClientError
 
-from turnwright import clients, wire_errors
-from turnwright.documents import documents, json_text
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import logger
-from turnwright.memory.bedrock_memory import delete_agent_memory, get_agent_memory
-from turnwright.memory.erasures import Erasures, request_identity
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.api.bedrock import wire_errors
+from turnwright.api.bedrock.agent_memory import delete_agent_memory, get_agent_memory
+from turnwright.memory.erasure.erasures import Erasures, request_identity
+from turnwright.storage import clients
+from turnwright.storage.documents import documents, json_text
+from turnwright.storage.settings import settings
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger
 
 _MEMORIES = "/agents/<agentId>/agentAliases/<agentAliasId>/memories"
 _THROTTLED = {"ThrottlingException", "ExecutionLimitExceeded"}

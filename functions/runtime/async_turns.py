@@ -5,12 +5,14 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
-from turnwright import async_turns, clients
-from turnwright.async_turns import Answer, AsyncTurns, caller_of
-from turnwright.documents import documents, json_text
-from turnwright.front_door import FrontDoor
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.api.bedrock import async_turns
+from turnwright.api.bedrock.async_turns import Answer, AsyncTurns, caller_of
+from turnwright.api.bedrock.front_door import FrontDoor
+from turnwright.storage import clients
+from turnwright.storage.documents import documents, json_text
+from turnwright.storage.settings import settings
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
 
 app = APIGatewayRestResolver()
 
@@ -32,6 +34,7 @@ def read_trace(turn_id: str) -> Response[str]:
     return _answered(lambda event: _turns().trace(turn_id, caller_of(event), token))
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event -> the proxy response. A path is as good with a trailing slash as without."""
     return app.resolve({**event, "path": event["path"].rstrip("/")}, context)

@@ -2,14 +2,14 @@
 
 from typing import Any, Protocol
 
-from turnwright import clients
-from turnwright.agentcore.store_erasure import StoreErasure
-from turnwright.documents import documents
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import logger
-from turnwright.memory.erasure import Erasure
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.api.agentcore.store_erasure import StoreErasure
+from turnwright.memory.erasure.erase_memory import Erasure
+from turnwright.storage import clients
+from turnwright.storage.documents import documents
+from turnwright.storage.settings import settings
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger
 
 _LAST_MS = 15_000
 """With less than this left of the function's time nothing new is begun."""

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from turnwright.documents import documents
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import consolidation_logger
-from turnwright.memory.consolidating import Consolidating
-from turnwright.memory.consolidation import Consolidation
-from turnwright.memory.transcript import Chunk
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.memory.consolidation.consolidating import Consolidating
+from turnwright.memory.consolidation.extract_records import extract
+from turnwright.memory.consolidation.transcript import Chunk
+from turnwright.memory.session_ends.consolidations import Consolidation
+from turnwright.storage.documents import documents
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger_for
+from turnwright.tracing.payloads import payloads
 
 
 @with_safe_errors
@@ -20,12 +21,12 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """
     store = table()
     consolidation, chunk = Consolidation.decode(event["consolidation"]), Chunk.decode(event["chunk"])
-    entry = Consolidating(store, documents(), consolidation).extract(event["namespace"], chunk, event["attempt"])
-    log = consolidation_logger(consolidation, namespace=event["namespace"], chunk=chunk.number)
+    entry = extract(Consolidating(store, documents(), consolidation), event["namespace"], chunk, event["attempt"])
+    log = logger_for(consolidation.log_fields, namespace=event["namespace"], chunk=chunk.number)
     if "broken" in entry:
         log.warning(
             "the model's answer broke its schema twice",
-            fault=settings().payloads.error(entry["broken"]),
+            fault=payloads().error(entry["broken"]),
             **store.consumed.fields(),
         )
     else:

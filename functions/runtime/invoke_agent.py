@@ -3,13 +3,13 @@
 import base64
 from typing import Any
 
-from turnwright import clients
-from turnwright.documents import documents
-from turnwright.front_door import Answer, FrontDoor
-from turnwright.handler_errors import with_safe_errors
-from turnwright.settings import settings
-from turnwright.streaming_runtime import LambdaContext, StreamedResponse
-from turnwright.table import table
+from turnwright.api.bedrock.front_door import Answer, FrontDoor
+from turnwright.api.streaming_runtime import LambdaContext, StreamedResponse
+from turnwright.storage import clients
+from turnwright.storage.documents import documents
+from turnwright.storage.settings import settings
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
 
 
 @with_safe_errors

@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from turnwright import agent_versions, metrics
-from turnwright.costs import INVOKE_MODEL, Spent, tools_spent, without_costs
-from turnwright.documents import documents
+from turnwright.agents import versions
+from turnwright.costs.metering import Meter
+from turnwright.costs.spending import INVOKE_MODEL, Spent, tools_spent, without_costs
 from turnwright.errors import ModelError, ModelsExhausted
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import turn_logger
-from turnwright.metering import Meter
-from turnwright.step import Asked, take_step, tool_calls
-from turnwright.table import table
-from turnwright.turns import Turn, Turns
+from turnwright.sessions.turns import Turns
+from turnwright.sessions.values import Turn
+from turnwright.storage.documents import documents
+from turnwright.storage.table import table
+from turnwright.tracing import metrics
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger_for
+from turnwright.turn.invoke_model import Asked, take_step, tool_calls
 
 
 @with_safe_errors
@@ -22,10 +24,10 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     store, bucket = table(), documents()
     meter = Meter(store)
     turn = Turn.decode(event["turn"])
-    log = turn_logger(turn, step=event["step"])
+    log = logger_for(turn.log_fields, step=event["step"])
     if event["redriveCount"] > 0:
         Turns(store).resume(turn)
-    agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
+    agent = versions.load(store, turn.agentId, turn.agentVersion)
     asked = Asked(
         event["step"],
         event["model"],

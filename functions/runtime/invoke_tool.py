@@ -6,17 +6,17 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from turnwright import agent_versions, clients
-from turnwright.documents import documents, json_text
+from turnwright.agents import versions
+from turnwright.costs.metering import Meter
 from turnwright.errors import GatewayFault, ToolAttemptFailed
-from turnwright.gateway import Call, Gateway
-from turnwright.handler_errors import with_safe_errors
-from turnwright.journal import ToolResult
-from turnwright.log import turn_logger
-from turnwright.metering import Meter
-from turnwright.settings import settings
-from turnwright.table import table
-from turnwright.turns import Turn, Turns
+from turnwright.sessions.turns import Turns
+from turnwright.sessions.values import ToolResult, Turn
+from turnwright.storage.dead_letters import tool_dead_letters
+from turnwright.storage.documents import documents, json_text
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger_for
+from turnwright.turn.invoke_tool import Call, Gateway
 
 
 @with_safe_errors
@@ -30,14 +30,14 @@ def handler(event: dict[str, Any], context: object) -> ToolResult:
     store, bucket = table(), documents()
     meter = Meter(store)
     turn, call = Turn.decode(event["turn"]), Call.decode(event["call"])
-    log = turn_logger(turn, toolUseId=call.toolUseId, sleptMs=event["sleepMs"])
+    log = logger_for(turn.log_fields, toolUseId=call.toolUseId, sleptMs=event["sleepMs"])
     time.sleep(event["sleepMs"] / 1000)
     started = time.monotonic()
     try:
         if event["redriveCount"] > 0:
             Turns(store).resume(turn)
-        agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
-        gateway = Gateway(store, bucket, turn, agent, clients.sqs(), settings().tool_dead_letter_queue_url)
+        agent = versions.load(store, turn.agentId, turn.agentVersion)
+        gateway = Gateway(store, bucket, turn, agent, tool_dead_letters())
         result = gateway.attempt(event["step"], call, event["attempt"], lost=event["lost"])
     except ToolAttemptFailed as failure:
         log.info("tool attempt failed", **_cost(started), **store.consumed.fields())

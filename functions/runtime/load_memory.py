@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from turnwright import agent_versions
-from turnwright.beginning import begin
-from turnwright.costs import LOAD_MEMORY, Spent
-from turnwright.documents import documents
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import turn_logger
-from turnwright.metering import Meter
-from turnwright.requests import TurnRequest
-from turnwright.table import table
+from turnwright.agents import versions
+from turnwright.costs.metering import Meter
+from turnwright.costs.spending import LOAD_MEMORY, Spent
+from turnwright.sessions.values import TurnRequest
+from turnwright.storage.documents import documents
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger_for
+from turnwright.turn.load_memory import begin
 
 
 @with_safe_errors
@@ -21,8 +21,8 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     store = table()
     meter = Meter(store)
     request = TurnRequest.decode(event["request"])
-    version = agent_versions.resolve(store, request.agent_id, request.agent_alias_id)
-    agent = agent_versions.load(store, request.agent_id, version)
+    version = versions.resolve(store, request.agent_id, request.agent_alias_id)
+    agent = versions.load(store, request.agent_id, version)
     turn = begin(
         store,
         documents(),
@@ -33,10 +33,10 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         definition_version=event.get("definitionVersion", ""),
     )
     if turn.agentVersion != agent.version:
-        agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
+        agent = versions.load(store, turn.agentId, turn.agentVersion)
     retries = event.get("retryCount", 0)
     spent = Spent().plus(LOAD_MEMORY, meter.cost()).missing(LOAD_MEMORY, retries, retries=retries)
-    turn_logger(turn).info(
+    logger_for(turn.log_fields).info(
         "turn begun", historyFrom=turn.historyFrom, historyTo=turn.historyTo, **store.consumed.fields()
     )
     return {

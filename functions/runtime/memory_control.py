@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from turnwright import clients
-from turnwright.agentcore import control_operations as operations
-from turnwright.agentcore.control import Defaults, Memories, Place
-from turnwright.agentcore.routes import invoked_region, resolve, resolver
-from turnwright.handler_errors import with_safe_errors
-from turnwright.memory.erasures import Erasures, request_identity
-from turnwright.settings import settings
-from turnwright.table import Table
+from turnwright.api.agentcore import control_operations as operations
+from turnwright.api.agentcore.routes import invoked_region, resolve, resolver
+from turnwright.api.agentcore.store_operations import Defaults, Memories, Place
+from turnwright.memory.erasure.erasures import Erasures, request_identity
+from turnwright.storage import clients
+from turnwright.storage.settings import settings
+from turnwright.storage.table import Table
+from turnwright.tracing.handler_errors import with_safe_errors
 
 
 def _memories(store: Table) -> Memories:

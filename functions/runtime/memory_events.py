@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from turnwright.agentcore import data_operations as operations
-from turnwright.agentcore.events import Events
-from turnwright.agentcore.listings import Listings
-from turnwright.agentcore.routes import resolve, resolver, streamed
-from turnwright.documents import documents
-from turnwright.handler_errors import with_safe_errors
-from turnwright.settings import settings
-from turnwright.streaming_runtime import StreamedResponse
-from turnwright.table import Table
+from turnwright.api.agentcore import data_operations as operations
+from turnwright.api.agentcore.event_operations import Events
+from turnwright.api.agentcore.listings import Listings
+from turnwright.api.agentcore.routes import resolve, resolver, streamed
+from turnwright.api.streaming_runtime import StreamedResponse
+from turnwright.storage.documents import documents
+from turnwright.storage.settings import settings
+from turnwright.storage.table import Table
+from turnwright.tracing.handler_errors import with_safe_errors
 
 
 def _events(store: Table) -> Events:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from turnwright.agentcore import data_operations as operations
-from turnwright.agentcore.records import MemoryRecords
-from turnwright.agentcore.refusals import invalid
-from turnwright.agentcore.routes import resolve, resolver
-from turnwright.handler_errors import with_safe_errors
-from turnwright.table import Table
+from turnwright.api.agentcore import data_operations as operations
+from turnwright.api.agentcore.record_operations import MemoryRecords
+from turnwright.api.agentcore.refusals import invalid
+from turnwright.api.agentcore.routes import resolve, resolver
+from turnwright.storage.table import Table
+from turnwright.tracing.handler_errors import with_safe_errors
 
 
 def _records(store: Table) -> MemoryRecords:

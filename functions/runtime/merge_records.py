@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from turnwright import clients
-from turnwright.documents import documents
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import consolidation_logger
-from turnwright.memory.consolidating import Consolidating, Letters
-from turnwright.memory.consolidation import Consolidation
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.memory.consolidation.consolidating import Consolidating
+from turnwright.memory.consolidation.merge_records import merge
+from turnwright.memory.session_ends.consolidations import Consolidation
+from turnwright.storage.dead_letters import dead_letters
+from turnwright.storage.documents import documents
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger_for
+from turnwright.tracing.payloads import payloads
 
 
 @with_safe_errors
@@ -21,14 +22,17 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """
     store = table()
     consolidation = Consolidation.decode(event["consolidation"])
-    entry = Consolidating(store, documents(), consolidation).merge(
-        event["namespace"], event["chunks"], event["merge"], event["attempt"]
+    entry = merge(
+        Consolidating(store, documents(), consolidation),
+        event["namespace"],
+        event["chunks"],
+        event["merge"],
+        event["attempt"],
     )
-    log = consolidation_logger(consolidation, namespace=event["namespace"], merge=event["merge"])
+    log = logger_for(consolidation.log_fields, namespace=event["namespace"], merge=event["merge"])
     if "skipped" in entry:
-        letters = Letters(clients.sqs(), settings().dead_letter_queue_url)
-        fault = settings().payloads.error(entry["skipped"])
-        letters.send(consolidation, event["execution"], event["namespace"], fault)
+        fault = payloads().error(entry["skipped"])
+        dead_letters().send(consolidation.skipped_letter(event["execution"], event["namespace"], fault))
         log.error("namespace skipped", fault=fault)
         return {"changes": 0, "skipped": True}
     log.info("records merged", changes=len(entry["changes"]), **store.consumed.fields())

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from turnwright import agent_files, agent_versions, api_schemas, clients
-from turnwright.custom_resource import Outcome, answer, send
-from turnwright.log import logger
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.agents import agent_files, api_schemas, versions
+from turnwright.agents.custom_resource import Outcome, answer, send
+from turnwright.storage import clients
+from turnwright.storage.settings import settings
+from turnwright.storage.table import table
+from turnwright.tracing.log import logger
+from turnwright.tracing.payloads import payloads
 
 PHYSICAL_RESOURCE_ID = "published-agents"
 
@@ -34,12 +36,12 @@ def _carry_out(event: dict[str, Any]) -> Outcome:
     if event["RequestType"] == "Delete":
         # The table may outlive the stack, and its agents with it.
         return Outcome(succeeded=True, text="")
-    _ = settings().payloads  # so that a pattern that cannot be used fails the deployment, and not each turn
+    _ = payloads()  # so that a pattern that cannot be used fails the deployment, and not each turn
     directory = Path(settings().agent_files_directory)
     substitutions = event["ResourceProperties"].get("Substitutions", {})
     definitions = agent_files.read(directory, substitutions, api_schemas.reader(clients.s3(), settings().bucket_name))
-    publications = agent_versions.publish(table(), definitions)
+    publications = versions.publish(table(), definitions)
     for agent in publications:
         logger().info(f"agent {agent.change}", agentId=agent.agent_id, version=agent.version)
-    published = [agent for agent in publications if agent.change is not agent_versions.Change.REMOVED]
+    published = [agent for agent in publications if agent.change is not versions.Change.REMOVED]
     return Outcome(succeeded=True, text=" ".join(f"{agent.agent_id}:{agent.version}" for agent in published))

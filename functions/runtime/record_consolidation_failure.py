@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from turnwright import clients
-from turnwright.failures import read_failure
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import consolidation_logger, logger
-from turnwright.memory.consolidation import Consolidation
-from turnwright.memory.consolidation_failures import record
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.memory.consolidation.record_consolidation_failure import record
+from turnwright.memory.session_ends.consolidations import Consolidation
+from turnwright.storage import clients
+from turnwright.storage.dead_letters import dead_letters
+from turnwright.storage.table import table
+from turnwright.tracing.execution_failures import read_failure
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger, logger_for
 
 
 @with_safe_errors
@@ -22,8 +22,8 @@ def handler(event: dict[str, Any], context: object) -> None:
     if failure is None:
         logger().info("execution is not in failure any more", executionArn=event["detail"]["executionArn"])
         return
-    log = consolidation_logger(Consolidation.decode(failure.request))
-    if record(table(), clients.sqs(), settings().dead_letter_queue_url, failure):
+    log = logger_for(Consolidation.decode(failure.request).log_fields)
+    if record(table(), dead_letters(), failure):
         log.error("consolidation failed", failure=failure.summary)
     else:
         log.info("consolidation was written, or its actor is erased", failure=failure.summary)

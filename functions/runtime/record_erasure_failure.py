@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from turnwright import clients
-from turnwright.failures import read_failure
-from turnwright.log import logger
-from turnwright.memory.erasure_failures import record
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.memory.erasure.record_erasure_failure import record
+from turnwright.storage import clients
+from turnwright.storage.dead_letters import dead_letters
+from turnwright.storage.table import table
+from turnwright.tracing.execution_failures import read_failure
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger
 
 
+@with_safe_errors
 def handler(event: dict[str, Any], context: object) -> None:
     """An EventBridge event "Step Functions Execution Status Change" with status FAILED, TIMED_OUT or ABORTED.
 
@@ -18,7 +20,7 @@ def handler(event: dict[str, Any], context: object) -> None:
     failure = read_failure(clients.stepfunctions(), event["detail"]["executionArn"], find_state=True)
     if failure is None:
         logger().info("execution is not in failure any more", executionArn=event["detail"]["executionArn"])
-    elif record(table(), clients.sqs(), settings().dead_letter_queue_url, failure):
+    elif record(table(), dead_letters(), failure):
         logger().error("erasure failed", erasureId=failure.turn_id, failure=failure.summary)
     else:
         logger().info("erasure was finished by another", erasureId=failure.turn_id, failure=failure.summary)

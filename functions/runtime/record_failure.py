@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from turnwright import clients, metrics
-from turnwright.documents import documents
-from turnwright.failures import Recorded, read_failure, record
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import logger
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.storage import clients
+from turnwright.storage.dead_letters import dead_letters
+from turnwright.storage.documents import documents
+from turnwright.storage.table import table
+from turnwright.tracing import metrics
+from turnwright.tracing.execution_failures import read_failure
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger
+from turnwright.turn.record_failure import Recorded, record
 
 
 @with_safe_errors
@@ -21,7 +23,7 @@ def handler(event: dict[str, Any], context: object) -> None:
     if failure is None:
         logger().info("execution is not in failure any more", executionArn=event["detail"]["executionArn"])
         return
-    outcome = record(table(), documents(), clients.sqs(), settings().dead_letter_queue_url, failure)
+    outcome = record(table(), documents(), dead_letters(), failure)
     if outcome is Recorded.COMMITTED_BEFORE:
         logger().info("turn committed already", turnId=failure.turn_id, failure=failure.summary)
         return

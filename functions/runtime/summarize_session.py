@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from turnwright import clients
-from turnwright.documents import documents
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import consolidation_logger
-from turnwright.memory.configuration import SUMMARY
-from turnwright.memory.consolidating import Consolidating, Letters
-from turnwright.memory.consolidation import Consolidation
-from turnwright.memory.transcript import Chunk
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.agents.memory_configuration import SUMMARY
+from turnwright.memory.consolidation.consolidating import Consolidating
+from turnwright.memory.consolidation.summarize_session import summarize
+from turnwright.memory.consolidation.transcript import Chunk
+from turnwright.memory.session_ends.consolidations import Consolidation
+from turnwright.storage.dead_letters import dead_letters
+from turnwright.storage.documents import documents
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger_for
+from turnwright.tracing.payloads import payloads
 
 
 @with_safe_errors
@@ -26,13 +27,13 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     if not event["summarize"]:
         return {"skipped": False}
     chunks = [Chunk.decode(chunk) for chunk in event["chunks"]]
-    summaries = Consolidating(store, documents(), consolidation).summarize(chunks, event["attempt"])
-    log = consolidation_logger(consolidation)
+    summaries = summarize(Consolidating(store, documents(), consolidation), chunks, event["attempt"])
+    log = logger_for(consolidation.log_fields)
     broken = {name: entry["broken"] for name, entry in summaries.items() if "broken" in entry}
     for name, breach in broken.items():
-        letters = Letters(clients.sqs(), settings().dead_letter_queue_url)
-        fault = settings().payloads.error(breach)
-        letters.send(consolidation, event["execution"], "summary" if name == SUMMARY else name, fault)
+        fault = payloads().error(breach)
+        part = "summary" if name == SUMMARY else name
+        dead_letters().send(consolidation.skipped_letter(event["execution"], part, fault))
         log.error("summary skipped", summary=name, fault=fault)
     characters = sum(len(entry.get("text", "")) for entry in summaries.values())
     log.info("session summarized", characters=characters, **store.consumed.fields())

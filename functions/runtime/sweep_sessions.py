@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from turnwright import clients
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import logger
-from turnwright.memory.sweeping import Sweep, starter
-from turnwright.settings import settings
-from turnwright.table import table
+from turnwright.memory.session_ends.sweep_sessions import Sweep, starter
+from turnwright.storage import clients
+from turnwright.storage.settings import settings
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger
 
 
 @with_safe_errors

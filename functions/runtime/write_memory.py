@@ -2,19 +2,22 @@
 
 from typing import Any
 
-from turnwright import agent_versions, clients, metrics
-from turnwright.agents import Agent
-from turnwright.commit import Bill, commit
-from turnwright.costs import WRITE_MEMORY, Spent
-from turnwright.documents import documents
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import turn_logger
-from turnwright.memory.digests import start_digest
-from turnwright.metering import Meter
-from turnwright.receipts import of_header
-from turnwright.settings import settings
-from turnwright.table import table
-from turnwright.turns import Turn, Turns
+from turnwright.agents import versions
+from turnwright.agents.definitions import Agent
+from turnwright.costs.metering import Meter
+from turnwright.costs.receipts import of_header
+from turnwright.costs.spending import WRITE_MEMORY, Spent
+from turnwright.memory.session_ends.digests import start_digest
+from turnwright.sessions.turns import Turns
+from turnwright.sessions.values import Turn
+from turnwright.storage import clients
+from turnwright.storage.documents import documents
+from turnwright.storage.settings import settings
+from turnwright.storage.table import table
+from turnwright.tracing import metrics
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger_for
+from turnwright.turn.write_memory import Bill, commit
 
 
 @with_safe_errors
@@ -27,9 +30,9 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     turn = Turn.decode(event["turn"])
     if event["redriveCount"] > 0:
         Turns(store).resume(turn)
-    agent = agent_versions.load(store, turn.agentId, turn.agentVersion)
+    agent = versions.load(store, turn.agentId, turn.agentVersion)
     header = commit(store, documents(), turn, agent, _bill(event, agent, meter))
-    log = turn_logger(turn, step=event["step"])
+    log = logger_for(turn.log_fields, step=event["step"])
     log.info("turn committed", receipt=of_header(header), **store.consumed.fields())
     if header.receipt and store.consumed.item_writes:  # not for a repeat that found the turn committed
         latency_ms = header.fields["endedAt"] - header.fields["startedAt"]
@@ -38,12 +41,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         upkeep = table()
         start_digest(upkeep, clients.stepfunctions(), settings().consolidation_state_machine_arn, agent, header)
         log.info("digest considered", **upkeep.consumed.fields())
-    return {
-        "turnId": turn.turnId,
-        "status": header.status,
-        "answer": header.answer,
-        "usage": header.usage,
-    }
+    return {"turnId": turn.turnId, "status": header.status, "answer": header.answer, "usage": header.usage}
 
 
 def _bill(event: dict[str, Any], agent: Agent, meter: Meter) -> Bill:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from turnwright.documents import documents
-from turnwright.handler_errors import with_safe_errors
-from turnwright.log import consolidation_logger
-from turnwright.memory.consolidation import Consolidation
-from turnwright.memory.writing import Writing
-from turnwright.table import table
+from turnwright.memory.consolidation.write_records import Writing
+from turnwright.memory.session_ends.consolidations import Consolidation
+from turnwright.storage.documents import documents
+from turnwright.storage.table import table
+from turnwright.tracing.handler_errors import with_safe_errors
+from turnwright.tracing.log import logger_for
 
 
 @with_safe_errors
@@ -20,7 +20,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     store = table()
     consolidation = Consolidation.decode(event["consolidation"])
     outcome = Writing(store, documents(), consolidation).write(event["plan"], event["merge"], event["redriveCount"])
-    consolidation_logger(consolidation, merge=event["merge"]).info(
+    logger_for(consolidation.log_fields, merge=event["merge"]).info(
         "consolidation written", outcome=outcome, **store.consumed.fields()
     )
     return {"consolidationId": consolidation.consolidationId, **outcome}

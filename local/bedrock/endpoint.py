@@ -34,7 +34,7 @@ from local.bedrock.model_backend import (
     StreamEvent,
 )
 from local.bedrock.request_rules import check_request
-from turnwright import event_stream
+from turnwright.api import event_stream
 
 _ROUTE = re.compile(r"/model/([^/]+)/(converse|converse-stream|invoke)/?")
 _IN_STREAM = {

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from local.bedrock.model_backend import ModelBackend
 from local.bedrock.openai_model import OpenAiModel
 from local.bedrock.real_bedrock import RealBedrock, RealBedrockError
-from local.bedrock.rule_model import RuleModel
+from local.bedrock.rule.rule_model import RuleModel
 from local.bedrock.scripted_model import ScriptedModel, ScriptError
 
 

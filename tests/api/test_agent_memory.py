@@ -12,11 +12,11 @@ from local.stack import LocalStack
 from tests.project import TEST_AGENT
 from tests.waiting import eventually
 from tests.workflow.turns import ask, new_session, says
-from turnwright.clock import now_ms
-from turnwright.documents import Documents
-from turnwright.memory.belongings import Belongings
-from turnwright.memory.session_summaries import SessionSummary
-from turnwright.table import Table
+from turnwright.memory.erasure.belongings import Belongings
+from turnwright.memory.records.session_summaries import SessionSummary
+from turnwright.storage.clock import now_ms
+from turnwright.storage.documents import Documents
+from turnwright.storage.table import Table
 
 AGENT = {"agentId": TEST_AGENT, "agentAliasId": "live"}
 STORE = f"{TEST_AGENT}-turnwright"

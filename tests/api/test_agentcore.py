@@ -13,13 +13,13 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from local.bedrock.rule_model import RuleModel
+from local.bedrock.rule.rule_model import RuleModel
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
 from tests.waiting import eventually
-from turnwright import keys
-from turnwright.keys import SessionId
+from turnwright.storage import keys
+from turnwright.storage.keys import SessionId
 
 ACTOR = "user/1:x"
 

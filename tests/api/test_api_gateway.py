@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
-from local.api_gateway import LARGEST_BODY, LARGEST_EVENT, ApiGateway
-from local.proxy_integration import METADATA_END
-from local.routes import Api, Route
+from local.gateway.api_gateway import LARGEST_BODY, LARGEST_EVENT, ApiGateway
+from local.gateway.proxy_integration import METADATA_END
+from local.gateway.routes import Api, Route
 
 CREDENTIAL = "AKIDEXAMPLE/20260101/us-east-1/bedrock/aws4_request"
 SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={CREDENTIAL}, Signature=0"}

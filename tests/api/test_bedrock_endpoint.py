@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError, EventStreamError
 
 from local.bedrock.endpoint import BedrockEndpoint
 from local.bedrock.model_backend import ConverseRequest, StreamEvent
-from local.bedrock.rule_model import RuleModel
+from local.bedrock.rule.rule_model import RuleModel
 from local.bedrock.scripted_model import ScriptedModel
 
 MODEL_ID = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"

@@ -10,14 +10,14 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from local.bedrock.scripted_model import ScriptedModel
-from local.console_data import ConsoleData
-from local.console_site import FILES, ConsoleSite
-from local.loopback import is_loopback
-from local.proxy_integration import Answer, Request
+from local.console.console_data import ConsoleData
+from local.console.console_site import FILES, ConsoleSite
+from local.gateway.loopback import is_loopback
+from local.gateway.proxy_integration import Answer, Request
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
 from tests.workflow.turns import ask, calls, new_session, says
-from turnwright.keys import NO_ACTOR
+from turnwright.storage.keys import NO_ACTOR
 
 
 def get(

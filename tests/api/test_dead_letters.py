@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from local.__main__ import main
+from local.aws.faults import Faults
 from local.bedrock.scripted_model import ScriptedModel
-from local.executions import Execution, read_execution
-from local.faults import Faults
+from local.commands.executions import Execution, read_execution
 from local.stack import LocalStack
 from tests.waiting import eventually
 from tests.workflow.turns import ask, calls, fails, new_session, says
-from turnwright.memory.records import Records
-from turnwright.table import Table
+from turnwright.memory.records.records import Records
+from turnwright.storage.table import Table
 
 TOOL = "MisbehavingToolFunction"
 QUEUES = ("DeadLetterQueueUrl", "ToolDeadLetterQueueUrl")

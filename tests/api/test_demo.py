@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from local.bedrock.rule_answers import LABEL
+from local.bedrock.rule.rule_answers import LABEL
 from tests.api.test_faults import run_local
 
 

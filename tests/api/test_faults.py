@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local.aws.faults import Faults, Use
 from local.bedrock.scripted_model import ScriptedModel
-from local.faults import Faults, Use
 from local.stack import LocalStack
 from tests.api.test_make_up import Up, answer, start
-from tests.project import ROOT
+from tests.paths import ROOT
 from tests.workflow.turns import ask, calls, execution_of, says
 
 __all__ = ["start"]

@@ -21,7 +21,8 @@ import pytest
 from local.__main__ import main
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
-from tests.project import ROOT, TEST_AGENT, copy_project
+from tests.paths import ROOT
+from tests.project import TEST_AGENT, copy_project
 
 START_SECONDS = 60
 WAIT_SECONDS = 20

@@ -14,7 +14,7 @@ from local.stack import STACK_NAME
 from tests.api.test_make_up import Up, start
 from tests.waiting import eventually
 from tests.workflow.turns import new_session
-from turnwright.documents import Documents
+from turnwright.storage.documents import Documents
 
 __all__ = ["start"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from local.check import main
-from local.definitions import (
+from local.deployment.check import main
+from local.deployment.definitions import (
     Definition,
     DefinitionError,
     check_definition,
@@ -16,9 +16,8 @@ from local.definitions import (
     definition_version,
     lint_definition,
 )
-from local.sam_yaml import load_template
-
-ROOT = Path(__file__).parents[2]
+from local.deployment.sam_yaml import load_template
+from tests.paths import ROOT
 
 SOUND: dict[str, Any] = {
     "Comment": "Arithmetic in a comment is fine: {% 1 + ${Any} arn:aws:lambda:",

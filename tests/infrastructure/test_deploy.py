@@ -13,8 +13,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.custom_resources import CustomResourceFailed
-from local.deploy import (
+from local.deployment.custom_resources import CustomResourceFailed
+from local.deployment.deploy import (
     CARRIED_BY_MOTO,
     HANDLED_HERE,
     Delivery,
@@ -25,10 +25,10 @@ from local.deploy import (
     Target,
     deploy,
 )
-from local.routes import Route
-from local.sam_yaml import TemplateError
-from local.schedules import Rate
-from tests.project import ROOT
+from local.deployment.sam_yaml import TemplateError
+from local.deployment.schedules import Rate
+from local.gateway.routes import Route
+from tests.paths import ROOT
 
 INVOKE_AGENT_PATH = "/agents/{agentId}/agentAliases/{agentAliasId}/sessions/{sessionId}/text"
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:123456789012:function:"

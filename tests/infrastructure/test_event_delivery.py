@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from local.deploy import Delivery, Rule, Target
-from local.event_delivery import LARGEST_EVENT_DATA, EventDelivery, execution_event
+from local.aws.event_delivery import LARGEST_EVENT_DATA, EventDelivery, execution_event
+from local.deployment.deploy import Delivery, Rule, Target
 from local.moto_patches import ExecutionChange
 
 ACCOUNT = "us-east-1:123456789012"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local.executions import (
+from local.commands.executions import (
     Execution,
     StateVisit,
     UnknownExecution,
@@ -305,7 +305,7 @@ def test_a_list_says_whose_executions_they_are_when_there_are_several_machines()
 
 def test_executions_of_one_name_are_told_apart_by_their_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [listed("AgentTurn", "same"), listed("Consolidate", "same")]
-    monkeypatch.setattr("local.executions.list_executions", lambda client: entries)
+    monkeypatch.setattr("local.commands.executions.list_executions", lambda client: entries)
     with pytest.raises(UnknownExecution, match="more than one execution: AgentTurn:same, Consolidate:same"):
         find_execution(None, "same")
     assert find_execution(None, "Consolidate:sa") == entries[1]["executionArn"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from local.intrinsics import CannotResolve, Resolver, references
+from local.deployment.intrinsics import CannotResolve, Resolver, references
 
 RESOLVER = Resolver(
     values={"AWS::Region": "us-east-1", "Size": "small", "List": ["a", "b"]},

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, environment
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 HANDLERS = """
 import http.client, json, os, pathlib, signal, sys, time
@@ -534,13 +533,13 @@ def test_workers_end_when_the_stack_is_killed(tmp_path: Path) -> None:
         "stack.workers.on_log = lambda spec, line: print(line, flush=True)\n"
         "stack.workers.invoke(stack.function('handlers.hang'), b'{}')\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        cwd=REPOSITORY,
+        cwd=ROOT,
     )
     assert parent.stdout is not None
     try:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.colours import Colour, plain
-from local.log_delivery import LogDelivery, readable
-from local.trace_rows import render, summary
+from local.aws.log_delivery import LogDelivery, readable
+from local.terminal.colours import Colour, plain
+from local.terminal.trace_rows import render, summary
 
 NOON = time.mktime((2026, 1, 2, 12, 0, 1, 0, 0, -1)) + 0.25
 POWERTOOLS = {

@@ -23,12 +23,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from local import moto_patches
-from local.aws_server import AwsServer, FunctionCode, PortTaken
+from local.aws.aws_server import AwsServer, FunctionCode, PortTaken
 from local.lambda_workers import LambdaWorkers
 from local.moto_patches import ExecutionChange, UnsupportedMoto
 from local.moto_patches.capacity import item_size
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 HANDLERS = """
 import os, pathlib, time
@@ -255,9 +254,7 @@ def test_a_second_server_at_the_same_time_is_refused(aws: Aws) -> None:
 
 
 def test_a_later_server_starts_empty_and_hears_nothing_of_the_one_before() -> None:
-    first = subprocess.run(
-        [sys.executable, "-c", TWO_SERVERS], cwd=REPOSITORY, capture_output=True, text=True, timeout=180
-    )
+    first = subprocess.run([sys.executable, "-c", TWO_SERVERS], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert first.stdout.split() == ["RUNNING", "1", "0"], first.stderr
 
 

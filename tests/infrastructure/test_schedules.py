@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from local.schedules import ScheduleError, parse_schedule
+from local.deployment.schedules import ScheduleError, parse_schedule
 
 MONDAY = datetime(2026, 3, 2, 9, 30, 15, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.executions import find_execution, list_executions, read_execution, render_executions
+from local.commands.executions import find_execution, list_executions, read_execution, render_executions
 from local.stack import LocalStack, LocalStackOptions
 
 WAIT_SECONDS = 30

@@ -13,17 +13,17 @@ from typing import Any
 import botocore
 import pytest
 
-from local.definitions import Definition, used_substitutions
-from local.intrinsics import Resolver
-from local.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
-from turnwright import prices
-from turnwright.agentcore import control_operations, data_operations
-from turnwright.costs import Spent
-from turnwright.memory.asking import MODEL_SECONDS
-from turnwright.memory.erasure import LATE_WRITE_SECONDS
-from turnwright.receipts import receipt
+from local.deployment.definitions import Definition, used_substitutions
+from local.deployment.intrinsics import Resolver
+from local.deployment.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
+from tests.paths import ROOT
+from turnwright.api.agentcore import control_operations, data_operations
+from turnwright.costs import prices
+from turnwright.costs.receipts import receipt
+from turnwright.costs.spending import Spent
+from turnwright.memory.erasure.erase_memory import LATE_WRITE_SECONDS
+from turnwright.models.asking import MODEL_SECONDS
 
-ROOT = Path(__file__).parents[2]
 STATE_MACHINE = "AgentTurnStateMachine"
 CONSOLIDATION = "ConsolidateMemoryStateMachine"
 ERASURE = "EraseMemoryStateMachine"

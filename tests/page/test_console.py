@@ -12,8 +12,8 @@ from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import LONG_AGENT, TEST_AGENT
 from tests.workflow.turns import ask, calls, fails, new_session, says
-from turnwright.memory.records import Provenance, Record, added, new_record_id
-from turnwright.table import Table
+from turnwright.memory.records.records import Provenance, Record, added
+from turnwright.storage.table import Table
 
 HTML = '<img src=x onerror="alert(1)"><script>alert(2)</script><b>bold</b> &amp; 🙂👩‍👩‍👧 "quoted" \\n'
 VIEWS = ("chat", "turn", "memory", "sessions", "circuits")
@@ -311,7 +311,7 @@ def test_an_actors_memory_tells_where_each_record_comes_from(
         store=f"{TEST_AGENT}-turnwright",
         actor="user_memory",
         namespace="/preferences/user_memory/",
-        record_id=new_record_id(),
+        record_id=f"mem-{uuid4()}",
         text="Prefers <b>EUR</b>",
         provenance=Provenance(
             "CONSOLIDATION",

@@ -11,11 +11,11 @@ from tests import trace_schema
 from tests.unit.stored_memory import Queue, StatementModel, StoredMemory
 from tests.unit.stored_turns import Requests, StandingClock, StoredTurns
 from tests.unit.tool_turns import FakeLambda
-from turnwright import log, traces
-from turnwright.documents import Documents
-from turnwright.payloads import Payloads
-from turnwright.settings import settings
-from turnwright.table import Table
+from turnwright.storage.documents import Documents
+from turnwright.storage.settings import settings
+from turnwright.storage.table import Table
+from turnwright.tracing import log, traces
+from turnwright.tracing.payloads import Payloads
 
 
 @cache
@@ -67,7 +67,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
     """The runtime's clock, which stands until a test moves it."""
     standing = StandingClock()
-    monkeypatch.setattr("turnwright.clock.time", standing)
+    monkeypatch.setattr("turnwright.storage.clock.time", standing)
     return standing
 
 
@@ -77,8 +77,8 @@ def stored(table: Table, clock: StandingClock, monkeypatch: pytest.MonkeyPatch) 
     bucket = "bucket"
     dynamodb, s3 = Requests(mocked_client("dynamodb")), Requests(mocked_client("s3"))
     s3.client.create_bucket(Bucket=bucket)
-    monkeypatch.setattr("turnwright.clients.dynamodb", lambda: dynamodb)
-    monkeypatch.setattr("turnwright.clients.s3", lambda: s3)
+    monkeypatch.setattr("turnwright.storage.clients.dynamodb", lambda: dynamodb)
+    monkeypatch.setattr("turnwright.storage.clients.s3", lambda: s3)
     monkeypatch.setenv("TABLE_NAME", table.name)
     monkeypatch.setenv("BUCKET_NAME", bucket)
     monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", "https://queue")
@@ -100,7 +100,7 @@ def documents(stored: StoredTurns) -> Documents:
 def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
     """Lambda as the tools' callers see it; it has no answers yet."""
     fake = FakeLambda()
-    monkeypatch.setattr("turnwright.clients.aws_lambda", fake.client)
+    monkeypatch.setattr("turnwright.storage.clients.aws_lambda", fake.client)
     return fake
 
 
@@ -108,8 +108,8 @@ def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
 def memory(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> StoredMemory:
     """The storage with an agent that remembers, a model that extracts, and a dead-letter queue."""
     model, queue = StatementModel(), Queue()
-    monkeypatch.setattr("turnwright.models.converse", model.converse)
-    monkeypatch.setattr("turnwright.clients.sqs", lambda: queue)
+    monkeypatch.setattr("turnwright.models.model_calls.converse", model.converse)
+    monkeypatch.setattr("turnwright.storage.clients.sqs", lambda: queue)
     remembered = StoredMemory(stored, model, queue)
     remembered.configure()
     stored.dynamodb.forget()

@@ -7,12 +7,12 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from tests.unit import samples
-from turnwright import keys
-from turnwright.clock import now_ms
-from turnwright.documents import Documents
-from turnwright.table import Put, Table
-from turnwright.trace_events import ToolCall
-from turnwright.traces import Traces
+from turnwright.storage import keys
+from turnwright.storage.clock import now_ms
+from turnwright.storage.documents import Documents
+from turnwright.storage.table import Put, Table
+from turnwright.tracing.trace_events import ToolCall
+from turnwright.tracing.traces import Traces
 
 STATE_MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:AgentTurn"
 
@@ -52,7 +52,7 @@ class StoredTurn:
         self.turn = samples.turn(turnId=turn_id)
         self._table = table
         self._documents = documents
-        self.traces = Traces(table, documents, self.turn)
+        self.traces = Traces.of_turn(table, documents, self.turn)
 
     def _header(self, status: str, **fields: Any) -> None:
         key = keys.turn_header(self.turn.turnId)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.stored_turns import StoredTurns
-from turnwright.agentcore.control import Defaults, Memories, Place
-from turnwright.agentcore.events import Events
-from turnwright.agentcore.listings import Listings
-from turnwright.agentcore.records import MemoryRecords
-from turnwright.agentcore.store_erasure import StoreErasure
-from turnwright.memory.erasure import Erasure, Progress
-from turnwright.memory.erasures import Erasures
+from turnwright.api.agentcore.event_operations import Events
+from turnwright.api.agentcore.listings import Listings
+from turnwright.api.agentcore.record_operations import MemoryRecords
+from turnwright.api.agentcore.store_erasure import StoreErasure
+from turnwright.api.agentcore.store_operations import Defaults, Memories, Place
+from turnwright.memory.erasure.erase_memory import Erasure, Progress
+from turnwright.memory.erasure.erasures import Erasures
 
 FACTS = {"semanticMemoryStrategy": {"name": "facts", "namespaces": ["/facts/{actorId}/"]}}
 SUMMARIES = {"summaryMemoryStrategy": {"name": "sums", "namespaces": ["/sums/{actorId}/{sessionId}/"]}}

@@ -10,9 +10,9 @@ from botocore.exceptions import EventStreamError
 from botocore.parsers import EventStreamJSONParser
 from botocore.session import get_session
 
-from turnwright.agents import Agent, parse
-from turnwright.documents import Documents
-from turnwright.turns import Turn
+from turnwright.agents.definitions import Agent, parse
+from turnwright.sessions.values import Turn
+from turnwright.storage.documents import Documents
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 BANK_FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:bank"

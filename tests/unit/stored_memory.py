@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 import extract_records
 import load_session
@@ -12,18 +13,18 @@ import merge_records
 import summarize_session
 import write_records
 from tests.unit.stored_turns import A, StoredTurns
-from turnwright import keys
-from turnwright.converse import Reply
-from turnwright.documents import json_text
 from turnwright.errors import ActorErased, RecordsChanged
-from turnwright.keys import SessionId
-from turnwright.memory import records
-from turnwright.memory.actors import Actors
-from turnwright.memory.consolidation import Consolidation
-from turnwright.memory.records import Provenance, Record, Records
-from turnwright.memory.session_summaries import SessionSummaries, SessionSummary
-from turnwright.sessions import Sessions
-from turnwright.table import Table
+from turnwright.memory.records import records
+from turnwright.memory.records.actors import Actors
+from turnwright.memory.records.records import Provenance, Record, Records
+from turnwright.memory.records.session_summaries import SessionSummaries, SessionSummary
+from turnwright.memory.session_ends.consolidations import Consolidation
+from turnwright.memory.session_ends.session_ends import SessionEnds
+from turnwright.models.converse import Reply
+from turnwright.storage import keys
+from turnwright.storage.documents import json_text
+from turnwright.storage.keys import SessionId
+from turnwright.storage.table import Table
 
 STORE, ACTOR = "BANK-turnwright", "user-1"
 EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:consolidations:one"
@@ -148,7 +149,7 @@ class StoredMemory:
             self.stored.run(f"{self.turns:08x}" + A[8:], words=text, session=session, answer=answer)
 
     def end(self, session: str = "s-1") -> Consolidation:
-        segment = Sessions(self.stored.table).end(SessionId(STORE, ACTOR, session))
+        segment = SessionEnds(self.stored.table).end(SessionId(STORE, ACTOR, session))
         assert segment is not None, f"{session} leaves nothing to consolidate"
         return segment.consolidation
 
@@ -252,7 +253,7 @@ class StoredMemory:
 def stored_record(memory: StoredMemory, text: str, *, key: str = "", namespace: str = "projects") -> Record:
     """A record that somebody else writes, as `remember` does."""
     path = f"/{namespace}/{ACTOR}/"
-    record = Record(STORE, ACTOR, path, records.new_record_id(), text, Provenance("TOOL"), namespace, key)
+    record = Record(STORE, ACTOR, path, f"mem-{uuid4()}", text, Provenance("TOOL"), namespace, key)
     actor = Actors(memory.stored.table).require(STORE, ACTOR)
     memory.stored.table.transact([records.added(record), records.known(STORE, ACTOR, path), actor.unchanged()])
     return record

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from turnwright import keys
-from turnwright.agent_versions import load, publish, resolve
-from turnwright.agents import Agent, Definition
-from turnwright.beginning import begin
-from turnwright.commit import Bill, commit
-from turnwright.costs import Spent
-from turnwright.documents import STATE_BYTES, Documents
-from turnwright.history import History, Window
-from turnwright.journal import Journal, Step
-from turnwright.keys import SessionId
-from turnwright.metering import Meter
-from turnwright.requests import TurnRequest
-from turnwright.table import Item, Table
-from turnwright.turns import Header, Turn, Turns
+from turnwright.agents.definitions import Agent, Definition
+from turnwright.agents.versions import load, publish, resolve
+from turnwright.costs.metering import Meter
+from turnwright.costs.spending import Spent
+from turnwright.sessions.history import History, Window
+from turnwright.sessions.journal import Journal
+from turnwright.sessions.turns import Turns
+from turnwright.sessions.values import Header, Step, Turn, TurnRequest
+from turnwright.storage import keys
+from turnwright.storage.documents import STATE_BYTES, Documents
+from turnwright.storage.keys import SessionId
+from turnwright.storage.table import Item, Table
+from turnwright.turn.load_memory import begin
+from turnwright.turn.write_memory import Bill, commit
 
 START = 1_790_000_000_000
 """The moment, in milliseconds, at which the tests' clock stands at first."""
@@ -59,7 +59,7 @@ def die() -> None:
 
 @dataclass(slots=True)
 class StandingClock:
-    """Stands for the module `time` in `turnwright.clock`."""
+    """Stands for the module `time` in `turnwright.storage.clock`."""
 
     ms: int = START
 

@@ -1,13 +1,13 @@
 import inspect
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import banking_tools
+from tests.paths import ROOT
 
-AGENT = Path(__file__).parents[2] / "agents" / "banking_assistant.json"
+AGENT = ROOT / "agents" / "banking_assistant.json"
 TYPES = {"account_id": "string", "limit": "integer", "amount": "number"}
 
 

@@ -2,11 +2,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from turnwright import deadline
+from tests.paths import RUNTIME
 from turnwright.deadline import within
 
 LONG = 60
@@ -82,10 +81,8 @@ def test_an_abandoned_call_does_not_keep_the_process_alive() -> None:
         "except TimeoutError:\n"
         "    print('left')\n"
     )
-    runtime = Path(deadline.__file__).parent.parent
-
     ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=runtime, capture_output=True, text=True, timeout=LONG / 2
+        [sys.executable, "-c", program], cwd=RUNTIME, capture_output=True, text=True, timeout=LONG / 2
     )
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "left\n", "")

@@ -3,38 +3,38 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-RUNTIME = ROOT / "functions" / "runtime"
+from tests.paths import RUNTIME
+
 HANDLERS = sorted(path.stem for path in RUNTIME.glob("*.py"))
 
 RULES = [
-    "action_groups",
-    "agents",
-    "attributes",
-    "clock",
-    "converse",
-    "costs",
+    "agents.definitions",
+    "agents.retry_policy",
+    "api.bedrock.requests",
+    "api.bedrock.trace_parts",
+    "api.bedrock.wire_errors",
+    "api.event_stream",
+    "costs.failed_costs",
+    "costs.prices",
+    "costs.receipts",
+    "costs.spending",
     "errors",
-    "event_stream",
-    "failed_costs",
-    "item_sizes",
-    "keys",
-    "memory.transcript",
-    "payloads",
-    "policy",
-    "prices",
-    "receipts",
-    "redaction",
-    "requests",
+    "memory.consolidation.transcript",
+    "models.converse",
+    "sessions.attributes",
+    "sessions.values",
+    "storage.clock",
+    "storage.item_sizes",
+    "storage.keys",
     "surrogates",
-    "tool_failures",
-    "trace_events",
-    "trace_parts",
-    "wire_errors",
+    "tools.action_groups",
+    "tools.tool_failures",
+    "tracing.payloads",
+    "tracing.redaction",
+    "tracing.trace_events",
 ]
 """The modules of `turnwright` that know no AWS."""
 
@@ -103,14 +103,16 @@ def test_a_module_of_rules_knows_no_aws_and_no_log(module: str) -> None:
 
 
 def test_the_streaming_loop_starts_with_the_standard_library_alone() -> None:
-    assert imported_by("turnwright.streaming_runtime") & {"boto3", "botocore", "aws_lambda_powertools"} == set()
+    assert imported_by("turnwright.api.streaming_runtime") & {"boto3", "botocore", "aws_lambda_powertools"} == set()
 
 
 def test_only_settings_reads_the_environment_and_only_clients_makes_clients() -> None:
     sources = {path.relative_to(RUNTIME).as_posix(): path.read_text() for path in RUNTIME.rglob("*.py")}
 
     assert [name for name, source in sorted(sources.items()) if "os.environ" in source] == [
-        "turnwright/settings.py",
-        "turnwright/streaming_runtime.py",
+        "turnwright/api/streaming_runtime.py",
+        "turnwright/storage/settings.py",
     ], "the runtime loop is what the Lambda service starts, before any settings"
-    assert [name for name, source in sorted(sources.items()) if "boto3.client" in source] == ["turnwright/clients.py"]
+    assert [name for name, source in sorted(sources.items()) if "boto3.client" in source] == [
+        "turnwright/storage/clients.py"
+    ]

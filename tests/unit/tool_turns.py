@@ -10,13 +10,15 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.unit import samples
-from turnwright import keys
-from turnwright.agents import Agent, Tool
-from turnwright.documents import json_text
+from turnwright.agents.definitions import Agent, Tool
 from turnwright.errors import ToolAttemptFailed
-from turnwright.gateway import Call, Gateway
-from turnwright.journal import Journal, Step, ToolResult
-from turnwright.table import Put, Table
+from turnwright.sessions.journal import Journal
+from turnwright.sessions.values import Step, ToolResult
+from turnwright.storage import keys
+from turnwright.storage.dead_letters import DeadLetters
+from turnwright.storage.documents import json_text
+from turnwright.storage.table import Put, Table
+from turnwright.turn.invoke_tool import Call, Gateway
 
 BALANCE: Mapping[str, Any] = {"name": "get_account_balance", "input": {"account_id": "12345"}}
 QUEUE_URL = "https://queue/tools"
@@ -138,7 +140,7 @@ class ToolTurn:
         journal.record(Step(step, results or [], message, "tool_use", samples.MODEL, {}, 5))
 
     def gateway(self, table: Table | None = None) -> Gateway:
-        return Gateway(table or self.table, self.documents, self.turn, self.agent, self.queue, QUEUE_URL)
+        return Gateway(table or self.table, self.documents, self.turn, self.agent, DeadLetters(self.queue, QUEUE_URL))
 
     def attempt(
         self, number: int = 1, *, step: int = 1, index: int = 0, inline_bytes: int = 16_384, lost: bool = False

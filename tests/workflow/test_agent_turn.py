@@ -15,7 +15,7 @@ from local.stack import LocalStack
 from tests.project import LAST_STEP_AGENT, TEST_AGENT
 from tests.waiting import eventually
 from tests.workflow.turns import ask, calls, execution_of, fails, new_session, says
-from turnwright import keys
+from turnwright.storage import keys
 
 NO_TOOLS = ["Load Memory", "Invoke Model", "Tools Requested?", "Write Memory"]
 ONE_CALL = ["Which Handler?", "Invoke Tool"]

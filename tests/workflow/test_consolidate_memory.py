@@ -9,17 +9,17 @@ from uuid import uuid4
 import pytest
 
 from local.bedrock.scripted_model import ScriptedModel
-from local.executions import Execution, read_execution
+from local.commands.executions import Execution, read_execution
 from local.stack import LocalStack
 from tests.project import REMEMBERING_AGENT
 from tests.waiting import eventually
 from tests.workflow.turns import ask, fails, new_session, says
-from turnwright import keys
-from turnwright.keys import SessionId
-from turnwright.memory.actors import Actors
-from turnwright.memory.records import Record, Records
-from turnwright.memory.session_summaries import SessionSummaries
-from turnwright.table import Table
+from turnwright.memory.records.actors import Actors
+from turnwright.memory.records.records import Record, Records
+from turnwright.memory.records.session_summaries import SessionSummaries
+from turnwright.storage import keys
+from turnwright.storage.keys import SessionId
+from turnwright.storage.table import Table
 
 MACHINE = "ConsolidateMemoryStateMachine"
 STORE = f"{REMEMBERING_AGENT}-turnwright"
@@ -249,8 +249,8 @@ def test_an_actor_that_is_erased_meanwhile_ends_it_well_with_nothing_written(
 
 
 def test_a_record_that_is_written_meanwhile_makes_it_merge_again(model: ScriptedModel, memory: Memory) -> None:
-    from turnwright.memory import records
-    from turnwright.memory.records import Provenance, new_record_id
+    from turnwright.memory.records import records
+    from turnwright.memory.records.records import Provenance
 
     model.replace([extracts("Reports in USD"), summarizes("s"), says("Noted.")])
     memory.say("I report in USD")
@@ -259,7 +259,7 @@ def test_a_record_that_is_written_meanwhile_makes_it_merge_again(model: Scripted
     memory.end()
     model.wait_for_requests(3, 30)  # the summary is being made, so that all is merged
     path = f"/preferences/{memory.actor}/"
-    other = Record(STORE, memory.actor, path, new_record_id(), "Likes tea", Provenance("TOOL"), "preferences", "drink")
+    other = Record(STORE, memory.actor, path, f"mem-{uuid4()}", "Likes tea", Provenance("TOOL"), "preferences", "drink")
     memory.table.transact([records.added(other), records.known(STORE, memory.actor, path), actor.unchanged()])
     execution = memory.consolidated()
     assert execution.states.count("Merge Records") == 2

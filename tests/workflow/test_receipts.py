@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from local.bedrock.scripted_model import ScriptedModel
-from local.executions import Execution
-from local.receipts import ReceiptReader, render
+from local.commands.executions import Execution
+from local.commands.receipts import ReceiptReader, render
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
 from tests.waiting import eventually
 from tests.workflow.turns import Told, ask, calls, execution_of, fails, new_session, says
-from turnwright.receipts import of_header
-from turnwright.table import Table
-from turnwright.turns import Header, Turns
+from turnwright.costs.receipts import of_header
+from turnwright.sessions.turns import Turns
+from turnwright.sessions.values import Header
+from turnwright.storage.table import Table
 
 THREE = [("echo", {"text": text}) for text in "abc"]
 

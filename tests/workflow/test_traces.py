@@ -15,7 +15,7 @@ from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests import logs_insights, trace_schema
 from tests.infrastructure.test_template import of_type
-from tests.project import ROOT
+from tests.paths import ROOT
 from tests.waiting import eventually
 from tests.workflow.turns import ask, calls, fails, new_session, says
 

@@ -11,8 +11,8 @@ from local.stack import LocalStack
 from local.xray import Recorder, TraceHeader
 from tests.waiting import eventually
 from tests.workflow.turns import Told, ask, calls, says
-from turnwright.table import Table
-from turnwright.turns import Turns
+from turnwright.sessions.turns import Turns
+from turnwright.storage.table import Table
 
 
 def segments(stack: LocalStack, trace_id: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from botocore.exceptions import EventStreamError
 
-from local.executions import Execution, read_execution
+from local.commands.executions import Execution, read_execution
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
 

@@ -1,0 +1,1 @@
+"""What callers speak: HTTP as API Gateway hands it on, and event streams."""

@@ -1,0 +1,130 @@
+"""Search in an actor's records: how well each answers a query, from 0 to 1. An actor's records are few, so each search
+reads all of them and needs no index.
+
+Lexically a record is compared by the trigrams of its words' letters (BM25 over them), which find other forms of a word,
+a misspelled name and a part of a compound in any language. With an embedding of the query the cosine to the record's
+own is the larger part of the score. `tests/unit/relevance.py` is what this was chosen on, and `docs/memory.md` has what
+the alternatives reached.
+"""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from turnwright.memory.records.records import Record
+from turnwright.models.embeddings import Embedding
+
+MEANING_SHARE = 0.8
+"""The part of the score that embeddings make where there are some."""
+
+_MOST_QUERY_CHARACTERS = 2_000
+"""As much of a query is looked at: an input text may have a megabyte."""
+
+_WORD = re.compile(r"\w+")
+_IDENTIFIER = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
+_SATURATION = 1.2
+_LENGTH_WEIGHT = 0.5
+_FIRST_IDEOGRAPH = "\u2e80"
+"""From here on Unicode has the scripts that write no spaces, and words of one or two characters."""
+
+Terms = Callable[[str], Sequence[str]]
+"""How a text is cut into what is compared."""
+
+
+def rank(
+    query: str,
+    records: Sequence[Record],
+    query_embedding: Embedding | None = None,
+    *,
+    embedding_model: str | None = None,
+) -> list[tuple[Record, float]]:
+    """The records with their scores, best first; of equally good ones the newest.
+
+    A record is compared by meaning if it has an embedding of `embedding_model` (None: of any) with as many numbers as
+    the query's; another only lexically, so that it loses nothing by not having one, but cannot reach a whole 1.
+    """
+    scores = lexical_scores(query[:_MOST_QUERY_CHARACTERS], [_searched_text(record) for record in records])
+    if query_embedding is not None:
+        scores = [
+            _with_meaning(score, record, query_embedding, embedding_model)
+            for score, record in zip(scores, records, strict=True)
+        ]
+    ranked = zip(records, scores, strict=True)
+    return sorted(ranked, key=lambda pair: (-pair[1], -pair[0].updated_at, pair[0].record_id))
+
+
+def lexical_scores(query: str, texts: Sequence[str]) -> list[float]:
+    """How well each text answers the query by its letters."""
+    return bm25_scores(query, texts, trigrams)
+
+
+def bm25_scores(query: str, texts: Sequence[str], terms: Terms) -> list[float]:
+    """BM25 of each text, as a share of what a text would have that is full of every term of the query."""
+    counted = [Counter(terms(text)) for text in texts]
+    wanted = set(terms(query))
+    if not wanted or not counted:
+        return [0.0] * len(counted)
+    average = sum(count.total() for count in counted) / len(counted) or 1
+    weights = {term: _rarity(sum(term in count for count in counted), len(counted)) for term in wanted}
+    best = sum(weights.values())
+    return [_bm25(count, weights, count.total() / average) / best for count in counted]
+
+
+def words(text: str) -> list[str]:
+    """The words without case and accents; the parts of an identifier (`favouriteColour`, `risk_level`) too."""
+    found = [match[0] for match in _WORD.finditer(text)]
+    return [_folded(word) for word in found] + [part for word in found for part in _parts(word)]
+
+
+def trigrams(text: str) -> list[str]:
+    """Three letters each, of words with their borders marked, so that a beginning is told from a middle; of scripts
+    without spaces two characters each.
+    """
+    found: list[str] = []
+    for word in words(text):
+        if any(character >= _FIRST_IDEOGRAPH for character in word):
+            found += [word[start : start + 2] for start in range(max(1, len(word) - 1))]
+        else:
+            found += [f"^{word}$"[start : start + 3] for start in range(len(word))]
+    return found
+
+
+def cosine(first: Embedding, second: Embedding) -> float:
+    """The cosine of two embeddings of one length, 0 where one of them is all zeros."""
+    lengths = math.hypot(*first) * math.hypot(*second)
+    return sum(map(float.__mul__, first, second)) / lengths if lengths else 0.0
+
+
+def _with_meaning(lexical: float, record: Record, query: Embedding, model: str | None) -> float:
+    embedding = record.embedding
+    comparable = embedding is not None and len(embedding) == len(query) and model in (None, record.embedding_model)
+    if embedding is None or not comparable:
+        return lexical * (1 - MEANING_SHARE)
+    return MEANING_SHARE * max(0.0, cosine(query, embedding)) + (1 - MEANING_SHARE) * lexical
+
+
+def _searched_text(record: Record) -> str:
+    return f"{record.key} {record.text}" if record.key else record.text
+
+
+def _rarity(texts_with_it: int, texts: int) -> float:
+    return math.log(1 + (texts - texts_with_it + 0.5) / (texts_with_it + 0.5))
+
+
+def _bm25(count: Counter[str], weights: dict[str, float], relative_length: float) -> float:
+    damping = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * relative_length)
+    return sum(weight * count[term] / (count[term] + damping) for term, weight in weights.items() if term in count)
+
+
+def _folded(word: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", word.casefold())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+
+
+def _parts(word: str) -> Iterator[str]:
+    parts: Iterable[str] = (part for piece in word.split("_") for part in _IDENTIFIER.findall(piece))
+    found = [part.lower() for part in parts]
+    if len(found) > 1:
+        yield from found

@@ -1,0 +1,1 @@
+"""How sessions end, and the consolidations that are then due."""

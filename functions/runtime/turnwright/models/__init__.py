@@ -1,0 +1,1 @@
+"""Calls of Bedrock models: Converse, embeddings, and questions whose answer has a form."""

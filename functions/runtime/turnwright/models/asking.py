@@ -1,0 +1,137 @@
+"""Asking a model for an answer of a given form: it is made to call one tool, whose input is the answer.
+
+An answer that breaks the form's schema is refused once, with the reason in the prompt; a second one that does is given
+up by `BrokenAnswer`, which says what was wrong and never what the answer was.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from turnwright.errors import ModelError, ModelRejected
+from turnwright.models import model_calls
+from turnwright.models.converse import UNREADABLE_INPUT, Reply, user_message
+from turnwright.sessions.values import Step
+from turnwright.storage.documents import json_text
+from turnwright.tracing.trace_events import ModelCall
+from turnwright.tracing.traces import Traces
+
+MODEL_SECONDS = 120
+"""The bound of one model call. A function that asks lives for longer than two of them."""
+
+_MOST_TOKENS = 4_096
+"""The longest answer that every model of Bedrock may give."""
+
+_REFUSAL_CHARACTERS = 1_000
+
+
+class BrokenAnswer(Exception):
+    """What a model answered breaks the schema, also after it was told so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form of an answer: a tool's name, description and input schema, and `check`, which knows the rules that a
+    schema cannot say; it raises BrokenAnswer.
+    """
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    check: Callable[[Mapping[str, Any]], None] = lambda _answer: None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`value` keeps the form. `usage` are the tokens of all calls that it took."""
+
+    value: Mapping[str, Any]
+    model: str
+    usage: Mapping[str, int]
+
+
+def ask(model_ids: Sequence[str], attempt: int, system: str, data: str, form: Form, traces: Traces) -> Answer:
+    """Asks the model whose turn it is: each further attempt of the state asks the next one in the order.
+
+    Each call is an event, the first of the state's first attempt with `attempt` 1.
+
+    Raises a ModelError when the call fails, and BrokenAnswer.
+    """
+    if not model_ids:
+        raise ModelRejected("the memory configuration names no model that could extract and summarize")
+    model = model_ids[attempt % len(model_ids)]
+    usage: dict[str, int] = {}
+    refusal = ""
+    for number in (1, 2):
+        reply = _called(_request(model, system, data, form, refusal), 2 * attempt + number, traces)
+        for name, count in reply.usage.items():
+            usage[name] = usage.get(name, 0) + count
+        try:
+            return Answer(_checked(reply, form), model, usage)
+        except BrokenAnswer as broken:
+            refusal = str(broken)[:_REFUSAL_CHARACTERS]
+    raise BrokenAnswer(refusal)
+
+
+def _called(arguments: Mapping[str, Any], number: int, traces: Traces) -> Reply:
+    model = arguments["modelId"]
+    inference = {"temperature": 0, "maximumLength": _MOST_TOKENS}
+    prompt = json_text({name: arguments[name] for name in ("system", "messages", "toolConfig")})
+    call = ModelCall(model, number, prompt, json_text(inference))
+    started = time.monotonic()
+    try:
+        reply = model_calls.converse(arguments, MODEL_SECONDS)
+    except ModelError as error:
+        traces.model_failed(0, 0, call, error, _milliseconds_since(started))
+        raise
+    latency_ms = _milliseconds_since(started)
+    traces.asked(call, Step(0, (), reply.message, reply.stop_reason, model, reply.usage, latency_ms))
+    return reply
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+def _request(model: str, system: str, data: str, form: Form, refusal: str) -> dict[str, Any]:
+    correction = f"\n\nYour last answer was refused, since it breaks the tool's schema: {refusal.replace('<', '‹')}\n"
+    tool = {"name": form.name, "description": form.description, "inputSchema": {"json": form.schema}}
+    return {
+        "modelId": model,
+        "system": [{"text": system}],
+        "messages": [user_message(data + (correction + f"Call {form.name} again." if refusal else ""))],
+        "toolConfig": {"tools": [{"toolSpec": tool}], "toolChoice": {"tool": {"name": form.name}}},
+        "inferenceConfig": {"temperature": 0, "maxTokens": _MOST_TOKENS},
+    }
+
+
+def _checked(reply: Reply, form: Form) -> Mapping[str, Any]:
+    from jsonschema import Draft202012Validator  # 100 ms to import, which a repeat from the journal does not need
+
+    uses = [block["toolUse"] for block in reply.message["content"] if "toolUse" in block]
+    value = next((use["input"] for use in uses if use["name"] == form.name), None)
+    if value is None:
+        raise BrokenAnswer(f"the tool {form.name} was not called")
+    if UNREADABLE_INPUT in value:
+        cut = ": it was cut, so give less" if reply.stop_reason == "max_tokens" else ""
+        raise BrokenAnswer(f"the input of {form.name} is not a JSON object{cut}")
+    faults = sorted(
+        f"{'/'.join(map(str, error.absolute_path)) or 'input'}: {_rule(error)}"
+        for error in Draft202012Validator(form.schema).iter_errors(value)
+    )
+    if faults:
+        raise BrokenAnswer("; ".join(faults[:5]))
+    form.check(value)
+    answer: Mapping[str, Any] = value
+    return answer
+
+
+def _rule(error: Any) -> str:
+    """The rule that was broken, without the value that broke it: that is what someone said."""
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{', '.join(missing)} is missing"
+    if error.validator == "additionalProperties":
+        return f"only {', '.join(error.schema['properties'])} may be given"
+    return f"must keep {error.validator} {error.validator_value}"

@@ -1,0 +1,1 @@
+"""Tools that are Lambda functions: Bedrock's contract with them, circuit breakers, and what their failures mean."""

@@ -1,0 +1,192 @@
+"""One step of a turn: what the model is shown, its answer in the journal, and the tool calls it asks for."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from turnwright.agents.definitions import Agent
+from turnwright.errors import ModelError, ModelsExhausted, ModelsThrottled, ModelThrottled, TurnAlreadyEnded
+from turnwright.models import converse, model_calls
+from turnwright.sessions.history import History, Window
+from turnwright.sessions.journal import Journal
+from turnwright.sessions.turns import Turns
+from turnwright.sessions.values import Header, Step, ToolResult, Turn
+from turnwright.storage.documents import Documents, json_text
+from turnwright.storage.table import Table
+from turnwright.tracing.trace_events import ModelCall
+from turnwright.tracing.traces import Traces
+from turnwright.turn.invoke_tool import Call, merged_attributes, unknown_tool
+
+TOOL_RESULTS_BYTES = 128 * 1024
+"""How much the results of one step may take of the 256 KiB that a state can carry; what is longer goes to the bucket.
+"""
+
+_LARGEST_INLINE_RESULT = 16 * 1024
+
+_MODEL_MARGIN_SECONDS = 2
+"""The model call ends this long before the state that made it, so that its failure is recorded and not cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the state machine asks of Invoke Model. `model` counts from 0 through the agent's models, and one past
+    them; `attempt` counts the calls of all models in this step from 1, after each of the `redrive`s anew.
+    """
+
+    step: int
+    model: int
+    tool_results: tuple[ToolResult, ...]
+    may_use_tools: bool
+    attempt: int = 1
+    redrive: int = 0
+
+
+def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, asked: Asked) -> Step:
+    """The step from the journal, or from the model, which is then in the journal.
+
+    Raises a ModelError, or past the last model ModelsExhausted (ModelsThrottled if the last try was throttled).
+    """
+    journal = Journal(table, documents, turn.turnId)
+    earlier = journal.steps()
+    if len(earlier) >= asked.step:
+        return earlier[asked.step - 1]
+    header = Turns(table).read(turn.turnId)
+    if header is None:
+        raise TurnAlreadyEnded(f"turn {turn.turnId} has no header; its items are gone")
+    traces = Traces.of_turn(table, documents, turn)
+    last_resort = asked.model >= len(agent.models)
+    model_id = agent.models[0 if last_resort else asked.model]
+    arguments = _arguments(table, documents, header, agent, earlier, asked, model_id)
+    call = model_call(agent, arguments, asked.attempt)
+    traces.model_started(asked.step, asked.redrive, call)
+    started = time.monotonic()
+    try:
+        reply = model_calls.converse(arguments, agent.limits.model_timeout_seconds - _MODEL_MARGIN_SECONDS)
+    except ModelError as error:
+        traces.model_failed(asked.step, asked.redrive, call, error, _milliseconds_since(started))
+        if not last_resort:
+            raise
+        exhausted = ModelsThrottled if isinstance(error, ModelThrottled) else ModelsExhausted
+        raise exhausted(f"all {len(agent.models)} models failed; the last try: {error}") from error
+    answered = Step(
+        number=asked.step,
+        tool_results=asked.tool_results,
+        message=reply.message,
+        stop_reason=reply.stop_reason,
+        model=model_id,
+        usage=reply.usage,
+        latency_ms=_milliseconds_since(started),
+    )
+    traces.model_answered(asked.redrive, call, answered, agent)  # before the record, behind which nobody tells it again
+    step = journal.record(answered)
+    if step is not answered:  # another delivery was faster, and its answer counts
+        traces.model_answered(asked.redrive, replace(call, model=step.model), step, agent)
+    return step
+
+
+def model_call(agent: Agent, arguments: Mapping[str, Any], attempt: int) -> ModelCall:
+    """The call as the trace tells it: the system texts, messages and tools, and the sampling parameters by Bedrock's
+    names for agents.
+    """
+    inference = agent.inference
+    configuration = {
+        "temperature": inference.temperature,
+        "topP": inference.top_p,
+        "maximumLength": inference.max_tokens,
+        "stopSequences": list(inference.stop_sequences) if inference.stop_sequences else None,
+    }
+    return ModelCall(
+        model=arguments["modelId"],
+        attempt=attempt,
+        prompt=json_text({name: arguments[name] for name in ("system", "messages", "toolConfig") if name in arguments}),
+        inference=json_text({name: value for name, value in configuration.items() if value is not None}),
+    )
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+def tool_calls(step: Step, agent: Agent) -> list[dict[str, Any]]:
+    """The items of Run Tools. Arguments stay in the journal; a call of an unknown tool carries its failure."""
+    tool_uses = step.tool_uses()
+    inline = min(_LARGEST_INLINE_RESULT, TOOL_RESULTS_BYTES // max(1, len(tool_uses)))
+    return [_tool_call(index, tool_use, agent, inline) for index, tool_use in enumerate(tool_uses)]
+
+
+def _tool_call(index: int, tool_use: Mapping[str, Any], agent: Agent, inline: int) -> dict[str, Any]:
+    call: dict[str, Any] = {
+        "toolUseId": tool_use["toolUseId"],
+        "toolName": tool_use["name"],
+        "index": index,
+        "inlineBytes": inline,
+    }
+    tool = agent.tool(tool_use["name"])
+    if tool is None:
+        return {**call, "handler": "none", "failure": unknown_tool(agent, tool_use["name"], Call.decode(call))}
+    return {**call, "handler": "lambda", "timeoutSeconds": tool.policy.timeout_seconds}
+
+
+def turn_messages(documents: Documents, input_text: str, steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """The turn's own Converse messages: the user's, and each step's tool results and answer."""
+    messages = [converse.user_message(input_text)]
+    for step in steps:
+        if step.tool_results:
+            messages.append(results_message(documents, step.tool_results))
+        messages.append(dict(step.message))
+    return messages
+
+
+def results_message(documents: Documents, results: Sequence[ToolResult]) -> dict[str, Any]:
+    return converse.tool_result_message(
+        (result["toolUseId"], result["status"], documents.fetch(result["result"])["text"]) for result in results
+    )
+
+
+def attributes_after(
+    documents: Documents, header: Header, request: Mapping[str, Any], results: Sequence[ToolResult]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The session and prompt session attributes after these tool results of the turn."""
+    return merged_attributes(
+        header.session_attributes,
+        request.get("promptSessionAttributes", {}),
+        [documents.fetch(result["result"]) for result in results],
+    )
+
+
+def _for_model(step: Step, model_id: str) -> Step:
+    return step if step.model == model_id else replace(step, message=converse.without_reasoning(step.message))
+
+
+def _arguments(
+    table: Table,
+    documents: Documents,
+    header: Header,
+    agent: Agent,
+    earlier: Sequence[Step],
+    asked: Asked,
+    model_id: str,
+) -> dict[str, Any]:
+    turn = header.turn
+    request = documents.fetch(header.request)
+    results = [result for step in earlier for result in step.tool_results] + list(asked.tool_results)
+    _, prompt_attributes = attributes_after(documents, header, request, results)
+    messages = [
+        *request.get("conversationHistory", ()),
+        *map(
+            converse.without_reasoning,
+            History(table, documents).messages(turn.session, Window(turn.historyFrom, turn.historyTo), agent.history),
+        ),
+        *turn_messages(documents, request["inputText"], [_for_model(step, model_id) for step in earlier]),
+    ]
+    if asked.tool_results:
+        messages.append(results_message(documents, asked.tool_results))
+    return converse.request(
+        agent,
+        model_id,
+        converse.beginning_with_user(messages),
+        prompt_attributes,
+        may_use_tools=asked.may_use_tools,
+        memory=documents.fetch(header.injected) if header.injected else "",
+    )

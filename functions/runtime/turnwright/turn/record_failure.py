@@ -1,0 +1,94 @@
+"""How a turn ends badly: recorded, its session freed, the turn dead-lettered with what is needed to repeat it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+from turnwright.agents.versions import load, resolve
+from turnwright.costs import prices
+from turnwright.costs.receipts import of_header, receipt
+from turnwright.errors import ActorErased, NotFound
+from turnwright.sessions.journal import Journal
+from turnwright.sessions.sessions import Sessions
+from turnwright.sessions.turns import Turns
+from turnwright.sessions.values import Status, TurnRequest
+from turnwright.storage import keys
+from turnwright.storage.dead_letters import DeadLetters
+from turnwright.storage.documents import Documents, json_text
+from turnwright.storage.keys import SessionId
+from turnwright.storage.table import Table
+from turnwright.tracing.execution_failures import ExecutionFailure
+from turnwright.tracing.log import logger
+from turnwright.tracing.payloads import payloads
+from turnwright.tracing.trace_events import Source
+from turnwright.tracing.traces import Traces
+
+_REFUSALS = ("ActorErased", "InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
+"""Not dead-lettered when the turn never began, since the caller was told; a redriven turn can meet them too."""
+
+
+class Recorded(Enum):
+    """What became of a turn whose execution failed."""
+
+    DEAD_LETTERED = "dead-lettered"
+    REFUSED = "refused"
+    COMMITTED_BEFORE = "committed before"
+
+
+def record(table: Table, documents: Documents, letters: DeadLetters, failure: ExecutionFailure) -> Recorded:
+    """Frees the turn's session, marks the turn FAILED and dead-letters it, unless it was refused.
+
+    In this order, so that a caller who is told of the failure finds the session free. Each part may be repeated. A turn
+    that is committed stays committed: its execution failed after that, and nothing is lost. Of a turn that an erasure
+    of its actor stopped, or kept from beginning, nothing is written anew.
+    """
+    header = Turns(table).read(failure.turn_id)
+    began = header is not None and "memoryStore" in header.fields
+    session_id = header.turn.session if header and began else _session(table, failure)
+    if session_id:
+        Sessions(table).release(session_id, failure.turn_id)
+    if failure.error == ActorErased.__name__:
+        return Recorded.REFUSED
+    bill = _receipt(table, documents, failure) if began else None
+    if not Turns(table).fail(failure.turn_id, failure.summary, session_id=session_id, receipt=bill):
+        return Recorded.COMMITTED_BEFORE
+    refused = failure.error in _REFUSALS and not began
+    traces = Traces.of_turn(table, documents, header.turn) if header and began else Traces(_source(failure))
+    traces.turn_failed(failure.summary, refused=refused)
+    if header and bill:
+        failed = replace(header, fields={**header.fields, "receipt": json_text(bill)}, status=Status.FAILED)
+        logger().info("turn failed", turnId=failure.turn_id, receipt=of_header(failed))
+    if refused:
+        return Recorded.REFUSED
+    request = failure.request if payloads().full else _without_texts(documents, failure.request)
+    letters.send(failure.letter("turnId", request))
+    return Recorded.DEAD_LETTERED
+
+
+def _source(failure: ExecutionFailure) -> Source:
+    """Whose trace events those of a turn are that never began."""
+    request = TurnRequest.decode(failure.request)
+    return Source(request.session_id, request.agent_id, "", failure.turn_id, request.memory_id or "")
+
+
+def _receipt(table: Table, documents: Documents, failure: ExecutionFailure) -> dict[str, Any]:
+    """As far as it is known: what the journal says was paid for, and what the execution's history tells."""
+    calls = Journal(table, documents, failure.turn_id).calls()
+    return receipt(failure.costs.spent, calls, failure.costs.transitions, prices.current())
+
+
+def _without_texts(documents: Documents, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The execution's input with what was asked in the bucket, as a turn takes it too."""
+    turn_id, body = request["turnId"], documents.fetch(request["request"])
+    return {**request, "request": documents.stow(body, lambda digest: keys.turn_object(turn_id, digest), bound=0)}
+
+
+def _session(table: Table, failure: ExecutionFailure) -> SessionId | None:
+    """The session of a turn without a header; None if it cannot have claimed one, since its agent was never found."""
+    request = TurnRequest.decode(failure.request)
+    try:
+        version = resolve(table, request.agent_id, request.agent_alias_id)
+    except NotFound:
+        return None
+    return request.session(load(table, request.agent_id, version).memory_store)

@@ -1,0 +1,1 @@
+"""`make bench`: what turns and memory cost, counted."""

@@ -1,0 +1,1 @@
+"""The console: a web page (`page/`), and the data that it shows."""

@@ -1,0 +1,1 @@
+"""`make demo`: the banking agent at work, as a caller sees it."""

@@ -1,0 +1,1 @@
+"""`sam deploy` without an account: template.yaml read, checked, and deployed into the offline stack."""

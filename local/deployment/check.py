@@ -1,0 +1,41 @@
+"""`make check` of what no other tool opens: the state machines and the agent files that the template names.
+
+Prints a line for each problem, `file: place: rule`, and exits 1 if there is any.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from local.deployment.definitions import check_template
+from local.deployment.sam_yaml import Template, TemplateError, load_template
+from turnwright.agents import agent_files
+
+_ANY_FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:any"
+
+
+def problems(template: Template) -> Iterator[str]:
+    """All that is wrong with the definitions and the agent files of a template."""
+    yield from map(str, check_template(template))
+    yield from map(str, agent_files.check(template.file.parent / "agents", _substitutions(template)))
+
+
+def _substitutions(template: Template) -> dict[str, str]:
+    """The names that agent files may use, with a value of the right form: the real ones exist after deployment only."""
+    published = template["Resources"].get("PublishedAgents") or {}
+    names = (published.get("Properties") or {}).get("Substitutions") or {}
+    return dict.fromkeys(names, _ANY_FUNCTION)
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        found = list(problems(load_template(Path(arguments[0] if arguments else "template.yaml"))))
+    except TemplateError as error:
+        found = [str(error)]
+    for problem in found:
+        print(problem)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

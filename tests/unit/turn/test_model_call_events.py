@@ -1,0 +1,64 @@
+"""What the log has of a step whose Invoke Model dies, is repeated or races another delivery."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.stored_turns import Interrupted, StoredTurns, die, text, tool_use
+from tests.unit.turn.test_states import Model, invoke, load, model  # noqa: F401 (a fixture too)
+
+
+def told(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(event["type"], event.get("responseText", event.get("toolName", ""))) for event in events]
+
+
+def test_an_answer_that_was_recorded_is_in_the_log_wherever_its_handler_died(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+    trace_events: list[dict[str, Any]],
+) -> None:
+    model.replies = [text("one")]
+    turn = load(stored)["turn"]
+    stored.dynamodb.forget()
+    stored.dynamodb.after[2] = die  # the journal has the answer, and nobody else
+    with pytest.raises(Interrupted):
+        invoke(turn)
+    assert told(trace_events) == [("MODEL_INVOCATION", "one")]
+
+    invoke(turn)
+    assert told(trace_events) == [("MODEL_INVOCATION", "one")], "a repeat calls no model, and tells nothing twice"
+
+
+def test_of_two_answers_to_one_step_the_last_one_told_is_the_one_that_counts(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+    trace_events: list[dict[str, Any]],
+) -> None:
+    model.replies = [tool_use("use-second"), text("the first delivery's answer")]
+    turn = load(stored)["turn"]
+    stored.dynamodb.forget()
+    stored.dynamodb.after[1] = lambda: invoke(turn)
+    invoke(turn)
+
+    assert told(trace_events) == [
+        ("MODEL_INVOCATION", ""),
+        ("TOOL_SELECTION", "balance"),
+        ("MODEL_INVOCATION", "the first delivery's answer"),
+        ("MODEL_INVOCATION", ""),
+        ("TOOL_SELECTION", "balance"),
+    ]
+
+
+def test_a_turn_that_nobody_traces_writes_no_item_for_its_events(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+    trace_events: list[dict[str, Any]],
+) -> None:
+    model.replies = ["ThrottlingException", tool_use("use-1")]
+    turn = load(stored)["turn"]
+    stored.dynamodb.forget()
+    with pytest.raises(Exception, match="ThrottlingException"):
+        invoke(turn)
+    assert stored.dynamodb.written == 0
+    invoke(turn)
+    assert (stored.dynamodb.written, len(trace_events)) == (1, 3), "the journal's item, and no other"

@@ -1,0 +1,582 @@
+"""The handlers of the states against the storage, with a model that says what the test has it say."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+import invoke_model
+import invoke_tool
+import load_memory
+import write_memory
+from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die, text, tool_result, tool_use
+from tests.unit.tool_turns import QUEUE_URL, FakeLambda, FakeQueue, answered, client_error, raised
+from turnwright.errors import (
+    GatewayFault,
+    LeaseLost,
+    ModelRejected,
+    ModelsExhausted,
+    ModelsThrottled,
+    ModelThrottled,
+    SessionBusy,
+    ToolAttemptFailed,
+    TurnAlreadyEnded,
+)
+from turnwright.memory.records.records import Provenance, Record, added
+from turnwright.sessions.journal import Journal
+from turnwright.sessions.sessions import Sessions
+from turnwright.sessions.turns import Turns
+from turnwright.sessions.values import Status, ToolResult, Turn
+from turnwright.storage.settings import settings
+
+EXECUTION = f"arn:aws:states:us-east-1:123456789012:execution:turns:{A}"
+
+
+@dataclass(slots=True)
+class Model:
+    """Bedrock's runtime: answers with the replies in turn, each a message or an error code."""
+
+    replies: list[dict[str, Any] | str]
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    def converse_stream(self, **arguments: Any) -> dict[str, Any]:
+        self.asked.append(arguments)
+        reply = self.replies.pop(0)
+        if isinstance(reply, str):
+            raise ClientError({"Error": {"Code": reply, "Message": "no"}}, "ConverseStream")
+        return {"stream": self._events(reply)}
+
+    def _events(self, message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for index, block in enumerate(message["content"]):
+            if "toolUse" in block:
+                use = {name: block["toolUse"][name] for name in ("toolUseId", "name")}
+                yield {"contentBlockStart": {"contentBlockIndex": index, "start": {"toolUse": use}}}
+            elif "reasoningContent" in block:
+                for name, piece in block["reasoningContent"]["reasoningText"].items():
+                    yield {
+                        "contentBlockDelta": {"contentBlockIndex": index, "delta": {"reasoningContent": {name: piece}}}
+                    }
+            else:
+                yield {"contentBlockDelta": {"contentBlockIndex": index, "delta": {"text": block["text"]}}}
+        yield {"messageStop": {"stopReason": "end_turn"}}
+        yield {"metadata": {"usage": {"inputTokens": 10, "outputTokens": 2, "totalTokens": 12}}}
+
+
+@pytest.fixture
+def model(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> Model:
+    answering = Model([])
+    monkeypatch.setattr("turnwright.storage.clients.bedrock_runtime", lambda _timeout_seconds: answering)
+    return answering
+
+
+def load(stored: StoredTurns, turn_id: str = A, *, redrives: int = 0, **request: Any) -> dict[str, Any]:
+    """Load Memory."""
+    event = {
+        "request": stored.request(turn_id, **request).encode(),
+        "execution": EXECUTION,
+        "redriveCount": redrives,
+    }
+    return load_memory.handler(event, None)
+
+
+def invoke(
+    turn: dict[str, Any], step: int = 1, *results: dict[str, Any], model: int = 0, redrives: int = 0
+) -> list[dict[str, Any]]:
+    """Invoke Model."""
+    answered = invoke_model.handler(
+        {
+            "turn": turn,
+            "step": step,
+            "model": model,
+            "toolResults": list(results),
+            "mayUseTools": True,
+            "redriveCount": redrives,
+        },
+        None,
+    )
+    assert answered.keys() == {"toolCalls", "spent"}
+    calls: list[dict[str, Any]] = answered["toolCalls"]
+    return calls
+
+
+def run_tool(
+    turn: dict[str, Any],
+    call: dict[str, Any],
+    attempt: int = 1,
+    *,
+    step: int = 1,
+    sleep_ms: int = 0,
+    lost: bool = False,
+    redrives: int = 0,
+) -> ToolResult:
+    """Invoke Tool, without what it cost; `lost` is Look Up Tool Result."""
+    answered = invoke_tool.handler(
+        {
+            "turn": turn,
+            "step": step,
+            "call": call,
+            "attempt": attempt,
+            "sleepMs": sleep_ms,
+            "lost": lost,
+            "redriveCount": redrives,
+        },
+        None,
+    )
+    assert answered["cost"]["invocations"] == 1
+    return {name: value for name, value in answered.items() if name != "cost"}
+
+
+@pytest.fixture
+def queue(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    monkeypatch.setenv("TOOL_DEAD_LETTER_QUEUE_URL", QUEUE_URL)
+    settings.cache_clear()
+    fake = FakeQueue()
+    monkeypatch.setattr("turnwright.storage.clients.sqs", lambda: fake)
+    return fake
+
+
+def write(turn: dict[str, Any], step: int = 1, *, redrives: int = 0) -> dict[str, Any]:
+    """Write Memory."""
+    return write_memory.handler({"turn": turn, "step": step, "redriveCount": redrives}, None)
+
+
+@pytest.mark.parametrize("breaker", [{}, {"circuitBreaker": {"enabled": True}}], ids=["no breaker", "breaker"])
+def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue, breaker: dict[str, Any]
+) -> None:
+    stored.publish(actionGroupExecutionConfig=breaker)
+    model.replies = [tool_use("use-1"), text("5 USD")]
+    fake_lambda.answers = [answered("5 USD")]
+    stored.run(B, session="s-0")
+    stored.dynamodb.forget()
+
+    loaded = load(stored, words="Balance?")
+    calls = invoke(loaded["turn"])
+    result = run_tool(loaded["turn"], calls[0])
+    last = invoke(loaded["turn"], 2, dict(result))
+    written = write(loaded["turn"], 2)
+
+    assert loaded.pop("spent")["functions"].keys() == {"LoadMemory"}
+    assert loaded == {
+        "turn": stored.header(A).turn.encode(),
+        "limits": {"maxSteps": 10, "maxParallelTools": 4, "modelTimeoutSeconds": 60},
+    }
+    assert calls == [
+        {
+            "toolUseId": "use-1",
+            "toolName": "balance",
+            "index": 0,
+            "inlineBytes": 16_384,
+            "handler": "lambda",
+            "timeoutSeconds": stored.agent().tools[0].policy.timeout_seconds,
+        }
+    ]
+    assert result == tool_result("use-1", "5 USD")
+    assert last == []
+    assert written == {
+        "turnId": A,
+        "status": "COMMITTED",
+        "answer": {"inline": "5 USD"},
+        "usage": {"inputTokens": 20, "outputTokens": 4, "totalTokens": 24},
+    }
+    assert stored.dynamodb.written == 8
+    assert queue.letters == []
+
+
+def test_the_model_is_shown_the_history_the_input_and_the_steps_so_far(stored: StoredTurns, model: Model) -> None:
+    stored.run(B, words="Before", answer="Then")
+    model.replies = [tool_use("use-1"), text("5 USD")]
+    turn = load(stored, words="Balance?")["turn"]
+    invoke(turn)
+    invoke(turn, 2, tool_result("use-1", "5"))
+
+    first, second = (asked["messages"] for asked in model.asked)
+    assert first == [
+        {"role": "user", "content": [{"text": "Before"}]},
+        text("Then"),
+        {"role": "user", "content": [{"text": "Balance?"}]},
+    ]
+    result = {"toolResult": {"toolUseId": "use-1", "status": "success", "content": [{"text": "5"}]}}
+    assert second == [*first, tool_use("use-1"), {"role": "user", "content": [result]}]
+
+
+def test_a_step_that_the_journal_holds_is_answered_without_a_model_call_and_without_a_write(
+    stored: StoredTurns, model: Model
+) -> None:
+    model.replies = [tool_use("use-1"), text("5 USD")]
+    turn = load(stored)["turn"]
+    first = invoke(turn)
+    invoke(turn, 2, tool_result("use-1"))
+    before = stored.items()
+
+    assert invoke(turn) == first
+    assert invoke(turn, 2, tool_result("use-1")) == []
+    assert invoke(turn, 1, model=1) == first
+    assert len(model.asked) == 2
+    assert stored.items() == before
+
+
+def test_of_two_answers_to_one_step_the_first_recorded_is_used_by_both(stored: StoredTurns, model: Model) -> None:
+    """The first delivery hung, so that a second one was made; both models answer, the second one first."""
+    model.replies = [tool_use("use-second"), text("the first delivery's answer")]
+    turn = load(stored)["turn"]
+    stored.dynamodb.forget()
+    calls: list[dict[str, Any]] = []
+    stored.dynamodb.after[1] = lambda: calls.extend(invoke(turn))  # after it read the header, before it asked
+
+    assert invoke(turn) == calls
+    assert [call["toolUseId"] for call in calls] == ["use-second"]
+    assert [step.message for step in Journal(stored.table, stored.documents, A).steps()] == [tool_use("use-second")]
+    assert len(model.asked) == 2
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("request_number", range(3))
+def test_a_step_that_dies_anywhere_is_completed_by_its_repeat_and_paid_again_only_if_it_was_not_recorded(
+    stored: StoredTurns, model: Model, when: str, request_number: int
+) -> None:
+    """Requests: the journal, the header, and after the model call the journal's new item."""
+    model.replies = [text("one"), text("two")]
+    turn = load(stored)["turn"]
+    stored.dynamodb.forget()
+    getattr(stored.dynamodb, when)[request_number] = die
+    with pytest.raises(Interrupted):
+        invoke(turn)
+    paid = len(model.asked)
+    recorded = (when, request_number) == ("after", 2)
+    assert paid == (request_number == 2)
+
+    assert invoke(turn) == []
+    assert len(model.asked) == (paid if recorded else paid + 1)
+    write(turn)
+    assert stored.documents.fetch(stored.header(A).answer) == ("one" if recorded or not paid else "two")
+
+
+def test_a_model_that_fails_leaves_no_step(stored: StoredTurns, model: Model) -> None:
+    model.replies = ["ThrottlingException", "ValidationException", "ThrottlingException", "ValidationException"]
+    turn = load(stored)["turn"]
+    before = stored.items()
+
+    for number, error in [(0, ModelThrottled), (1, ModelRejected), (2, ModelsThrottled), (2, ModelsExhausted)]:
+        with pytest.raises(error) as raised:
+            invoke(turn, model=number)
+        assert raised.type is error
+
+    assert [asked["modelId"] for asked in model.asked] == ["model-1", "model-2", "model-1", "model-1"]
+    assert stored.items() == before
+
+
+def test_a_call_of_an_unknown_tool_carries_its_failure_and_calls_share_the_inline_bound(
+    stored: StoredTurns, model: Model
+) -> None:
+    blocks = [tool_use(f"use-{number}", "balance" if number else "fly")["content"][0] for number in range(16)]
+    model.replies = [{"role": "assistant", "content": blocks}]
+
+    unknown, *known = invoke(load(stored)["turn"])
+
+    assert unknown == {
+        "toolUseId": "use-0",
+        "toolName": "fly",
+        "index": 0,
+        "inlineBytes": 8_192,
+        "handler": "none",
+        "failure": {
+            "errorCode": "UNKNOWN_TOOL",
+            "errorMessage": "there is no tool fly; the tools are: balance",
+            "attempts": 0,
+            "tryAgainNow": True,
+        },
+    }
+    assert [(call["index"], call["inlineBytes"]) for call in known] == [(number, 8_192) for number in range(1, 16)]
+
+
+def test_a_long_tool_result_goes_by_the_bucket_to_the_model_and_into_the_session(
+    stored: StoredTurns, model: Model
+) -> None:
+    stored.publish(memoryConfiguration={"history": {"maxTurns": 3, "maxCharacters": 1_000_000}})
+    long = "€" * 60_000
+    model.replies = [tool_use("use-1"), text("long")]
+    turn = load(stored)["turn"]
+    invoke(turn)
+    stowed = stored.documents.stow({"text": long}, lambda digest: f"turns/{A}/{digest}.json", 100)
+    invoke(turn, 2, {"toolUseId": "use-1", "status": "success", "result": stowed})
+    write(turn, 2)
+
+    (result,) = model.asked[1]["messages"][-1]["content"]
+    assert result["toolResult"]["content"] == [{"text": long}]
+    model.replies = [text("again")]
+    invoke(load(stored, B)["turn"])
+    assert model.asked[2]["messages"][2]["content"] == [result]
+
+
+def test_prompt_attributes_of_the_request_and_of_tools_reach_the_model_and_not_the_session(
+    stored: StoredTurns, model: Model
+) -> None:
+    model.replies = [tool_use("use-1"), text("Hi")]
+    turn = load(stored, promptSessionAttributes={"today": "Monday"})["turn"]
+    invoke(turn)
+    invoke(turn, 2, tool_result("use-1", promptSessionAttributes={"mood": "good"}))
+    write(turn, 2)
+
+    shown = [asked["system"][1]["text"] for asked in model.asked]
+    assert ("Monday" in shown[0], "good" in shown[0]) == (True, False)
+    assert ("Monday" in shown[1], "good" in shown[1]) == (True, True)
+    assert stored.session()["attributes"] == "{}"
+
+
+def test_a_conversation_that_the_caller_brings_stands_before_the_sessions_history_and_is_not_kept(
+    stored: StoredTurns, model: Model
+) -> None:
+    brought = [{"role": "user", "content": [{"text": "Brought"}]}, text("Along")]
+    model.replies = [text("Hi")]
+    turn = load(stored, conversationHistory=brought)["turn"]
+    invoke(turn)
+    write(turn)
+
+    assert model.asked[0]["messages"] == [*brought, {"role": "user", "content": [{"text": "Hello"}]}]
+    assert stored.seen(stored.begin(B)) == ["Hello", "Hi"]
+
+
+def test_signed_reasoning_is_only_for_the_model_that_signed_it_and_for_its_turn(
+    stored: StoredTurns, model: Model
+) -> None:
+    signed = {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "c2ln"}}}
+    asking = {"role": "assistant", "content": [signed, *tool_use("use-1")["content"]]}
+    model.replies = [asking, "ValidationException", text("5 USD"), text("Again")]
+    turn = load(stored)["turn"]
+    invoke(turn)
+    with pytest.raises(ModelRejected):
+        invoke(turn, 2, tool_result("use-1"))
+    invoke(turn, 2, tool_result("use-1"), model=1)
+    write(turn, 2)
+    invoke(load(stored, B)["turn"])
+
+    same, other, later = (asked["messages"][1] for asked in model.asked[1:])
+    assert same == asking
+    assert other == later == tool_use("use-1")
+
+
+def called(stored: StoredTurns, model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A turn whose model has asked for a tool, and the call."""
+    model.replies = [tool_use("use-1")]
+    turn = load(stored)["turn"]
+    (call,) = invoke(turn)
+    return turn, call
+
+
+def test_a_gateway_that_dies_before_its_answer_is_looked_up_and_the_tool_runs_once(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue
+) -> None:
+    """Requests: the header and the record that is not there yet, the journal, the record."""
+    turn, call = called(stored, model)
+    fake_lambda.answers = [answered("5 USD")]
+    stored.dynamodb.forget()
+    stored.dynamodb.after[2] = die
+    with pytest.raises(Interrupted):
+        run_tool(turn, call)
+    assert stored.dynamodb.operations == ["batch_get_item", "query", "put_item"]
+
+    assert run_tool(turn, call, lost=True) == tool_result("use-1", "5 USD")
+    assert run_tool(turn, call) == tool_result("use-1", "5 USD")
+    assert len(fake_lambda.invoked) == 1
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_fault_of_aws_under_the_gateway_is_not_taken_for_the_tool_s(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue, number: int
+) -> None:
+    turn, call = called(stored, model)
+    fake_lambda.answers = [answered("5 USD")]
+
+    def fault() -> None:
+        raise client_error("InternalServerError", 500, "PutItem")
+
+    stored.dynamodb.forget()
+    stored.dynamodb.before[number] = fault
+    with pytest.raises(GatewayFault, match="InternalServerError"):
+        run_tool(turn, call)
+
+    with pytest.raises(ToolAttemptFailed, match="OUTCOME_UNKNOWN"):
+        run_tool(turn, call, lost=True)
+    assert [letter["errorCode"] for letter in queue.letters] == ["OUTCOME_UNKNOWN"]
+
+
+def test_a_call_that_cannot_be_dead_lettered_is_not_forgotten(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue
+) -> None:
+    turn, call = called(stored, model)
+    fake_lambda.answers = [raised("KeyError")]
+    queue.fault = client_error("ServiceUnavailable", 503, "SendMessage")
+    for lost in (False, True):
+        with pytest.raises(GatewayFault, match="ServiceUnavailable"):
+            run_tool(turn, call, lost=lost)
+
+    queue.fault = None
+    with pytest.raises(ToolAttemptFailed):
+        run_tool(turn, call, lost=True)
+    assert [letter["toolUseId"] for letter in queue.letters] == ["use-1"]
+
+
+def test_the_gateway_sleeps_the_milliseconds_that_remain_before_the_attempt(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, call = called(stored, model)
+    done: list[object] = []
+    monkeypatch.setattr(invoke_tool, "time", SimpleNamespace(sleep=done.append, monotonic=lambda: 0))
+
+    def answer() -> Any:
+        done.append("invoked")
+        return answered("5 USD")
+
+    fake_lambda.answers = [answer]
+
+    run_tool(turn, call, 2, sleep_ms=345)
+
+    assert done == [0.345, "invoked"]
+
+
+def test_a_redriven_tool_call_takes_the_session_back_before_it_invokes_anything(
+    stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue
+) -> None:
+    turn, call = called(stored, model)
+    fail(stored)
+    other = stored.begin(B)
+    with pytest.raises(SessionBusy):
+        run_tool(turn, call, redrives=1)
+    Sessions(stored.table).release(SESSION, other.turnId)
+    fake_lambda.answers = [answered("5 USD")]
+
+    assert run_tool(turn, call, redrives=1) == tool_result("use-1", "5 USD")
+    assert stored.session()["leaseOwner"] == A
+    assert stored.header(A).status is Status.RUNNING
+
+
+def fail(stored: StoredTurns) -> None:
+    Turns(stored.table).fail(A, {"error": "ModelsExhausted"})
+    Sessions(stored.table).release(SESSION, A)
+
+
+def test_a_redriven_turn_goes_on_where_it_failed_without_paying_twice(stored: StoredTurns, model: Model) -> None:
+    model.replies = [tool_use("use-1"), "ValidationException", text("5 USD")]
+    turn = load(stored, words="Balance?")["turn"]
+    invoke(turn)
+    with pytest.raises(ModelsExhausted):
+        invoke(turn, 2, tool_result("use-1"), model=2)
+    fail(stored)
+
+    assert invoke(turn, 2, tool_result("use-1"), redrives=1) == []
+    assert stored.header(A).status is Status.RUNNING
+    written = write(turn, 2, redrives=1)
+
+    assert written["answer"] == {"inline": "5 USD"}
+    assert len(model.asked) == 3
+    assert stored.seen(stored.begin(B)) == ["Balance?", "5 USD"]
+
+
+def test_a_turn_redriven_at_its_commit_is_committed_once(stored: StoredTurns, model: Model) -> None:
+    model.replies = [text("Hi")]
+    turn = load(stored)["turn"]
+    invoke(turn)
+    fail(stored)
+
+    assert write(turn, redrives=1) == write(turn, redrives=1) == write(turn)
+    assert stored.session()["version"] == 1
+
+
+def test_a_redrive_pays_for_no_model_call_when_the_session_went_on_or_is_busy(
+    stored: StoredTurns, model: Model
+) -> None:
+    turn = load(stored)["turn"]
+    fail(stored)
+    other = stored.begin(B)
+    with pytest.raises(SessionBusy):
+        invoke(turn, redrives=1)
+    model.replies = [text("Hi")]
+    invoke(other.encode())
+    write(other.encode())
+
+    with pytest.raises(LeaseLost):
+        invoke(turn, redrives=1)
+    with pytest.raises(LeaseLost):
+        write(turn, redrives=1)
+
+    assert len(model.asked) == 1
+    assert stored.header(A).status is Status.FAILED
+    assert stored.seen(stored.begin("c" * 32)) == ["Hello", "Hi"]
+
+
+def test_load_memory_answers_a_repeat_with_the_limits_of_the_version_that_was_pinned(stored: StoredTurns) -> None:
+    stored.publish(limits={"maxSteps": 3})
+    first = load(stored)
+    stored.publish(limits={"maxSteps": 9})
+
+    again = load(stored)
+    assert {**again, "spent": None} == {**first, "spent": None}
+    assert first["limits"]["maxSteps"] == 3
+
+
+def test_a_turn_ends_with_the_version_it_began_with(stored: StoredTurns, model: Model) -> None:
+    model.replies = [text("Hi")]
+    turn = load(stored)["turn"]
+    stored.publish(foundationModels=["model-9"], memoryConfiguration={"storageDays": 1})
+    invoke(turn)
+    write(turn)
+
+    assert model.asked[0]["modelId"] == "model-1"
+    assert stored.session()["expiresAt"] == stored.clock.ms // 1000 + 7 * 86_400
+
+
+@pytest.mark.parametrize("redrives", [0, 1])
+def test_load_memory_that_comes_after_the_commit_is_refused_and_holds_nothing(
+    stored: StoredTurns, model: Model, redrives: int
+) -> None:
+    model.replies = [text("Hi")]
+    turn = load(stored)["turn"]
+    invoke(turn)
+    first = write(turn)
+    before = stored.items()
+
+    with pytest.raises(TurnAlreadyEnded):
+        load(stored, redrives=redrives)
+
+    assert stored.items() == before
+    assert write(turn) == first
+
+
+def test_what_travels_in_state_is_short_whatever_the_length_of_input_and_answer(
+    stored: StoredTurns, model: Model
+) -> None:
+    model.replies = [text("a" * 1_000_000)]
+    loaded = load(stored, words="w" * 1_048_576)
+    invoke(loaded["turn"])
+    written = write(loaded["turn"])
+
+    assert len(str(loaded)) < 1_000
+    assert len(str(written)) < 1_000
+    assert Turn.decode(loaded["turn"]).encode() == loaded["turn"]
+    assert stored.documents.fetch(written["answer"]) == "a" * 1_000_000
+
+
+def test_every_step_of_a_turn_is_shown_the_same_of_memory(stored: StoredTurns, model: Model) -> None:
+    stored.publish(memoryConfiguration={"namespaces": [{"name": "facts"}]})
+    keep(stored, "Reports in USD.", "mem-1")
+    model.replies = [tool_use("use-1"), text("5 USD")]
+    loaded = load(stored, words="Balance?")
+    invoke(loaded["turn"])
+    keep(stored, "Reports in EUR.", "mem-2")
+
+    invoke(loaded["turn"], 2, tool_result("use-1"))
+
+    shown = [asked["system"][1]["text"] for asked in model.asked]
+    assert shown[0] == shown[1]
+    assert '{"facts": {"facts": ["Reports in USD."]}}' in shown[0]
+    instruction = stored.agent().instruction
+    assert [asked["system"][0]["text"] for asked in model.asked] == [instruction, instruction]
+
+
+def keep(stored: StoredTurns, words: str, record_id: str) -> None:
+    place = (SESSION.store, SESSION.actor, f"/facts/{SESSION.actor}/", record_id)
+    stored.table.put(added(Record(*place, words, Provenance("CONSOLIDATION"))))
