@@ -1,7 +1,7 @@
 """The memory stores: those that CreateMemory made, and those of agents, which their files describe.
 
-An agent's own store is named after it (`agents/memory_defaults.py`); several agents may share one. What an answer says of
-such a store is what the files say, so that only a new deployment changes it.
+An agent's own store is named after it (`agents/memory_defaults.py`); several agents may share one. What an answer says
+of such a store is what the files say, so that only a new deployment changes it.
 """
 
 import json

@@ -7,7 +7,8 @@
 | summary | none, of session scope | the summary of each part of a session that ended |
 
 An override is the same with the caller's prompts behind the built-in ones, and with its model asked first. A stored
-strategy is JSON: what an answer says of it, and `namespace`, what the consolidation goes by (`memory/records/store_configuration.py`).
+strategy is JSON: what an answer says of it, and `namespace`, what the consolidation goes by
+(`memory/records/store_configuration.py`).
 """
 
 import re
