@@ -20,18 +20,6 @@ from functools import cache
 
 import moto
 
-from local.moto_patches import (
-    capacity,
-    dynamodb,
-    executions,
-    functions,
-    interpreter,
-    jsonata,
-    s3,
-    server,
-    state_machines,
-    tasks,
-)
 from local.moto_patches.hooks import ExecutionChange, FunctionAnswer, FunctionCall, Hooks, connect, disconnect
 
 MOTO_VERSION = "5.2.5"
@@ -53,8 +41,28 @@ def apply() -> None:
 
 @cache
 def _apply_once() -> None:
+    from local.moto_patches import (  # importing these takes seconds, which most tests need not wait for
+        capacity,
+        dynamodb,
+        executions,
+        functions,
+        interpreter,
+        jsonata,
+        s3,
+        server,
+        state_machines,
+        tasks,
+    )
+
     for part in (jsonata, executions, interpreter, tasks, state_machines, functions, dynamodb, capacity, s3, server):
         part.apply()
+
+
+def apply_to_storage() -> None:
+    """Patches DynamoDB alone, which takes no time: what tests need that run nothing in moto but a table."""
+    from local.moto_patches import dynamodb
+
+    dynamodb.apply()
 
 
 __all__ = [
@@ -65,6 +73,7 @@ __all__ = [
     "Hooks",
     "UnsupportedMoto",
     "apply",
+    "apply_to_storage",
     "connect",
     "disconnect",
 ]

@@ -5,6 +5,7 @@ import copy
 import json
 import threading
 import time
+from functools import cache
 from typing import Any
 
 from moto.core.exceptions import JsonRESTError
@@ -182,6 +183,7 @@ def _base64(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} has no wire form here")
 
 
+@cache
 def apply() -> None:
     answer_items_as_they_are()
     serve_one_request_at_a_time()

@@ -14,6 +14,7 @@ import pytest
 from local.gateway.api_gateway import LARGEST_BODY, LARGEST_EVENT, ApiGateway
 from local.gateway.proxy_integration import METADATA_END
 from local.gateway.routes import Api, Route
+from tests.waiting import patient
 
 CREDENTIAL = "AKIDEXAMPLE/20260101/us-east-1/bedrock/aws4_request"
 SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={CREDENTIAL}, Signature=0"}
@@ -82,7 +83,7 @@ class Front:
             connection.close()
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=WAIT_SECONDS)
+        return http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=patient(WAIT_SECONDS))
 
 
 ROUTES = (
@@ -342,7 +343,7 @@ class TestRefusals:
         release = threading.Event()
 
         def slow(event: dict[str, Any]) -> Buffered:
-            release.wait(WAIT_SECONDS)
+            release.wait(timeout=patient(WAIT_SECONDS))
             return Buffered(b'{"statusCode": 200}')
 
         front.functions.answer = slow
@@ -389,7 +390,7 @@ class TestStreamedAnswers:
 
         def chunks() -> Iterator[bytes]:
             yield metadata(201, **{"Content-Type": "text/plain", "X-A": "b"}) + b"first"
-            assert go_on.wait(WAIT_SECONDS)
+            assert go_on.wait(timeout=patient(WAIT_SECONDS))
             yield b"second"
 
         front.functions.answer = lambda event: Streamed(chunks())
@@ -433,7 +434,7 @@ class TestStreamedAnswers:
 
         def chunks() -> Iterator[bytes]:
             yield metadata() + b"first"
-            assert gone.wait(WAIT_SECONDS)
+            assert gone.wait(timeout=patient(WAIT_SECONDS))
             for _ in range(100):
                 yield b"x" * 65536
             finished.set()
@@ -446,7 +447,7 @@ class TestStreamedAnswers:
         response.close()
         connection.close()
         gone.set()
-        assert finished.wait(WAIT_SECONDS)
+        assert finished.wait(timeout=patient(WAIT_SECONDS))
         front.functions.answer = lambda event: Streamed(iter([metadata() + b"still here"]))
         assert front.send("POST", "/stream", b"{}")[2] == b"still here"
         assert front.problems == []

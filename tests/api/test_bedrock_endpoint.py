@@ -17,6 +17,7 @@ from local.bedrock.endpoint import BedrockEndpoint
 from local.bedrock.model_backend import ConverseRequest, StreamEvent
 from local.bedrock.rule.rule_model import RuleModel
 from local.bedrock.scripted_model import ScriptedModel
+from tests.waiting import patient
 
 MODEL_ID = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 PROFILE_ARN = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123def456"
@@ -82,7 +83,7 @@ def client(endpoint: BedrockEndpoint) -> Any:
 
 def post(endpoint: BedrockEndpoint, path: str, payload: bytes, method: str = "POST") -> tuple[int, str | None, Any]:
     """The status, the x-amzn-errortype header and the JSON body of the answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", int(endpoint.url.rsplit(":", 1)[1]), timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", int(endpoint.url.rsplit(":", 1)[1]), timeout=patient(20))
     try:
         connection.request(method, path, payload, {"content-type": "application/json"})
         response = connection.getresponse()
@@ -418,7 +419,7 @@ def test_a_model_that_has_no_embeddings_cannot_be_invoked(client: Any, endpoint:
 
 def test_a_connection_serves_many_requests_errors_included(endpoint: BedrockEndpoint) -> None:
     port = int(endpoint.url.rsplit(":", 1)[1])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patient(20))
     connection.connect()
     first_socket = connection.sock
     statuses = []
@@ -466,7 +467,7 @@ def test_a_caller_that_goes_away_ends_the_model_call(
     stream = client.converse_stream(modelId=MODEL_ID, messages=[USER])["stream"]
     next(iter(stream))
     stream.close()
-    assert endless.closed.wait(20)
+    assert endless.closed.wait(timeout=patient(20))
     for thread in set(threading.enumerate()) - others:
         thread.join(20)
     assert "Traceback" not in capfd.readouterr().err
@@ -475,7 +476,7 @@ def test_a_caller_that_goes_away_ends_the_model_call(
 def test_closing_ends_connections_and_frees_the_port(model: ScriptedModel) -> None:
     endpoint = BedrockEndpoint(model)
     port = int(endpoint.url.rsplit(":", 1)[1])
-    idle = socket.create_connection(("127.0.0.1", port), timeout=20)
+    idle = socket.create_connection(("127.0.0.1", port), timeout=patient(20))
     idle.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert idle.recv(65536).startswith(b"HTTP/1.1 404")
     endpoint.close()

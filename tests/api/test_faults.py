@@ -15,6 +15,7 @@ from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.api.test_make_up import Up, answer, start
 from tests.paths import ROOT
+from tests.waiting import patient
 from tests.workflow.turns import ask, calls, execution_of, says
 
 __all__ = ["start"]
@@ -153,4 +154,4 @@ def test_up_refuses_a_broken_file_with_one_line_that_names_file_and_place(tmp_pa
 
 def run_local(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "local", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEMO_SECONDS)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patient(DEMO_SECONDS))

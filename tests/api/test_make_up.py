@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.paths import ROOT
 from tests.project import TEST_AGENT, copy_project
+from tests.waiting import eventually, patient
 
 START_SECONDS = 60
 WAIT_SECONDS = 20
@@ -58,7 +58,7 @@ class Up:
 
     def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return self.process.wait(WAIT_SECONDS)
+        return self.process.wait(timeout=patient(WAIT_SECONDS))
 
     def client(self, service: str) -> Any:
         url = self.url if service == "bedrock-agent-runtime" else self.aws_url
@@ -131,13 +131,6 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"{what} did not come in {WAIT_SECONDS} s"
-        time.sleep(0.05)
-
-
 def save(file: Path, definition: dict[str, Any]) -> None:
     """Replaces the file at once: a running stack could read half of one that is being written."""
     beside = file.parent.parent / file.name
@@ -149,7 +142,7 @@ def stop_and_leave_nothing(up: Up, number: signal.Signals) -> None:
     processes = descendants(up.process.pid)
     assert len(processes) > 3
     assert up.stop(number) == 0
-    wait_until(lambda: not any(is_alive(pid) for pid in processes), "the end of every process")
+    eventually(lambda: not any(is_alive(pid) for pid in processes), "the end of every process")
 
 
 @pytest.fixture
@@ -195,7 +188,7 @@ def test_a_saved_agent_file_is_published_and_a_broken_one_is_told_and_changes_no
     file = project / "agents" / f"{TEST_AGENT.lower()}.json"
     definition = json.loads(file.read_text())
     save(file, {**definition, "instruction": "You are another agent for tests, from now on."})
-    wait_until(lambda: version() == "2", "version 2")
+    eventually(lambda: version() == "2", "version 2")
 
     save(file, {**definition, "limits": {"maxSteps": "many"}})
     line = up.error_line("stays in force")
@@ -204,7 +197,7 @@ def test_a_saved_agent_file_is_published_and_a_broken_one_is_told_and_changes_no
     assert version() == "2"
 
     save(file, definition)
-    wait_until(lambda: version() == "3", "version 3")
+    eventually(lambda: version() == "3", "version 3")
     assert "BANKASSIST:1" in up.error_line("PublishedAgents was updated")
     stop_and_leave_nothing(up, signal.SIGTERM)
 
@@ -213,7 +206,7 @@ def test_a_taken_port_ends_the_process_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "local", "up", "--port", port]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patient(START_SECONDS))
     assert (ended.returncode, ended.stdout) == (1, "")
     [line] = ended.stderr.splitlines()
     assert f"port {port} " in line
@@ -295,7 +288,7 @@ def test_a_running_stack_can_be_looked_into(
         assert main(["logs", *at]) == 0
         return capsys.readouterr().out
 
-    wait_until(lambda: f"turnId={turn_id}" in logged(), "the turn's log lines")
+    eventually(lambda: f"turnId={turn_id}" in logged(), "the turn's log lines")
     assert re.search(r"INFO +InvokeModel ", logged())
 
 

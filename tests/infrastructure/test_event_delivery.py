@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ import pytest
 from local.aws.event_delivery import LARGEST_EVENT_DATA, EventDelivery, execution_event
 from local.deployment.deploy import Delivery, Rule, Target
 from local.moto_patches import ExecutionChange
+from tests.waiting import eventually, patient
 
 ACCOUNT = "us-east-1:123456789012"
 FUNCTION = f"arn:aws:lambda:{ACCOUNT}:function:record"
@@ -192,7 +192,7 @@ def test_publishing_does_not_wait_for_the_function(world: World) -> None:
     release = threading.Event()
 
     def slow(attempt: int) -> Invoked:
-        release.wait(WAIT_SECONDS)
+        release.wait(timeout=patient(WAIT_SECONDS))
         return Invoked()
 
     world.run = slow
@@ -207,7 +207,7 @@ def test_closing_delivers_what_waits_and_tells_what_is_lost(world: World) -> Non
     release = threading.Event()
 
     def stuck(attempt: int) -> Invoked:
-        release.wait(WAIT_SECONDS)
+        release.wait(timeout=patient(WAIT_SECONDS))
         return Invoked()
 
     world.run = stuck
@@ -251,16 +251,9 @@ def sweep(times: int, *targets: Target) -> Rule:
     return Rule("Sweep", None, targets or (Target(FUNCTION),), Soon(times), RULE_ARN)
 
 
-def eventually(world: World, calls: int) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while len(world.invoked) < calls:
-        assert time.monotonic() < deadline, "the schedule was not kept"
-        time.sleep(0.002)
-
-
 def test_a_schedule_makes_an_event_each_time_it_is_due(world: World) -> None:
     world.start(sweep(3))
-    eventually(world, 3)
+    eventually(lambda: len(world.invoked) >= 3, "the schedule")
     event = world.invoked[0][1]
     assert event == {
         "version": "0",
@@ -280,7 +273,7 @@ def test_a_schedule_makes_an_event_each_time_it_is_due(world: World) -> None:
 def test_what_was_due_while_the_machine_slept_is_fired_once(world: World) -> None:
     schedule = Overslept()
     delivery = world.start(Rule("Sweep", None, (Target(FUNCTION),), schedule, RULE_ARN))
-    eventually(world, 1)
+    eventually(lambda: len(world.invoked) >= 1, "the schedule")
     delivery.close()
     assert (len(world.invoked), len(schedule.asked)) == (1, 3)
 
@@ -312,7 +305,7 @@ def test_a_rule_with_a_schedule_alone_hears_no_other_events(world: World) -> Non
 def test_closing_stops_schedules(world: World) -> None:
     endless = Soon(1_000_000)
     delivery = world.start(Rule("Sweep", None, (Target(FUNCTION),), endless, RULE_ARN))
-    eventually(world, 1)
+    eventually(lambda: len(world.invoked) >= 1, "the schedule")
     delivery.close()
     calls = len(world.invoked)
     assert not [thread for thread in threading.enumerate() if thread.name == "schedules"]

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, environment
 from tests.paths import ROOT
+from tests.waiting import eventually, patient
 
 HANDLERS = """
 import http.client, json, os, pathlib, signal, sys, time
@@ -154,13 +154,6 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     stack.workers.close()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
-
-
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -240,7 +233,7 @@ def test_a_worker_killed_in_the_middle_is_an_error_at_once(stack: Stack, tmp_pat
     eventually((tmp_path / "started").exists)
     [process] = [process for process in stack.workers.processes() if process.busy]
     os.kill(process.pid, signal.SIGKILL)
-    thread.join(timeout=20)
+    thread.join(timeout=patient(20))
     error = json.loads(results[0].payload)
     assert error["errorType"] == "Runtime.ExitError"
     assert error["errorMessage"].endswith("Runtime exited with error: signal: killed")
@@ -337,7 +330,7 @@ def test_a_running_invocation_finishes_on_the_old_files(stack: Stack, tmp_path: 
     (stack.code / "handlers.py").write_text("def wait_for(event, context):\n    return 'new'\n")
     assert stack.call(spec) == "new"
     (tmp_path / "go").touch()
-    thread.join(timeout=20)
+    thread.join(timeout=patient(20))
     assert json.loads(results[0].payload) == running
     eventually(lambda: not is_running(running))
 
@@ -355,7 +348,7 @@ def test_more_invocations_than_workers_wait_for_their_turn(tmp_path: Path) -> No
         assert len(stack.workers.processes()) == 1
         (tmp_path / "go").touch()
         for thread, _ in calls:
-            thread.join(timeout=20)
+            thread.join(timeout=patient(20))
         assert len({results[0].payload for _, results in calls}) == 1
     finally:
         stack.workers.close()
@@ -368,7 +361,7 @@ def test_waiting_for_a_worker_ends_with_the_timeout(tmp_path: Path) -> None:
         first, _ = in_background(stack, spec, {})
         eventually(lambda: any(process.busy for process in stack.workers.processes()))
         assert stack.failure(spec)["errorType"] == "Sandbox.Timedout"
-        first.join(timeout=20)
+        first.join(timeout=patient(20))
     finally:
         stack.workers.close()
 
@@ -382,7 +375,7 @@ def test_invocations_at_the_same_time_get_workers_of_their_own(stack: Stack, tmp
     eventually(lambda: all((tmp_path / f"started{number}").exists() for number in range(3)))
     (tmp_path / "go").touch()
     for thread, _ in calls:
-        thread.join(timeout=20)
+        thread.join(timeout=patient(20))
     assert len({results[0].payload for _, results in calls}) == 3
 
 
@@ -393,7 +386,7 @@ def test_a_burst_of_short_invocations_does_not_start_a_worker_for_each(tmp_path:
         stack.call(spec)
         calls = [in_background(stack, spec, {"n": number}) for number in range(12)]
         for thread, _ in calls:
-            thread.join(timeout=20)
+            thread.join(timeout=patient(20))
         answers = [json.loads(results[0].payload) for _, results in calls]
         assert sorted(answer["event"]["n"] for answer in answers) == list(range(12))
         assert len({answer["pid"] for answer in answers}) < 12
@@ -505,7 +498,7 @@ def test_many_are_warmed_a_few_at_a_time_and_invocations_go_first(stack: Stack) 
             stack.workers.warm(spec)
         assert [process.name for process in stack.workers.processes()] == ["warmed-0"]
         thread, results = in_background(stack, asked, {})
-    thread.join(timeout=20)
+    thread.join(timeout=patient(20))
     assert results[0].function_error is None
     eventually(lambda: len(stack.workers.processes()) == 5)
     started = sorted(stack.workers.processes(), key=lambda process: process.pid)
@@ -519,7 +512,7 @@ def test_closing_leaves_no_process_even_when_a_handler_hangs(stack: Stack) -> No
     eventually(lambda: any("hanging" in line for _, line in stack.log))
     pids = [process.pid for process in stack.workers.processes()]
     stack.workers.close()
-    thread.join(timeout=20)
+    thread.join(timeout=patient(20))
     assert len(pids) == 2
     assert not any(is_running(pid) for pid in pids)
     assert results[0].function_error == "Unhandled"

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from local.aws.log_delivery import LogDelivery, readable
 from local.terminal.colours import Colour, plain
 from local.terminal.trace_rows import render, summary
+from tests.waiting import eventually
 
 NOON = time.mktime((2026, 1, 2, 12, 0, 1, 0, 0, -1)) + 0.25
 POWERTOOLS = {
@@ -121,9 +122,7 @@ def test_lines_that_cloudwatch_refuses_are_a_problem_and_not_the_end() -> None:
     logs.fails = True
     delivery = LogDelivery(None, lambda: logs)
     delivery.line(Function("one"), "lost")
-    deadline = time.monotonic() + 10
-    while not delivery.problems and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: delivery.problems, "the problem")
     logs.fails = False
     delivery.line(Function("one"), "kept")
     delivery.close()

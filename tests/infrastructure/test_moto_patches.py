@@ -28,6 +28,7 @@ from local.lambda_workers import LambdaWorkers
 from local.moto_patches import ExecutionChange, UnsupportedMoto
 from local.moto_patches.capacity import item_size
 from tests.paths import ROOT
+from tests.waiting import eventually
 
 HANDLERS = """
 import os, pathlib, time
@@ -203,13 +204,6 @@ def key_schema(prefix: str) -> list[dict[str, str]]:
 
 def unique() -> str:
     return f"n{uuid.uuid4().hex[:12]}"
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.005)
 
 
 def error_code(call: Callable[..., Any], **parameters: Any) -> str:

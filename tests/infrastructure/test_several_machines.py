@@ -1,8 +1,7 @@
 """A template with two state machines, an execution event rule for one of them, and a schedule, run by the stack."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from local.commands.executions import find_execution, list_executions, read_execution, render_executions
 from local.stack import LocalStack, LocalStackOptions
+from tests.waiting import eventually
 
 WAIT_SECONDS = 30
 
@@ -112,13 +112,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, notes: Path) -> Iterator[L
 def no_notes(notes: Path) -> None:
     for file in notes.iterdir():
         file.unlink()
-
-
-def eventually(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
 
 
 def run(stack: LocalStack, machine_id: str, name: str, **given: Any) -> str:

@@ -7,6 +7,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from local import moto_patches
 from tests import trace_schema
 from tests.unit.stored_memory import Queue, StatementModel, StoredMemory
 from tests.unit.stored_turns import Requests, StandingClock, StoredTurns
@@ -59,6 +60,7 @@ def empty_table() -> Table:
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     """An empty table."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    moto_patches.apply_to_storage()
     with mock_aws():
         yield empty_table()
 

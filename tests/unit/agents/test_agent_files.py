@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -681,7 +681,6 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(place=FIELDS, value=JSON)
 def test_any_value_anywhere_is_either_a_problem_or_an_agent(directory: Path, place: str, value: object) -> None:
     write(directory, at(place, value))

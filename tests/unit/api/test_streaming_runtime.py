@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import patient
 from turnwright.api import streaming_runtime
 from turnwright.api.streaming_runtime import RuntimeApi, StreamContext, serve_one
 
@@ -130,11 +131,11 @@ def test_a_response_is_streamed_as_its_pieces_come(api: FakeRuntimeApi) -> None:
 
     def handler(event: dict[str, Any], context: StreamContext) -> Any:
         def pieces() -> Iterator[bytes]:
-            seen.append(api.chunks.get(timeout=SECONDS))
+            seen.append(api.chunks.get(timeout=patient(SECONDS)))
             for piece in (b"one", b"", b"two\r\n"):
                 yield piece
                 if piece:
-                    seen.append(api.chunks.get(timeout=SECONDS))
+                    seen.append(api.chunks.get(timeout=patient(SECONDS)))
 
         return HEAD, pieces()
 
@@ -142,7 +143,7 @@ def test_a_response_is_streamed_as_its_pieces_come(api: FakeRuntimeApi) -> None:
 
     head = json.dumps(HEAD).encode() + b"\0" * 8
     assert seen == [head, b"one", b"two\r\n"], "each piece arrived before the next one was asked for"
-    posted = api.posted.get(timeout=SECONDS)
+    posted = api.posted.get(timeout=patient(SECONDS))
     assert posted.path == "/2018-06-01/runtime/invocation/r-1/response"
     assert posted.headers["lambda-runtime-function-response-mode"] == "streaming"
     assert posted.headers["transfer-encoding"] == "chunked"
@@ -186,7 +187,7 @@ def test_an_invocation_without_trace_or_arn_has_none(api: FakeRuntimeApi, monkey
     serve_one(RuntimeApi(api.address), handler)
 
     assert given == [(StreamContext("r-2", 5, ""), "")]
-    assert api.posted.get(timeout=SECONDS).path == "/2018-06-01/runtime/invocation/r-2/response"
+    assert api.posted.get(timeout=patient(SECONDS)).path == "/2018-06-01/runtime/invocation/r-2/response"
 
 
 @pytest.mark.parametrize("event", [b"{}", b"no JSON"], ids=["handler", "event"])
@@ -198,7 +199,7 @@ def test_an_error_before_the_response_is_an_invocation_error(api: FakeRuntimeApi
 
     serve_one(RuntimeApi(api.address), handler)
 
-    posted = api.posted.get(timeout=SECONDS)
+    posted = api.posted.get(timeout=patient(SECONDS))
     error = json.loads(posted.body)
     expected = "KeyError" if event == b"{}" else "JSONDecodeError"
     assert posted.path == "/2018-06-01/runtime/invocation/r-1/error"
@@ -223,7 +224,7 @@ def test_an_error_in_the_middle_of_the_response_is_told_in_its_trailers(
 
     serve_one(RuntimeApi(api.address), handler)
 
-    posted = api.posted.get(timeout=SECONDS)
+    posted = api.posted.get(timeout=patient(SECONDS))
     assert posted.body.endswith(b"\0half an ")
     assert posted.headers["trailer"] == "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body"
     body = json.loads(base64.b64decode(posted.trailers.pop("lambda-runtime-function-error-body")))
@@ -255,7 +256,7 @@ def test_a_caller_that_goes_away_ends_the_response_and_nothing_else(
     api.hang_up = False
     api.invoke(b"{}")
     serve_one(RuntimeApi(api.address), lambda event, context: (HEAD, [b"next"]))
-    assert api.posted.get(timeout=SECONDS).body.endswith(b"next")
+    assert api.posted.get(timeout=patient(SECONDS)).body.endswith(b"next")
 
 
 def test_the_address_may_have_a_path(api: FakeRuntimeApi) -> None:
@@ -263,7 +264,7 @@ def test_the_address_may_have_a_path(api: FakeRuntimeApi) -> None:
 
     serve_one(RuntimeApi(f"{api.address}/worker/7"), lambda event, context: (HEAD, []))
 
-    assert api.posted.get(timeout=SECONDS).path == "/worker/7/2018-06-01/runtime/invocation/r-1/response"
+    assert api.posted.get(timeout=patient(SECONDS)).path == "/worker/7/2018-06-01/runtime/invocation/r-1/response"
 
 
 def start(api: FakeRuntimeApi, task_root: Path, handler: str) -> subprocess.Popen[str]:
@@ -295,7 +296,9 @@ def test_the_wrapper_starts_the_loop_which_serves_one_invocation_after_the_other
     try:
         for text in ("one", "two"):
             api.invoke(json.dumps({"text": text}).encode())
-            assert api.posted.get(timeout=SECONDS).body.endswith(b"\0the function folder own: " + text.encode())
+            assert api.posted.get(timeout=patient(SECONDS)).body.endswith(
+                b"\0the function folder own: " + text.encode()
+            )
     finally:
         process.kill()
         api.invoke(b"{}")  # the killed one may still be waited for
@@ -318,8 +321,8 @@ def test_a_module_that_cannot_be_loaded_is_an_init_error(
     (tmp_path / "door.py").write_text(source + "\n")
     process = start(api, tmp_path, "door.stream")
     try:
-        posted = api.posted.get(timeout=SECONDS)
-        _, stderr = process.communicate(timeout=SECONDS)
+        posted = api.posted.get(timeout=patient(SECONDS))
+        _, stderr = process.communicate(timeout=patient(SECONDS))
     finally:
         process.kill()
 

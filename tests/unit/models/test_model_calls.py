@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import MODEL, agent
+from tests.waiting import patient
 from turnwright.api.event_stream import CONTENT_TYPE, event, exception, frame
 from turnwright.errors import ModelError, ModelRejected, ModelThrottled, ModelUnavailable
 from turnwright.models import converse, model_calls
@@ -47,7 +48,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
             for piece in scripted.body:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             if scripted.ends == "silent":
-                scripted.over.wait(30)
+                scripted.over.wait(timeout=patient(30))
             if scripted.ends == "talking on":
                 self._talk_on(scripted.body[-1])
             if scripted.ends == "whole":

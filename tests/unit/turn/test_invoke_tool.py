@@ -18,6 +18,7 @@ from tests.unit.tool_turns import (
     raised,
     with_policy,
 )
+from tests.waiting import patient
 from turnwright.deadline import within
 from turnwright.errors import ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
 from turnwright.models.converse import UNREADABLE_INPUT
@@ -547,7 +548,7 @@ def test_of_two_gateways_of_one_call_one_result_wins(stored: StoredTurns, fake_l
 
     def answer(_event: dict[str, Any]) -> Any:
         text = next(texts)
-        together.wait(30)
+        together.wait(timeout=patient(30))
         return answered(text)
 
     fake_lambda.answer = answer
@@ -595,7 +596,7 @@ def test_a_success_that_comes_after_the_time_out_is_nobody_s_result(
     told, answers = threading.Event(), threading.Event()
 
     def late() -> Any:
-        told.wait(30)
+        told.wait(timeout=patient(30))
         answers.set()
         return answered("late")
 
@@ -605,7 +606,7 @@ def test_a_success_that_comes_after_the_time_out_is_nobody_s_result(
         report = turn.failure(1)
     assert (report["errorCode"], report["retryInMs"]) == ("TIMEOUT", 200)
     told.set()
-    assert answers.wait(30)
+    assert answers.wait(timeout=patient(30))
 
     assert turn.attempt(2) == success("in time")
     assert len({event["idempotencyKey"] for _, event in fake_lambda.invoked}) == 1
@@ -738,7 +739,7 @@ def test_fifty_turns_at_once_on_a_failing_tool_open_the_circuit_and_one_probes(
 
     def answer(_event: dict[str, Any]) -> Any:
         for _ in range(THREADS - 1):
-            assert refused.acquire(timeout=30)
+            assert refused.acquire(timeout=patient(30))
         return answered("5 USD")
 
     def attempt(turn: ToolTurn) -> str:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 
 from local.moto_patches.jsonata import evaluate
@@ -300,12 +300,7 @@ def run_turn(turn: ToolTurn, service: Service) -> list[Iteration]:
     return iterations
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    phases=set(Phase) - {Phase.explain},
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(phases=set(Phase) - {Phase.explain})
 @given(configuration=configurations(), scenario=st.randoms(use_true_random=True).map(Scenario.of))
 def test_every_call_ends_in_one_result_within_its_attempts_and_never_while_the_circuit_is_open(
     stored: StoredTurns, fake_lambda: FakeLambda, configuration: dict[str, Any], scenario: Scenario

@@ -17,6 +17,7 @@ from tests.unit.stored_turns import (
     tool_result,
     tool_use,
 )
+from tests.waiting import patient
 from turnwright.errors import LeaseLost, TurnAlreadyEnded
 from turnwright.sessions.sessions import Sessions
 from turnwright.sessions.turns import Turns
@@ -115,7 +116,7 @@ def test_commits_of_one_turn_at_once_write_it_once_and_agree(stored: StoredTurns
     start = Barrier(3)
 
     def wait() -> None:
-        start.wait(timeout=10)
+        start.wait(timeout=patient(10))
 
     stored.dynamodb.before = dict.fromkeys(range(3), wait)
     with ThreadPoolExecutor(3) as threads:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.memory_stores import FACTS, SUMMARIES, Store, new_store
@@ -460,12 +460,7 @@ KEY_BREAKING = st.text(alphabet="ab#/%:._-~! 2F\u00e9\u4e2d\U0001f600\x7f", min_
 ACTORS = KEY_BREAKING.filter(lambda actor: actor != keys.NO_ACTOR)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(phases=[Phase.explicit, Phase.generate])
 @given(st.lists(st.tuples(ACTORS, KEY_BREAKING), min_size=2, max_size=4, unique=True))
 def test_no_choice_of_ids_shows_an_event_of_one_session_in_another(
     store: Store, sessions: list[tuple[str, str]]

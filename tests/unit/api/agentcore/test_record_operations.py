@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.memory_stores import FACTS, SUMMARIES, Store, new_store
@@ -269,9 +269,7 @@ IDS = st.text(alphabet="ab/:#%._-~ \u00e9\u4e2d", min_size=1, max_size=6).filter
 )
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=[Phase.generate]
-)
+@settings(phases=[Phase.generate])
 @given(actors=st.lists(IDS, min_size=2, max_size=4, unique=True), session=st.sampled_from(["s", "a", "b"]))
 def test_no_choice_of_actor_ids_shows_a_record_of_one_to_another(store: Store, actors: list[str], session: str) -> None:
     for actor in actors:

@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import agent_memory
@@ -116,7 +115,6 @@ def test_an_expired_summary_is_not_there_and_takes_no_place_on_a_page(stored: St
     assert [each.session_id for each in summaries.of_session(STORE, ACTOR, "s-4")] == ["s-4"]
 
 
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text("ab#/%:.~é\U0001f600 ", min_size=1, max_size=5), min_size=2, max_size=3, unique=True))
 def test_no_actor_is_shown_the_summary_of_another(stored: StoredTurns, actors: list[str]) -> None:
     for actor in actors:

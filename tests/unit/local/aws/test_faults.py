@@ -11,6 +11,7 @@ import pytest
 from local.aws.faults import Faults, FaultsError, InvocationRefused, Use
 from local.lambda_workers import FunctionSpec, InvokeResult
 from tests.paths import ROOT
+from tests.waiting import patient
 
 BALANCE = b'{"function": "get_account_balance", "agent": {"id": "A"}, "parameters": []}'
 ANSWER = InvokeResult(b'"answer"', None)
@@ -188,7 +189,7 @@ def test_stopping_ends_what_hangs() -> None:
     hanging = threading.Thread(target=functions.invoke)
     hanging.start()
     functions.faults.stop()
-    hanging.join(timeout=20)
+    hanging.join(timeout=patient(20))
     assert not hanging.is_alive()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from local.bedrock.converse_answer import converse_answer
@@ -502,7 +502,6 @@ def test_fail_refuses_one_model_or_every_model(text: str, fails: bool) -> None:
         assert conversation.say(text).startswith(f"{LABEL} Hello.")
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.lists(

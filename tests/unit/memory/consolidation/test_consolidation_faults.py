@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from tests.thorough import some
 from tests.unit.stored_memory import ACTOR, STORE, Snapshot, StoredMemory, stored_record
 from tests.unit.stored_turns import Interrupted, Requests, die
+from tests.waiting import patient
 from turnwright.errors import ActorErased
 from turnwright.memory.records import records
 from turnwright.memory.records.actors import Actors
@@ -50,8 +52,9 @@ class Moment:
 
 
 def moments(memory: StoredMemory, work: Consolidation, *, of: str = "") -> Iterator[Moment]:
-    """Every request of every state of a run (or of the states named `of`), each with the storage as it was before the
-    state.
+    """Requests of every state of a run (or of the states named `of`), each with the storage as it was before the state.
+
+    All requests in a thorough run, else some of each state.
     """
     clients = {"dynamodb": memory.stored.dynamodb, "s3": memory.stored.s3}
     for place, state in enumerate(memory.states(work)):
@@ -65,7 +68,7 @@ def moments(memory: StoredMemory, work: Consolidation, *, of: str = "") -> Itera
         counted = {name: len(client.made) for name, client in clients.items()}
         after = memory.snapshot()
         for name, client in clients.items():
-            for number in range(-1 if name == "dynamodb" else 0, counted[name]):
+            for number in some(range(-1 if name == "dynamodb" else 0, counted[name])):
 
                 def happens(what: Callable[[], object], client: Requests = client, number: int = number) -> None:
                     if number < 0:
@@ -196,7 +199,7 @@ def test_two_consolidations_at_the_same_time_lose_and_double_nothing(memory: Sto
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=patient(60))
     assert failures == []
     assert memory.texts("preferences") == ["a: 1", "b: 2", "currency: EUR", "project: Phoenix"]
     assert memory.texts("projects") == ["a: 1", "b: 2", "currency: EUR", "currency: USD", "project: Phoenix"]
@@ -246,7 +249,7 @@ def test_batches_that_meet_another_writer_are_merged_again_and_nothing_is_lost_o
     memory.say("\n".join(WORDS))
     work, before = memory.end(), memory.snapshot()
     merged_again = 0
-    for number in transactions_of_the_last_state(memory, work):
+    for number in some(transactions_of_the_last_state(memory, work)):
         memory.restore(before)
         has_met = False
         for state in memory.states(work):

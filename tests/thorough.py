@@ -1,0 +1,38 @@
+"""How much is tried of what has very many cases: ten of them while one works on the code, all in `make test-all`."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from hypothesis import HealthCheck, settings
+
+T = TypeVar("T")
+
+SOME = 10
+
+# How fast a machine is, and what else it does, says nothing about the code; nor may chance decide whether it passes.
+# Fixtures that stand for storage are made once a property: its examples name things of their own.
+_SOUND = settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("some", _SOUND, max_examples=SOME)
+settings.register_profile("all", _SOUND, max_examples=100)
+
+
+_everything = False
+
+
+def configure(*, everything: bool) -> None:
+    """Before tests are collected."""
+    global _everything  # noqa: PLW0603 - pytest's option, which holds for the process
+    _everything = everything
+    settings.load_profile("all" if everything else "some")
+
+
+def some(cases: Iterable[T]) -> list[T]:
+    """All cases of a thorough run, ten of others: the first, the last, and those between them evenly spread."""
+    every = list(cases)
+    if _everything or len(every) <= SOME:
+        return every
+    return [every[round(place * (len(every) - 1) / (SOME - 1))] for place in range(SOME)]
