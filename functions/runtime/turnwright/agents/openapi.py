@@ -17,9 +17,10 @@ Bedrock user guide.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
+
+from turnwright.agents.definitions import Body, Operation, Parameter
 
 Steps = tuple[str | int, ...]
 """A place in a document: the field names and indices that lead to it."""
@@ -66,39 +67,9 @@ _ANNOTATIONS = frozenset({"description", "default"})
 _PLAIN_OBJECT = frozenset({"type", "properties", "required", "description"})
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """How arguments become a request body.
-
-    `types` has the type of each property whose schema has exactly one. `argument` names the argument that is the whole
-    body; None if each property is an argument.
-    """
-
-    content_type: str
-    types: Mapping[str, str]
-    required: bool
-    argument: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """An operation as a tool.
-
-    `parameters` names its path, query and header parameters in their order; `parameter_types` has the type of each
-    whose schema has exactly one. `method` is in capitals, `description` "" if there is none, and `place` is where the
-    operation stands in its document.
-    """
-
-    name: str
-    description: str
-    path: str
-    method: str
-    parameters: tuple[str, ...]
-    parameter_types: Mapping[str, str]
-    required: frozenset[str]
-    body: Body | None
-    input_schema: Schema
-    place: Steps
+def place_of(operation: Operation) -> Steps:
+    """Where an operation stands in its document."""
+    return "paths", operation.path, operation.method.lower()
 
 
 def read(document: Any) -> tuple[list[Operation], list[Finding]]:
@@ -167,6 +138,7 @@ class _Reader:
             raise _Refused((*steps, "x-requireConfirmation"), "is not supported: nothing would ask the user")
         name = self._name(operation, steps)
         parameters, required = self._parameters(path, item, operation, steps)
+        types = _types(parameters)
         properties = dict(parameters)
         body: Body | None = None
         if "requestBody" in operation:
@@ -180,17 +152,14 @@ class _Reader:
             description=_text(operation, "description") or _text(operation, "summary"),
             path=path,
             method=method.upper(),
-            parameters=tuple(parameters),
-            parameter_types=_types(parameters),
-            required=frozenset(required),
+            parameters=tuple(Parameter(name, types.get(name), name in required) for name in parameters),
             body=body,
-            input_schema={
+            inputSchema={
                 "type": "object",
                 "properties": properties,
                 "required": required_arguments,
                 "additionalProperties": False,
             },
-            place=steps,
         )
 
     def _name(self, operation: Mapping[str, Any], steps: Steps) -> str:
