@@ -265,7 +265,7 @@ def test_an_operation_of_an_api_schema_is_a_tool_with_its_groups_function_and_po
 def test_a_version_that_holds_an_openapi_document_is_of_another_release() -> None:
     api = group([], apiSchema={"payload": {"openapi": "3.1.0", "paths": {"/a": {"get": {"operationId": "a"}}}}})
 
-    with pytest.raises(UnknownSchemaVersion, match=r"version 2 of agent 'A1' .* 'Weather', .*; publish the agent again"):
+    with pytest.raises(UnknownSchemaVersion, match=r"version 2 of agent 'A1' .* 'Weather', .* publish the agent again"):
         parse({**MINIMAL, "actionGroups": [api]}, "2")
 
 
