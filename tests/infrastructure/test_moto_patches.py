@@ -56,7 +56,7 @@ def handler(event, context):
 TWO_SERVERS = """
 import json
 import boto3
-from local.aws_server import AwsServer
+from local.aws.aws_server import AwsServer
 from local.lambda_workers import LambdaWorkers
 
 workers = LambdaWorkers(lambda spec, line: None)

@@ -10,6 +10,7 @@ from botocore.exceptions import EventStreamError
 from botocore.parsers import EventStreamJSONParser
 from botocore.session import get_session
 
+from turnwright.agents.agent_files import api_schema
 from turnwright.agents.definitions import Agent, parse
 from turnwright.sessions.values import Turn
 from turnwright.storage.documents import Documents
@@ -49,40 +50,48 @@ DEFINITION: dict[str, Any] = {
     ],
 }
 
+
+def api_group(openapi: dict[str, Any]) -> dict[str, Any]:
+    """An action group of a definition for an OpenAPI document."""
+    resolved, findings = api_schema(openapi)
+    assert findings == []
+    return {
+        "actionGroupName": "Claims",
+        "actionGroupExecutor": {"lambda": "arn:aws:lambda:us-east-1:123456789012:function:claims"},
+        "apiSchema": resolved,
+    }
+
+
 CLAIM_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
-CLAIMS_API: dict[str, Any] = {
-    "actionGroupName": "Claims",
-    "actionGroupExecutor": {"lambda": "arn:aws:lambda:us-east-1:123456789012:function:claims"},
-    "apiSchema": {
-        "payload": {
-            "openapi": "3.0.3",
-            "paths": {
-                "/claims/{id}": {"get": {"operationId": "get_claim", "parameters": [CLAIM_ID]}},
-                "/claims/{id}/notes": {
-                    "post": {
-                        "operationId": "add_note",
-                        "parameters": [CLAIM_ID],
-                        "requestBody": {
-                            "required": True,
-                            "content": {
-                                "application/json": {
-                                    "schema": {
-                                        "type": "object",
-                                        "properties": {
-                                            "text": {"type": "string"},
-                                            "tags": {"type": "array", "items": {"type": "string"}},
-                                        },
-                                        "required": ["text"],
-                                    }
+CLAIMS_API = api_group(
+    {
+        "openapi": "3.0.3",
+        "paths": {
+            "/claims/{id}": {"get": {"operationId": "get_claim", "parameters": [CLAIM_ID]}},
+            "/claims/{id}/notes": {
+                "post": {
+                    "operationId": "add_note",
+                    "parameters": [CLAIM_ID],
+                    "requestBody": {
+                        "required": True,
+                        "content": {
+                            "application/json": {
+                                "schema": {
+                                    "type": "object",
+                                    "properties": {
+                                        "text": {"type": "string"},
+                                        "tags": {"type": "array", "items": {"type": "string"}},
+                                    },
+                                    "required": ["text"],
                                 }
-                            },
+                            }
                         },
-                    }
-                },
+                    },
+                }
             },
-        }
-    },
-}
+        },
+    }
+)
 
 
 def agent(**fields: Any) -> Agent:

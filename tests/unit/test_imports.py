@@ -9,6 +9,7 @@ import pytest
 
 from tests.paths import RUNTIME
 
+LOOP = "turnwright.api.streaming_runtime"
 HANDLERS = sorted(path.stem for path in RUNTIME.glob("*.py"))
 
 RULES = [
@@ -52,7 +53,7 @@ for module in sys.argv[2:]:
     if os.fork() == 0:
         try:
             __import__(module)
-            told = sorted({name.partition(".")[0] for name in set(sys.modules) - before})
+            told = sorted(set(sys.modules) - before)
         except BaseException:
             told = traceback.format_exc()
         print(json.dumps([module, told]), flush=True)
@@ -62,21 +63,23 @@ for module in sys.argv[2:]:
 
 
 @cache
-def _imported(modules: tuple[str, ...]) -> dict[str, list[str] | str]:
-    """What importing each module brings in, each in a fork of one fresh interpreter; a traceback where it cannot."""
+def modules_imported_by(*modules: str) -> dict[str, set[str]]:
+    """The modules that importing each brings in, in a fork of one fresh interpreter.
+
+    Nothing may need the environment or the network.
+    """
     ran = subprocess.run([sys.executable, "-c", IMPORT, RUNTIME, *modules], env={}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    return dict(map(json.loads, ran.stdout.splitlines()))
+    told = dict(map(json.loads, ran.stdout.splitlines()))
+    broken = [traceback for traceback in told.values() if isinstance(traceback, str)]
+    assert not broken, broken[0]
+    return {module: set(imported) for module, imported in told.items()}
 
 
-def imported_by(module: str, *others: str) -> set[str]:
-    """The top-level packages that importing `module` brings in. Nothing may need the environment or the network.
-
-    `others` are asked about at the same time, which is quicker.
-    """
-    packages = _imported(tuple(sorted({module, *others})))[module]
-    assert isinstance(packages, list), packages
-    return set(packages)
+def packages_imported_by(*modules: str) -> dict[str, set[str]]:
+    """The top-level packages of `modules_imported_by`."""
+    imported = modules_imported_by(*modules)
+    return {module: {name.partition(".")[0] for name in names} for module, names in imported.items()}
 
 
 def test_there_is_a_handler_module_for_each_function() -> None:
@@ -107,7 +110,10 @@ def test_there_is_a_handler_module_for_each_function() -> None:
 
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_a_handler_is_imported_without_environment_or_network_and_without_what_it_may_not_need(handler: str) -> None:
-    assert imported_by(handler, *HANDLERS) & {"jsonschema", "pydantic", "aws_xray_sdk", "moto"} == set()
+    modules = modules_imported_by(*HANDLERS)[handler]
+
+    assert modules & {"jsonschema", "pydantic", "aws_xray_sdk", "moto"} == set()
+    assert ("turnwright.agents.openapi" in modules) == (handler == "publish_agents"), "OpenAPI is read at publication"
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -117,15 +123,13 @@ def test_a_handler_is_short(handler: str) -> None:
 
 @pytest.mark.parametrize("module", RULES)
 def test_a_module_of_rules_knows_no_aws_and_no_log(module: str) -> None:
-    assert (
-        imported_by(f"turnwright.{module}", *(f"turnwright.{rule}" for rule in RULES))
-        & {"boto3", "botocore", "aws_lambda_powertools", "jsonschema"}
-        == set()
-    )
+    modules = packages_imported_by(*(f"turnwright.{rule}" for rule in RULES))[f"turnwright.{module}"]
+
+    assert modules & {"boto3", "botocore", "aws_lambda_powertools", "jsonschema"} == set()
 
 
 def test_the_streaming_loop_starts_with_the_standard_library_alone() -> None:
-    assert imported_by("turnwright.api.streaming_runtime") & {"boto3", "botocore", "aws_lambda_powertools"} == set()
+    assert packages_imported_by(LOOP)[LOOP] & {"boto3", "botocore", "aws_lambda_powertools"} == set()
 
 
 def test_only_settings_reads_the_environment_and_only_clients_makes_clients() -> None:

@@ -2,6 +2,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tests.paths import ROOT
+from turnwright.agents import openapi
 from turnwright.agents.agent_files import (
     LARGEST_DEFINITION,
     SCHEMA_FILE,
     AgentFilesBroken,
     ObjectUnreadable,
     Problem,
+    api_schema,
     check,
 )
 from turnwright.agents.agent_files import read as read_files
@@ -56,7 +59,7 @@ def at(place: str, value: object) -> Callable[[dict[str, Any]], None]:
     """A change of a document: the value at a JSON pointer is set, or appended where the pointer ends in "-"."""
 
     def change(document: Any) -> None:
-        *parents, last = place.removeprefix("/").split("/")
+        *parents, last = (step.replace("~1", "/") for step in place.removeprefix("/").split("/"))
         for step in parents:
             document = document[int(step)] if isinstance(document, list) else document.setdefault(step, {})
         if last == "-":
@@ -472,6 +475,7 @@ API: dict[str, Any] = {
         }
     },
 }
+GET_CLAIM = "/paths/~1claims~1{id}/get"
 SCHEMA = f"{GROUP}/apiSchema"
 IN_BUCKET = {"s3": {"s3BucketName": "${BucketName}", "s3ObjectKey": "schemas/claims.json"}}
 
@@ -498,13 +502,13 @@ def broken_api(place: str, value: object) -> dict[str, Any]:
     [{"payload": API}, {"payload": json.dumps(API, indent=2)}, IN_BUCKET],
     ids=["object", "text", "object of the bucket"],
 )
-def test_an_api_schema_is_kept_as_an_object_wherever_it_stands(directory: Path, schema: dict[str, Any]) -> None:
+def test_an_api_schema_is_kept_as_its_operations_wherever_it_stands(directory: Path, schema: dict[str, Any]) -> None:
     write(directory, with_api(schema))
     expected = copy.deepcopy(AGENT)
     expected["actionGroups"][0] = {
         "actionGroupName": "Weather",
         "actionGroupExecutor": {"lambda": ARN},
-        "apiSchema": {"payload": API},
+        "apiSchema": api_schema(API)[0],
     }
 
     (definition,) = read(directory, SUBSTITUTIONS, claims=json.dumps(API).encode())
@@ -514,11 +518,46 @@ def test_an_api_schema_is_kept_as_an_object_wherever_it_stands(directory: Path, 
 
 
 def test_substitutions_are_made_in_an_api_schema_of_the_file(directory: Path) -> None:
-    for payload in (broken_api("/info/title", "${BucketName}"), json.dumps(broken_api("/info/title", "${BucketName}"))):
+    api = broken_api(f"{GET_CLAIM}/description", "${BucketName}")
+    for payload in (api, json.dumps(api)):
         write(directory, with_api({"payload": payload}))
 
         (definition,) = read(directory, SUBSTITUTIONS)
-        assert f'"title":"{BUCKET}"' in definition.text
+        assert f'"description":"{BUCKET}"' in definition.text
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (f"{GET_CLAIM}/description", "Reads a claim."),
+        (f"{GET_CLAIM}/parameters/0/schema/maxLength", 9),
+        ("/info/version", "2"),
+    ],
+)
+def test_any_change_of_an_api_schema_is_another_definition(directory: Path, place: str, value: object) -> None:
+    write(directory, with_api(IN_BUCKET))
+
+    (one,), (same,), (other,) = (
+        read(directory, SUBSTITUTIONS, claims=json.dumps(api).encode()) for api in (API, API, broken_api(place, value))
+    )
+
+    assert one == same
+    assert one.digest != other.digest
+
+
+def test_other_tools_of_the_same_api_schema_are_another_definition(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(directory, with_api({"payload": API}))
+    (one,) = read(directory, SUBSTITUTIONS)
+    (operation,), _ = openapi.read(API)
+
+    monkeypatch.setattr(
+        openapi, "read", lambda _: ([replace(operation, description="As a later release reads it.")], [])
+    )
+
+    (other,) = read(directory, SUBSTITUTIONS)
+    assert one.digest != other.digest
 
 
 @pytest.mark.parametrize(
@@ -638,11 +677,18 @@ def test_a_schema_that_no_validator_takes_is_refused(directory: Path) -> None:
 
 
 def test_an_api_schema_that_an_item_cannot_hold_is_refused(directory: Path) -> None:
-    api = broken_api("/info/description", "x" * LARGEST_DEFINITION)
+    api = broken_api(f"{GET_CLAIM}/description", "x" * LARGEST_DEFINITION)
     write(directory, with_api(IN_BUCKET))
 
     with pytest.raises(AgentFilesBroken, match=f"at most {LARGEST_DEFINITION} are allowed"):
         read(directory, SUBSTITUTIONS, claims=json.dumps(api).encode())
+
+
+def test_what_no_tool_needs_of_an_api_schema_takes_no_room(directory: Path) -> None:
+    write(directory, with_api({"payload": broken_api("/info/description", "x" * LARGEST_DEFINITION)}))
+
+    (definition,) = read(directory, SUBSTITUTIONS)
+    assert len(definition.text) < 1_000
 
 
 def test_an_agent_has_at_most_a_hundred_functions_and_operations(directory: Path) -> None:

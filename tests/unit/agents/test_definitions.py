@@ -2,12 +2,25 @@ import dataclasses
 import json
 from typing import Any
 
+import pytest
+
 from tests.paths import ROOT
-from turnwright.agents.definitions import Agent, Definition, HistoryWindow, Inference, Limits, Parameter, Tool, parse
+from turnwright.agents.agent_files import api_schema
+from turnwright.agents.definitions import (
+    Agent,
+    Body,
+    Definition,
+    HistoryWindow,
+    Inference,
+    Limits,
+    Parameter,
+    Tool,
+    parse,
+)
 from turnwright.agents.memory_configuration import Injection, MemoryConfiguration, MergeRule, Namespace
 from turnwright.agents.memory_defaults import DEFAULT_IDLE_SECONDS, DEFAULT_STORAGE_DAYS
-from turnwright.agents.openapi import Body
 from turnwright.agents.retry_policy import Backoff, CircuitBreaker, Jitter, OnTimeout, ToolPolicy, tool_policy
+from turnwright.errors import UnknownSchemaVersion
 
 SCHEMA = ROOT / "agents" / "agent.schema.json"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:weather"
@@ -217,7 +230,7 @@ def test_an_operation_of_an_api_schema_is_a_tool_with_its_groups_function_and_po
         "actionGroupName": "Claims",
         "description": "The group's.",
         "actionGroupExecutor": {"lambda": ARN},
-        "apiSchema": {"payload": api},
+        "apiSchema": api_schema(api)[0],
         "actionGroupExecutionConfig": {"timeoutSeconds": 9},
     }
 
@@ -247,6 +260,13 @@ def test_an_operation_of_an_api_schema_is_a_tool_with_its_groups_function_and_po
     ]
     del group["description"]
     assert parse({**MINIMAL, "actionGroups": [group]}, "1").tools[1].description == "list_notes"
+
+
+def test_a_version_that_holds_an_openapi_document_is_of_another_release() -> None:
+    api = group([], apiSchema={"payload": {"openapi": "3.1.0", "paths": {"/a": {"get": {"operationId": "a"}}}}})
+
+    with pytest.raises(UnknownSchemaVersion, match=r"version 2 of agent 'A1' .* 'Weather', .* publish the agent again"):
+        parse({**MINIMAL, "actionGroups": [api]}, "2")
 
 
 def test_a_tool_is_found_by_its_name() -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from turnwright.agents import openapi
-from turnwright.agents.agent_files import openapi_findings
-from turnwright.agents.openapi import Body, Operation
+from turnwright.agents.agent_files import api_schema
+from turnwright.agents.definitions import Body, Operation, Parameter
 
 JSON_TYPE, FORM_TYPE = "application/json", "application/x-www-form-urlencoded"
 
@@ -21,7 +21,7 @@ def one(given_document: dict[str, Any]) -> Operation:
     operations, findings = openapi.read(given_document)
     assert findings == []
     (operation,) = operations
-    Draft202012Validator.check_schema(operation.input_schema)
+    Draft202012Validator.check_schema(operation.inputSchema)
     return operation
 
 
@@ -43,7 +43,7 @@ def body(schema: Any, *, required: bool = True, content_type: str = JSON_TYPE) -
 
 def converted(schema: Any, **fields: Any) -> Any:
     """What a schema becomes, as that of a parameter."""
-    return one(document({"parameters": [query("q", schema)]}, **fields)).input_schema["properties"]["q"]
+    return one(document({"parameters": [query("q", schema)]}, **fields)).inputSchema["properties"]["q"]
 
 
 def refused_schema(schema: Any, **fields: Any) -> str:
@@ -101,11 +101,13 @@ def test_an_operation_is_a_tool_with_its_parameters_and_the_properties_of_its_bo
         description="Adds a note.",
         path="/claims/{id}/notes",
         method="POST",
-        parameters=("id", "order", "X-Tenant"),
-        parameter_types={"id": "integer", "order": "string", "X-Tenant": "string"},
-        required=frozenset({"id", "X-Tenant"}),
+        parameters=(
+            Parameter("id", "integer", True),
+            Parameter("order", "string", False),
+            Parameter("X-Tenant", "string", True),
+        ),
         body=Body(JSON_TYPE, {"text": "string", "author": "object"}, required=True, argument=None),
-        input_schema={
+        inputSchema={
             "type": "object",
             "properties": {
                 "id": {"type": "integer"},
@@ -117,8 +119,9 @@ def test_an_operation_is_a_tool_with_its_parameters_and_the_properties_of_its_bo
             "required": ["id", "X-Tenant", "text"],
             "additionalProperties": False,
         },
-        place=("paths", "/claims/{id}/notes", "post"),
     )
+    assert openapi.place_of(found) == ("paths", "/claims/{id}/notes", "post")
+    assert Operation.decode(json.loads(json.dumps(found.encode()))) == found
 
 
 def test_every_method_of_every_path_is_a_tool_in_the_order_of_the_document() -> None:
@@ -153,7 +156,7 @@ def test_a_parameter_of_the_operation_replaces_the_paths() -> None:
     given_document = document({"parameters": [query("q", {"type": "integer"})]})
     given_document["paths"]["/a"]["parameters"] = [query("q"), query("r")]
 
-    assert one(given_document).parameter_types == {"q": "integer", "r": "string"}
+    assert one(given_document).parameters == (Parameter("q", "integer", False), Parameter("r", "string", False))
 
 
 def test_a_parameter_may_be_a_reference_or_have_json_content() -> None:
@@ -162,14 +165,13 @@ def test_a_parameter_may_be_a_reference_or_have_json_content() -> None:
 
     found = one(document({"parameters": [{"$ref": "#/components/parameters/Page"}, filters]}, components=components))
 
-    assert found.parameter_types == {"page": "integer", "filter": "object"}
-    assert found.required == {"page"}
+    assert found.parameters == (Parameter("page", "integer", True), Parameter("filter", "object", False))
 
 
 def test_a_path_parameter_is_needed_whether_the_document_says_so_or_not() -> None:
     parameter = {"name": "id", "in": "path", "schema": {"type": "string"}}
 
-    assert one(document({"parameters": [parameter]}, path="/a/{id}")).required == {"id"}
+    assert one(document({"parameters": [parameter]}, path="/a/{id}")).parameters == (Parameter("id", "string", True),)
 
 
 NO_TOOL_NAME = "cannot be a tool's name: use 1 to 64 letters, digits, '_' and '-', as models allow for a tool"
@@ -297,7 +299,7 @@ def test_a_body_that_is_no_plain_list_of_properties_is_one_argument(schema: dict
 
     assert found.body is not None
     assert (found.body.argument, found.body.required) == ("body", required)
-    assert found.input_schema == {
+    assert found.inputSchema == {
         "type": "object",
         "properties": {"q": TEXT, "body": {**schema, "type": "object"}},
         "required": ["body"] if required else [],
@@ -309,7 +311,7 @@ def test_a_body_that_may_be_left_out_and_needs_nothing_is_its_properties() -> No
     found = one(document(body({"properties": {"a": TEXT, "body": TEXT}}, required=False)))
 
     assert found.body == Body(JSON_TYPE, {"a": "string", "body": "string"}, required=False, argument=None)
-    assert (found.input_schema["properties"], found.input_schema["required"]) == ({"a": TEXT, "body": TEXT}, [])
+    assert (found.inputSchema["properties"], found.inputSchema["required"]) == ({"a": TEXT, "body": TEXT}, [])
 
 
 def test_plain_objects_that_a_body_is_composed_of_are_one() -> None:
@@ -321,7 +323,7 @@ def test_plain_objects_that_a_body_is_composed_of_are_one() -> None:
 
     found = one(document(body(schema), components=components))
 
-    assert (found.input_schema["properties"], found.input_schema["required"]) == (
+    assert (found.inputSchema["properties"], found.inputSchema["required"]) == (
         {"id": TEXT, "name": TEXT},
         ["id", "name"],
     )
@@ -331,7 +333,7 @@ def test_a_body_as_one_argument_has_the_description_of_the_body() -> None:
     operation = body({"type": "object", "description": "Not this."})
     operation["requestBody"]["description"] = "Any fields."
 
-    assert one(document(operation)).input_schema["properties"]["body"]["description"] == "Any fields."
+    assert one(document(operation)).inputSchema["properties"]["body"]["description"] == "Any fields."
 
 
 def test_a_body_may_be_a_reference() -> None:
@@ -339,7 +341,7 @@ def test_a_body_may_be_a_reference() -> None:
 
     found = one(document({"requestBody": {"$ref": "#/components/requestBodies/B"}}, components=components))
 
-    assert found.input_schema["properties"] == {"a": TEXT}
+    assert found.inputSchema["properties"] == {"a": TEXT}
 
 
 @pytest.mark.parametrize(
@@ -357,7 +359,7 @@ def test_a_body_is_json_or_else_a_form(offered: list[str], chosen: str) -> None:
     found = one(document({"requestBody": {"content": content}}))
 
     assert found.body is not None
-    assert found.body.content_type == chosen
+    assert found.body.contentType == chosen
 
 
 @pytest.mark.parametrize(
@@ -598,8 +600,8 @@ def test_the_deepest_schema_that_is_taken_can_be_checked() -> None:
         schema, value = {"type": "object", "properties": {"a": schema}}, {"a": value}
     found = one(document({"parameters": [query("q", schema)]}))
 
-    assert list(openapi_findings(document({"parameters": [query("q", schema)]}))) == []
-    Draft202012Validator(found.input_schema).validate({"q": value})
+    assert api_schema(document({"parameters": [query("q", schema)]}))[1] == []
+    Draft202012Validator(found.inputSchema).validate({"q": value})
 
 
 def test_a_fault_in_a_schema_that_is_referred_to_is_named_where_it_stands() -> None:
@@ -629,9 +631,9 @@ def test_any_schema_is_either_refused_or_one_that_checks_arguments(first: Any, s
     operation = body(ref("A")) if at_body else {"parameters": [query("q", ref("A"))]}
     given_document = document(operation, **schemas(A=first, B=second))
 
-    if not list(openapi_findings(given_document)):
+    if not api_schema(given_document)[1]:
         found = one(given_document)
-        validator = Draft202012Validator(found.input_schema)
+        validator = Draft202012Validator(found.inputSchema)
         for arguments in ({}, {"q": "x"}, {"q": {"a": [1]}}, {"body": {"a": None}}, {"a": {"a": 1}}):
             assert isinstance(list(validator.iter_errors(arguments)), list)
 

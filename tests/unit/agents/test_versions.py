@@ -1,10 +1,14 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from tests.paths import RUNTIME
+from tests.unit.samples import api_group
 from turnwright.agents import versions
 from turnwright.agents.definitions import Definition, parse
 from turnwright.agents.versions import Change, Publication, load, publish, resolve
@@ -259,6 +263,32 @@ def test_a_version_is_loaded_as_it_was_published_and_read_once(table: Table) -> 
     assert agent.inference.temperature == 0.1
     table._client.delete_table(TableName=table.name)
     assert load(table, "A", "1") is agent
+
+
+LOAD = """
+import json, sys
+from types import SimpleNamespace
+
+sys.modules["turnwright.agents.openapi"] = None  # to import it is an ImportError
+sys.path.insert(0, sys.argv[1])
+
+from turnwright.agents.versions import load
+
+(tool,) = load(SimpleNamespace(name="table", get=lambda key: json.load(sys.stdin)), "A", "1").tools
+print(json.dumps([tool.name, tool.operation.path, tool.input_schema["required"]]))
+"""
+
+
+def test_a_version_with_an_api_is_loaded_without_reading_openapi(table: Table) -> None:
+    claim = {"operationId": "get_claim", "parameters": [{"name": "id", "in": "path", "schema": {"type": "integer"}}]}
+    group = api_group({"openapi": "3.1.0", "paths": {"/claims/{id}": {"get": claim}}})
+    publish(table, [Definition.of({**document("A"), "actionGroups": [group]})])
+    stored = json.dumps(items(table, "AGENT#A")["VERSION#1"])
+
+    ran = subprocess.run([sys.executable, "-c", LOAD, RUNTIME], input=stored, capture_output=True, text=True)
+
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == ["get_claim", "/claims/{id}", ["id"]]
 
 
 def test_a_version_that_is_not_there_is_named(table: Table) -> None:

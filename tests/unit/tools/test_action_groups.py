@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Json
 
-from tests.unit.samples import CLAIMS_API, agent, turn
+from tests.unit.samples import CLAIMS_API, agent, api_group, turn
 from turnwright.agents.definitions import Tool
 from turnwright.sessions.attributes import ATTRIBUTES_BYTES
 from turnwright.tools import action_groups
@@ -345,8 +345,7 @@ def test_a_response_state_goes_before_what_the_body_looks_like() -> None:
 
 
 def api_tool(name: str = "get_claim", **schema: Any) -> Tool:
-    group = CLAIMS_API if not schema else {**CLAIMS_API, "apiSchema": {"payload": schema}}
-    found = agent(actionGroups=[group]).tool(name)
+    found = agent(actionGroups=[api_group(schema) if schema else CLAIMS_API]).tool(name)
     assert found is not None
     return found
 
@@ -527,9 +526,8 @@ class Claims:
                 prompt_session_attributes={"mood": "good"},
             )
 
-        schema = json.loads(app.get_openapi_json_schema(title="Claims", version="1"))
-        group = {**CLAIMS_API, "apiSchema": {"payload": schema}}
-        self.agent = agent(actionGroups=[group])
+        document = json.loads(app.get_openapi_json_schema(title="Claims", version="1"))
+        self.agent = agent(actionGroups=[api_group(document)])
 
     def call(self, name: str, **arguments: Any) -> ToolAnswer:
         called = self.agent.tool(name)

@@ -3,7 +3,8 @@
 An agent file is broken if it is no JSON, breaks `agent.schema.json`, or breaks one of the rules that a schema
 cannot say (`_check_agent`). Every problem is found and says its file, its JSON pointer (RFC 6901) and the
 rule. `${Name}` in any text of a file is replaced by the deployment's value of that name, before the schema is
-applied. An `apiSchema` is resolved: a definition holds it as the object that it is, wherever the file says it stands.
+applied. An `apiSchema` is resolved: a definition holds the operations of the document, wherever the file says that it
+stands, so that no turn reads OpenAPI.
 """
 
 import difflib
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from turnwright.agents import embedding_models, memory_defaults, openapi
-from turnwright.agents.definitions import Definition
+from turnwright.agents.definitions import Definition, Operation, digest
 from turnwright.agents.memory_tool_schemas import NAMES, memory_tools
 from turnwright.agents.openapi import Finding, Steps
 from turnwright.agents.retry_policy import tool_policy
@@ -337,71 +338,65 @@ def _rule(error: Any) -> str:
 def _resolve_api_schemas(
     document: Mapping[str, Any], substitutions: Mapping[str, str], read_object: ReadObject | None
 ) -> Iterator[Finding]:
-    """Makes each `apiSchema` of an agent `{"payload": <object>}`, and says what is wrong with them."""
+    """Makes each `apiSchema` of an agent what a definition holds of it, and says what is wrong with them."""
     for position, group in enumerate(document.get("actionGroups", [])):
-        schema = group.get("apiSchema", {})
-        steps: Steps = ("actionGroups", position, "apiSchema")
-        if "s3" in schema:
-            place: Steps = (*steps, "s3")
-            found, findings = _api_schema_in_bucket(schema["s3"], substitutions, read_object)
-        elif isinstance(schema.get("payload"), str):
-            place = (*steps, "payload")
-            found, findings = _api_schema(schema["payload"].encode())
-        elif "payload" in schema:
-            place, found = (), schema["payload"]
-            findings = [((*steps, "payload", *inner), rule) for inner, rule in openapi_findings(found)]
-        else:
-            continue
-        yield from (((*place, *inner), rule) for inner, rule in findings)
-        group["apiSchema"] = {"payload": found}
+        if "apiSchema" in group:
+            group["apiSchema"], findings = _resolved(group["apiSchema"], substitutions, read_object)
+            yield from ((("actionGroups", position, "apiSchema", *steps), rule) for steps, rule in findings)
+
+
+def _resolved(
+    schema: Mapping[str, Any], substitutions: Mapping[str, str], read_object: ReadObject | None
+) -> tuple[dict[str, Any], list[Finding]]:
+    if "s3" in schema:
+        return _api_schema_in_bucket(schema["s3"], substitutions, read_object)
+    if isinstance(schema["payload"], str):
+        return _api_schema_of_text(schema["payload"].encode(), ("payload",))
+    resolved, findings = api_schema(schema["payload"])
+    return resolved, [(("payload", *steps), rule) for steps, rule in findings]
 
 
 def _api_schema_in_bucket(
     location: Mapping[str, str], substitutions: Mapping[str, str], read_object: ReadObject | None
-) -> tuple[Any, list[Finding]]:
+) -> tuple[dict[str, Any], list[Finding]]:
     name, key = location["s3BucketName"], location["s3ObjectKey"]
     if name != substitutions.get(BUCKET):
-        return {}, [
-            (("s3BucketName",), f"'{name}' is not the stack's bucket, the only one it reads: write ${{{BUCKET}}}")
-        ]
+        rule = f"'{name}' is not the stack's bucket, the only one it reads: write ${{{BUCKET}}}"
+        return {}, [(("s3", "s3BucketName"), rule)]
     if read_object is None:
-        return {}, []
+        return {"operations": []}, []
+    place = ("s3", "s3ObjectKey")
     try:
-        found, findings = _api_schema(read_object(key))
+        return _api_schema_of_text(read_object(key), place)
     except ObjectUnreadable as error:
-        return {}, [(("s3ObjectKey",), f"'{key}' cannot be read: {error}")]
-    return found, [(("s3ObjectKey",), rule) for _, rule in findings]
+        return {}, [(place, f"'{key}' cannot be read: {error}")]
 
 
-def _api_schema(content: bytes) -> tuple[Any, list[Finding]]:
-    """The API schema in a text, and what is wrong with it; the rules name the places inside."""
+def _api_schema_of_text(content: bytes, place: Steps) -> tuple[dict[str, Any], list[Finding]]:
+    """The rules name the places inside, since a text is no place that a pointer leads into."""
     try:
-        found = _decode(content)
+        resolved, findings = api_schema(_decode(content))
     except _Unusable as error:
+        resolved = {}
         findings = [(steps, f"{rule}. A schema in YAML has to be made JSON") for steps, rule in error.findings]
-        return {}, _inside(findings)
-    return found, _inside(openapi_findings(found))
+    return resolved, [(place, f"#{_pointer(steps)}: {rule}" if steps else rule) for steps, rule in findings]
 
 
-def _inside(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings whose place is said by the rule, since a text is no place that a pointer leads into."""
-    return [((), f"#{_pointer(steps)}: {rule}" if steps else rule) for steps, rule in findings]
+def api_schema(document: Any) -> tuple[dict[str, Any], list[Finding]]:
+    """The `apiSchema` that a definition holds for an OpenAPI document, and what keeps the document from being tools.
 
-
-def openapi_findings(document: Any) -> Iterator[Finding]:
-    """What keeps an OpenAPI document from being tools."""
+    It has the document's operations, and the document's digest, so that any change to the document is a new version.
+    """
     from jsonschema import Draft202012Validator, SchemaError
 
     operations, findings = openapi.read(document)
-    yield from findings
     for operation in operations:
         try:
-            Draft202012Validator.check_schema(operation.input_schema)
+            Draft202012Validator.check_schema(operation.inputSchema)
         except SchemaError as error:
-            yield (
-                operation.place,
-                f"makes a schema that is none: {_pointer(tuple(error.absolute_path))}: {error.message}",
-            )
+            rule = f"makes a schema that is none: {_pointer(tuple(error.absolute_path))}: {error.message}"
+            findings.append((openapi.place_of(operation), rule))
+    return {"digest": digest(document), "operations": [operation.encode() for operation in operations]}, findings
 
 
 def _tool_names(document: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
@@ -414,9 +409,8 @@ def _tool_names(document: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
             for index, function in enumerate(group["functionSchema"]["functions"]):
                 yield (*steps, "functionSchema", "functions", index, "name"), function["name"]
         else:
-            operations, _ = openapi.read(group["apiSchema"]["payload"])
-            for operation in operations:
-                yield (*steps, "apiSchema", "payload", *operation.place, "operationId"), operation.name
+            for operation in map(Operation.decode, group["apiSchema"]["operations"]):
+                yield (*steps, "apiSchema", "payload", *openapi.place_of(operation), "operationId"), operation.name
 
 
 def _check_agent(document: Mapping[str, Any]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from turnwright.agents.agent_files import LARGEST_DEFINITION, ObjectUnreadable, 
 
 
 def reader(client: Any, bucket: str) -> ReadObject:
-    """Reads objects of `bucket`. An object that is too long for any definition is not read."""
+    """Reads objects of `bucket`. An object that is longer than a definition may be is not read."""
 
     def read_object(name: str) -> bytes:
         try:

@@ -1,21 +1,22 @@
 """What an agent is: its definition, and the definition as the values that a turn works with.
 
-A definition is an agent file (`agents/agent.schema.json`) with its substitutions made. `Definition` is how it
-is kept: the JSON text and its digest. `parse` reads a definition that has passed `agent_files.check`; it
-fills in the defaults that the schema documents and checks nothing again.
+A definition is an agent file (`agents/agent.schema.json`) with its substitutions made, and with the operations of an
+OpenAPI document in the document's place. `Definition` is how it is kept: the JSON text and its digest. `parse` reads a
+definition that has passed `agent_files.check`; it fills in the defaults that the schema documents and checks nothing
+again.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from turnwright.agents import memory_defaults, openapi
+from turnwright.agents import memory_defaults
 from turnwright.agents.memory_configuration import MemoryConfiguration
 from turnwright.agents.memory_tool_schemas import MemoryTool, memory_tools
-from turnwright.agents.openapi import Operation
 from turnwright.agents.retry_policy import ToolPolicy, tool_policy
+from turnwright.errors import UnknownSchemaVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,16 @@ class Definition:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> "Definition":
         fields = {name: value for name, value in document.items() if name != "$schema"}
-        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-        return cls(document["agentId"], text, hashlib.sha256(text.encode()).hexdigest())
+        return cls(document["agentId"], _text(fields), digest(fields))
+
+
+def digest(document: Any) -> str:
+    """Two JSON documents have the same if they differ in white space alone."""
+    return hashlib.sha256(_text(document).encode()).hexdigest()
+
+
+def _text(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,46 @@ class Parameter:
     name: str
     type: str | None
     required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """How arguments become a request body.
+
+    `types` has the type of each property whose schema has exactly one. `argument` names the argument that is the whole
+    body; None if each property is an argument.
+    """
+
+    contentType: str
+    types: Mapping[str, str]
+    required: bool
+    argument: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation of an API as a version of the agent holds it.
+
+    `parameters` are its path, query and header parameters in their order. `method` is in capitals, and `description` ""
+    if there is none. `inputSchema` is the JSON Schema of the arguments.
+    """
+
+    name: str
+    description: str
+    path: str
+    method: str
+    parameters: tuple[Parameter, ...]
+    body: Body | None
+    inputSchema: dict[str, Any]
+
+    def encode(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def decode(cls, fields: Mapping[str, Any]) -> "Operation":
+        parameters = tuple(Parameter(**parameter) for parameter in fields["parameters"])
+        body = None if fields["body"] is None else Body(**fields["body"])
+        return cls(**{**fields, "parameters": parameters, "body": body})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +175,7 @@ class Agent:
 
 
 def parse(definition: Mapping[str, Any], version: str) -> Agent:
-    """The agent that a definition describes. Disabled action groups offer no tools."""
+    """The agent that a definition describes. Disabled action groups offer no tools. Raises UnknownSchemaVersion."""
     return Agent(
         agent_id=definition["agentId"],
         version=version,
@@ -134,7 +183,7 @@ def parse(definition: Mapping[str, Any], version: str) -> Agent:
         instruction=definition["instruction"],
         models=tuple(definition["foundationModels"]),
         inference=_inference(definition.get("inferenceConfiguration", {})),
-        tools=tuple(_tools(definition)),
+        tools=tuple(_tools(definition, version)),
         limits=_limits(definition.get("limits", {})),
         history=_history(definition.get("memoryConfiguration", {}).get("history", {})),
         memory=memory_defaults.configuration(definition),
@@ -169,7 +218,7 @@ def _history(history: Mapping[str, Any]) -> HistoryWindow:
     )
 
 
-def _tools(definition: Mapping[str, Any]) -> Iterator[Tool]:
+def _tools(definition: Mapping[str, Any], version: str) -> Iterator[Tool]:
     agent_wide = definition.get("actionGroupExecutionConfig", {})
     for group in definition.get("actionGroups", ()):
         if group.get("actionGroupState", "ENABLED") == "DISABLED":
@@ -179,7 +228,12 @@ def _tools(definition: Mapping[str, Any]) -> Iterator[Tool]:
             memory = memory_defaults.configuration(definition)
             yield from (_memory_tool(tool, group, policy) for tool in memory_tools(memory, definition["agentId"]))
         elif "apiSchema" in group:
-            operations, _ = openapi.read(group["apiSchema"]["payload"])
+            if "operations" not in group["apiSchema"]:
+                raise UnknownSchemaVersion(
+                    f"version {version} of agent '{definition['agentId']}' has an OpenAPI document in the action group "
+                    f"'{group['actionGroupName']}', this release reads operations; publish the agent again"
+                )
+            operations = map(Operation.decode, group["apiSchema"]["operations"])
             yield from (_api_tool(operation, group, policy) for operation in operations)
         else:
             yield from (_tool(function, group, policy) for function in group["functionSchema"]["functions"])
@@ -191,11 +245,8 @@ def _api_tool(operation: Operation, group: Mapping[str, Any], policy: ToolPolicy
         description=operation.description or group.get("description") or operation.name,
         action_group=group["actionGroupName"],
         function_arn=group["actionGroupExecutor"]["lambda"],
-        input_schema=operation.input_schema,
-        parameters=tuple(
-            Parameter(name, operation.parameter_types.get(name), name in operation.required)
-            for name in operation.parameters
-        ),
+        input_schema=operation.inputSchema,
+        parameters=operation.parameters,
         policy=policy,
         operation=operation,
     )

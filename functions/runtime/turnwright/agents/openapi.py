@@ -17,9 +17,10 @@ Bedrock user guide.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
+
+from turnwright.agents.definitions import Body, Operation, Parameter
 
 Steps = tuple[str | int, ...]
 """A place in a document: the field names and indices that lead to it."""
@@ -66,39 +67,9 @@ _ANNOTATIONS = frozenset({"description", "default"})
 _PLAIN_OBJECT = frozenset({"type", "properties", "required", "description"})
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """How arguments become a request body.
-
-    `types` has the type of each property whose schema has exactly one. `argument` names the argument that is the whole
-    body; None if each property is an argument.
-    """
-
-    content_type: str
-    types: Mapping[str, str]
-    required: bool
-    argument: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """An operation as a tool.
-
-    `parameters` names its path, query and header parameters in their order; `parameter_types` has the type of each
-    whose schema has exactly one. `method` is in capitals, `description` "" if there is none, and `place` is where the
-    operation stands in its document.
-    """
-
-    name: str
-    description: str
-    path: str
-    method: str
-    parameters: tuple[str, ...]
-    parameter_types: Mapping[str, str]
-    required: frozenset[str]
-    body: Body | None
-    input_schema: Schema
-    place: Steps
+def place_of(operation: Operation) -> Steps:
+    """Where an operation stands in its document."""
+    return "paths", operation.path, operation.method.lower()
 
 
 def read(document: Any) -> tuple[list[Operation], list[Finding]]:
@@ -115,7 +86,7 @@ def read(document: Any) -> tuple[list[Operation], list[Finding]]:
 
     operations: list[Operation] = []
     findings: list[Finding] = []
-    for path, method, steps in _operations(document, paths, findings):
+    for path, method, steps in _operations(paths, findings):
         try:
             operations.append(_Reader(document).operation(path, method, steps))
         except _Refused as refused:
@@ -133,9 +104,7 @@ class _Refused(Exception):
         self.finding: Finding = (steps, rule)
 
 
-def _operations(
-    document: Mapping[str, Any], paths: Mapping[str, Any], findings: list[Finding]
-) -> Iterator[tuple[str, str, Steps]]:
+def _operations(paths: Mapping[str, Any], findings: list[Finding]) -> Iterator[tuple[str, str, Steps]]:
     for path, item in paths.items():
         if path.startswith("x-"):
             continue
@@ -167,30 +136,20 @@ class _Reader:
             raise _Refused((*steps, "x-requireConfirmation"), "is not supported: nothing would ask the user")
         name = self._name(operation, steps)
         parameters, required = self._parameters(path, item, operation, steps)
-        properties = dict(parameters)
-        body: Body | None = None
-        if "requestBody" in operation:
-            body, more, more_required = self._body(operation["requestBody"], (*steps, "requestBody"), properties)
-            properties |= more
-            required_arguments = [*required, *more_required]
-        else:
-            required_arguments = required
+        body, properties, needed = self._body(operation, steps, parameters)
         return Operation(
             name=name,
             description=_text(operation, "description") or _text(operation, "summary"),
             path=path,
             method=method.upper(),
-            parameters=tuple(parameters),
-            parameter_types=_types(parameters),
-            required=frozenset(required),
+            parameters=tuple(Parameter(name, _type(schema), name in required) for name, schema in parameters.items()),
             body=body,
-            input_schema={
+            inputSchema={
                 "type": "object",
-                "properties": properties,
-                "required": required_arguments,
+                "properties": parameters | properties,
+                "required": [*required, *needed],
                 "additionalProperties": False,
             },
-            place=steps,
         )
 
     def _name(self, operation: Mapping[str, Any], steps: Steps) -> str:
@@ -249,16 +208,17 @@ class _Reader:
         else:
             _, media, where = self._media(parameter, steps, _CONTENT_TYPES[:1])
             schema = self._schema(media["schema"], (*where, "schema"))
-        description = _text(parameter, "description")
-        return {**schema, "description": description} if description else schema
+        return _described(schema, parameter)
 
     # ---- Request bodies ----
 
     def _body(
-        self, node: Any, steps: Steps, parameters: Mapping[str, Schema]
-    ) -> tuple[Body, dict[str, Schema], list[str]]:
+        self, operation: Mapping[str, Any], steps: Steps, parameters: Mapping[str, Schema]
+    ) -> tuple[Body | None, dict[str, Schema], list[str]]:
         """The body, the schemas of its arguments by name, and the names of those that are required."""
-        request_body, steps = self._target(node, steps)
+        if "requestBody" not in operation:
+            return None, {}, []
+        request_body, steps = self._target(operation["requestBody"], (*steps, "requestBody"))
         content_type, media, steps = self._media(request_body, steps, _CONTENT_TYPES)
         schema = _merged(self._schema(media["schema"], (*steps, "schema")))
         if not _is_object(schema):
@@ -267,7 +227,7 @@ class _Reader:
         is_required = request_body.get("required") is True
         properties: dict[str, Schema] = schema.get("properties", {})
         needed: list[str] = schema.get("required", [])
-        types = _types(properties)
+        types = {name: kind for name, entry in properties.items() if (kind := _type(entry))}
         if (
             _is_plain(schema)
             and (is_required or not needed)
@@ -277,8 +237,7 @@ class _Reader:
             return Body(content_type, types, is_required, None), properties, needed
         if BODY in parameters:
             raise _Refused(steps, f"has to be the argument '{BODY}', which is the name of a parameter; rename that")
-        description = _text(request_body, "description") or schema.get("description")
-        whole = {**schema, "type": "object", **({"description": description} if description else {})}
+        whole = _described({**schema, "type": "object"}, request_body)
         return Body(content_type, types, is_required, BODY), {BODY: whole}, [BODY] if is_required else []
 
     def _media(
@@ -316,8 +275,11 @@ class _Reader:
             return {} if node else {"not": {}}
         if not isinstance(node, dict):
             raise _Refused(steps, "is not a schema: it is no object")
-        if "$ref" in node:
-            return self._referenced(node, steps, references)
+        schema = self._referenced(node, steps, references) if "$ref" in node else self._own(node, steps, references)
+        return _with_null(schema) if node.get("nullable") is True else schema
+
+    def _own(self, node: Mapping[str, Any], steps: Steps, references: tuple[str, ...]) -> Schema:
+        """A schema that is no reference."""
         schema: Schema = {}
         for keyword, value in node.items():
             place = (*steps, keyword)
@@ -337,7 +299,8 @@ class _Reader:
             elif keyword not in _LEFT_OUT and not keyword.startswith("x-"):
                 raise _Refused(place, "is not a keyword of a schema that is supported here")
         _check_values(schema, steps)
-        return _translated(schema, node, self._read_only_names(node, steps))
+        read_only = node.get("properties", {}).keys() - schema.get("properties", {}).keys()
+        return _translated(schema, read_only)
 
     def _named(self, keyword: str, value: Any, steps: Steps, references: tuple[str, ...]) -> dict[str, Schema]:
         if not isinstance(value, dict):
@@ -362,23 +325,14 @@ class _Reader:
             schema = _with_items({"type": kind}) if isinstance(kind, str) else {}
         siblings = {name: value for name, value in node.items() if name not in ("$ref", "nullable")}
         beside = self._schema(siblings, steps, references)
-        joined = schema | beside if beside.keys() <= _ANNOTATIONS else {"allOf": [schema, beside]}
-        return _with_null(joined) if node.get("nullable") is True else joined
+        return schema | beside if beside.keys() <= _ANNOTATIONS else {"allOf": [schema, beside]}
 
-    def _is_read_only(self, node: Any, steps: Steps) -> bool:
-        for _ in range(_MOST_LEVELS):
-            if not isinstance(node, dict):
-                return False
-            if node.get("readOnly") is True:
-                return True
-            if "$ref" not in node:
-                return False
-            node, steps = self._followed(node["$ref"], steps)
-        return False
-
-    def _read_only_names(self, node: Mapping[str, Any], steps: Steps) -> set[str]:
-        properties = node.get("properties", {})
-        return {name for name, entry in properties.items() if self._is_read_only(entry, (*steps, "properties", name))}
+    def _is_read_only(self, node: Any, steps: Steps, levels: int = _MOST_LEVELS) -> bool:
+        if not isinstance(node, dict) or levels == 0:
+            return False
+        if node.get("readOnly") is True:
+            return True
+        return "$ref" in node and self._is_read_only(*self._followed(node["$ref"], steps), levels - 1)
 
     # ---- References ----
 
@@ -416,6 +370,24 @@ def _text(node: Mapping[str, Any], name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
+def _described(schema: Schema, owner: Mapping[str, Any]) -> Schema:
+    """A schema with the description of the parameter or request body that it belongs to, if that has one."""
+    description = _text(owner, "description")
+    return {**schema, "description": description} if description else schema
+
+
+def _kinds(schema: Schema) -> list[Any]:
+    """The types of a schema, none if it does not say."""
+    kind = schema.get("type", [])
+    return kind if isinstance(kind, list) else [kind]
+
+
+def _type(schema: Schema) -> str | None:
+    """The one type that a schema has beside null, None if it leaves that open."""
+    kinds = [kind for kind in _kinds(schema) if kind != "null"]
+    return kinds[0] if len(kinds) == 1 else None
+
+
 def _check_values(schema: Schema, steps: Steps) -> None:
     """Refuses what would only be found when the first arguments are checked."""
     if "pattern" in schema:
@@ -423,12 +395,10 @@ def _check_values(schema: Schema, steps: Steps) -> None:
     if "required" in schema and not _is_list_of_texts(schema["required"]):
         rule = "is not a list of names; an object's 'required' lists the properties that it needs"
         raise _Refused((*steps, "required"), rule)
-    kinds = schema.get("type", "object")
-    kinds = kinds if isinstance(kinds, list) else [kinds]
-    if not kinds or not _is_list_of_texts(kinds) or not _TYPES.issuperset(kinds):
-        raise _Refused(
-            (*steps, "type"), f"{json.dumps(schema['type'])} is no type; known are {', '.join(sorted(_TYPES))}"
-        )
+    kinds = _kinds(schema)
+    if "type" in schema and (not kinds or not _is_list_of_texts(kinds) or not _TYPES.issuperset(kinds)):
+        rule = f"{json.dumps(schema['type'])} is no type; known are {', '.join(sorted(_TYPES))}"
+        raise _Refused((*steps, "type"), rule)
 
 
 def _is_list_of_texts(value: Any) -> bool:
@@ -442,8 +412,8 @@ def _check_pattern(pattern: Any, steps: Steps) -> None:
         raise _Refused(steps, f"{json.dumps(pattern)} is not a pattern that can be checked: {error}") from error
 
 
-def _translated(schema: Schema, node: Mapping[str, Any], read_only: set[str]) -> Schema:
-    """A converted schema in the words of 2020-12, without the properties that no request has."""
+def _translated(schema: Schema, read_only: set[str]) -> Schema:
+    """A converted schema in the words of 2020-12, which needs no property that no request has."""
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(schema.get(exclusive), bool):
             is_exclusive = schema.pop(exclusive)
@@ -451,8 +421,7 @@ def _translated(schema: Schema, node: Mapping[str, Any], read_only: set[str]) ->
                 schema[exclusive] = schema.pop(bound)
     if read_only and "required" in schema:
         schema["required"] = [name for name in schema["required"] if name not in read_only]
-    schema = _simplified(_with_items(schema))
-    return _with_null(schema) if node.get("nullable") is True else schema
+    return _simplified(_with_items(schema))
 
 
 def _simplified(schema: Schema) -> Schema:
@@ -470,18 +439,16 @@ def _simplified(schema: Schema) -> Schema:
 
 def _with_items(schema: Schema) -> Schema:
     """Some models refuse an array that says nothing about its entries."""
-    kind = schema.get("type")
-    is_array = kind == "array" or (isinstance(kind, list) and "array" in kind)
-    return {**schema, "items": {}} if is_array and not schema.keys() & {"items", "prefixItems"} else schema
+    says_nothing = "array" in _kinds(schema) and not schema.keys() & {"items", "prefixItems"}
+    return {**schema, "items": {}} if says_nothing else schema
 
 
 def _with_null(schema: Schema) -> Schema:
-    kind = schema.get("type")
+    kinds = _kinds(schema)
     if schema.keys() - _ANNOTATIONS == {"anyOf"}:
         return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
-    if kind is None or schema.keys() & {"allOf", "anyOf", "oneOf", "not", "const"}:
+    if not kinds or schema.keys() & {"allOf", "anyOf", "oneOf", "not", "const"}:
         return {"anyOf": [schema, {"type": "null"}]} if schema.keys() - _ANNOTATIONS else schema
-    kinds = kind if isinstance(kind, list) else [kind]
     nullable = {**schema, "type": kinds if "null" in kinds else [*kinds, "null"]}
     if isinstance(schema.get("enum"), list) and None not in schema["enum"]:
         nullable["enum"] = [*schema["enum"], None]
@@ -491,26 +458,20 @@ def _with_null(schema: Schema) -> Schema:
 def _merged(schema: Schema) -> Schema:
     """An object that is composed of plain objects, as one plain object; any other schema as it is."""
     parts = [*schema.get("allOf", ()), {name: value for name, value in schema.items() if name != "allOf"}]
-    if "allOf" not in schema or not all(part.keys() <= _PLAIN_OBJECT for part in parts):
+    properties = [item for part in parts for item in part.get("properties", {}).items()]
+    are_plain = all(part.keys() <= _PLAIN_OBJECT and part.get("type", "object") == "object" for part in parts)
+    if "allOf" not in schema or not are_plain or len(dict(properties)) < len(properties):
         return schema
-    if any(part.get("type", "object") != "object" for part in parts):
-        return schema
-    names = [name for part in parts for name in part.get("properties", {})]
-    if len(set(names)) < len(names):
-        return schema
-    merged: Schema = {"type": "object", "properties": {}, "required": []}
+    required: list[str] = []
     for part in parts:
-        merged["properties"] |= part.get("properties", {})
-        merged["required"] += [name for name in part.get("required", []) if name not in merged["required"]]
-        if "description" in part:
-            merged["description"] = part["description"]
-    return merged
+        required += [name for name in part.get("required", ()) if name not in required]
+    fields = {name: value for part in parts for name, value in part.items()}
+    return {**fields, "type": "object", "properties": dict(properties), "required": required}
 
 
 def _is_object(schema: Schema) -> bool:
-    kind = schema.get("type")
-    if kind is not None:
-        return kind == "object" or (isinstance(kind, list) and set(kind) <= {"object", "null"} and "object" in kind)
+    if "type" in schema:
+        return _type(schema) == "object"
     alternatives = schema.get("anyOf") or schema.get("oneOf") or []
     return (
         "properties" in schema
@@ -524,14 +485,3 @@ def _is_plain(schema: Schema) -> bool:
     closed = {name: value for name, value in schema.items() if (name, value) != ("additionalProperties", False)}
     properties = schema.get("properties", {})
     return bool(properties) and closed.keys() <= _PLAIN_OBJECT and set(schema.get("required", ())) <= properties.keys()
-
-
-def _types(schemas: Mapping[str, Schema]) -> dict[str, str]:
-    """The type of each schema that has exactly one beside null."""
-    types: dict[str, str] = {}
-    for name, schema in schemas.items():
-        kind = schema.get("type")
-        kinds = [entry for entry in (kind if isinstance(kind, list) else [kind]) if entry != "null"]
-        if len(kinds) == 1 and isinstance(kinds[0], str):
-            types[name] = kinds[0]
-    return types

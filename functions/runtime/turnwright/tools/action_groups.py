@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from turnwright.agents.definitions import Agent, Tool
-from turnwright.agents.openapi import Body
+from turnwright.agents.definitions import Agent, Body, Tool
 from turnwright.sessions.attributes import ATTRIBUTES_BYTES, size
 from turnwright.sessions.values import Turn
 from turnwright.surrogates import mended_json
@@ -103,7 +102,7 @@ def request_body(tool: Tool, arguments: Mapping[str, Any]) -> tuple[str, list[di
     given = _body_of(tool, body, arguments)
     if given is None:
         return None
-    return body.content_type, _typed_all((name, value, body.types.get(name)) for name, value in given.items())
+    return body.contentType, _typed_all((name, value, body.types.get(name)) for name, value in given.items())
 
 
 def _body_of(tool: Tool, body: Body, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
