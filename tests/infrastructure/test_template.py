@@ -107,7 +107,7 @@ def test_a_runtime_function_is_named_after_its_handler() -> None:
 
 
 def test_every_setting_that_a_module_reads_is_given_to_some_function() -> None:
-    settings = (ROOT / "functions/runtime/turnwright/settings.py").read_text()
+    settings = (ROOT / "functions/runtime/turnwright/storage/settings.py").read_text()
     wanted = set(re.findall(r'_required\("([A-Z_]+)"\)', settings))
     variables = {name for function in functions().values() for name in function["Environment"]["Variables"]}
     assert wanted
@@ -319,7 +319,7 @@ def test_the_dashboard_is_json_and_shows_metrics_that_the_functions_publish() ->
     dashboard = json.loads(filled)
     assert set(re.findall(r"\$\{(\w+)\}", body)) == values.keys()
     names = set(re.findall(r'"Turnwright", "(\w+)"', filled)) | set(re.findall(r'MetricName=\\"(\w+)', filled))
-    source = (ROOT / "functions/runtime/turnwright/metrics.py").read_text()
+    source = (ROOT / "functions/runtime/turnwright/tracing/metrics.py").read_text()
     assert names, "no metric of the runtime"
     assert [name for name in sorted(names) if f'"{name}"' not in source] == []
     places = [(widget["x"], widget["y"]) for widget in dashboard["widgets"]]
@@ -849,7 +849,7 @@ def test_the_bucket_is_private_encrypted_and_refuses_plain_http() -> None:
 
 def test_the_bucket_forgets_each_prefix_that_keys_are_made_of() -> None:
     rules = resources()["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
-    keys = (ROOT / "functions/runtime/turnwright/keys.py").read_text()
+    keys = (ROOT / "functions/runtime/turnwright/storage/keys.py").read_text()
     expiring = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
     assert expiring == {"turns/": 35, "sessions/": 400, "lasting/": 3_700}
     assert set(re.findall(r'"([a-z]+/)', keys)) == expiring.keys()
