@@ -177,7 +177,7 @@ class TestTheProject:
 
     def test_a_failed_turn_goes_to_the_function_that_records_it(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml")
-        [rule] = [rule for rule in deployment.rules if rule.name == "RecordFailureRule"]
+        [rule] = [rule for rule in deployment.rules if rule.name == "RecordFailureFunctionExecutionFailed"]
         [target] = rule.targets
         name = deployer.registered["RecordFailureFunction"].name
         assert target.arn == FUNCTION_ARN + name

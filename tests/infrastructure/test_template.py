@@ -679,7 +679,7 @@ RECORDED_BY = {
 
 @pytest.mark.parametrize(("machine", "recorder"), RECORDED_BY.items())
 def test_every_way_an_execution_can_fail_reaches_who_records_it(machine: str, recorder: str) -> None:
-    rule = resources()[f"{recorder}Rule"]["Properties"]
+    rule = resources()[f"{recorder}FunctionExecutionFailed"]["Properties"]
     assert rule["EventPattern"] == {
         "source": ["aws.states"],
         "detail-type": ["Step Functions Execution Status Change"],
@@ -688,12 +688,12 @@ def test_every_way_an_execution_can_fail_reaches_who_records_it(machine: str, re
     (target,) = rule["Targets"]
     assert target["Arn"] == get_att(f"{recorder}Function")
     assert target["DeadLetterConfig"] == {"Arn": get_att("DeadLetterQueue")}
-    assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
-    assert resources()[f"{recorder}Permission"]["Properties"] == {
+    assert target["RetryPolicy"] == {"MaximumRetryAttempts": 10, "MaximumEventAgeInSeconds": 3600}
+    assert resources()[f"{recorder}FunctionExecutionFailedPermission"]["Properties"] == {
         "Action": "lambda:InvokeFunction",
         "FunctionName": {"Ref": f"{recorder}Function"},
         "Principal": "events.amazonaws.com",
-        "SourceArn": get_att(f"{recorder}Rule"),
+        "SourceArn": get_att(f"{recorder}FunctionExecutionFailed"),
     }
 
 
@@ -708,20 +708,23 @@ def test_a_failure_that_cannot_be_recorded_is_kept_too() -> None:
         "Action": "sqs:SendMessage",
         "Resource": get_att("DeadLetterQueue"),
         "Condition": {
-            "ArnEquals": {"aws:SourceArn": [get_att(f"{recorder}Rule") for recorder in RECORDED_BY.values()]}
+            "ArnEquals": {
+                "aws:SourceArn": [get_att(f"{recorder}FunctionExecutionFailed") for recorder in RECORDED_BY.values()]
+            }
         },
     }
 
 
 def test_sessions_are_swept_every_minute() -> None:
-    rule = resources()["SweepSessionsRule"]["Properties"]
+    rule = resources()["SweepSessionsFunctionEveryMinute"]["Properties"]
     assert rule["ScheduleExpression"] == "rate(1 minute)"
-    assert [target["Arn"] for target in rule["Targets"]] == [get_att("SweepSessionsFunction")]
-    assert resources()["SweepSessionsPermission"]["Properties"] == {
+    (target,) = rule["Targets"]
+    assert (target["Arn"], target["RetryPolicy"]) == (get_att("SweepSessionsFunction"), {"MaximumRetryAttempts": 0})
+    assert resources()["SweepSessionsFunctionEveryMinutePermission"]["Properties"] == {
         "Action": "lambda:InvokeFunction",
         "FunctionName": {"Ref": "SweepSessionsFunction"},
         "Principal": "events.amazonaws.com",
-        "SourceArn": get_att("SweepSessionsRule"),
+        "SourceArn": get_att("SweepSessionsFunctionEveryMinute"),
     }
     assert functions()["SweepSessionsFunction"]["Timeout"] < 60
 
