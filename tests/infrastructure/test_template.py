@@ -106,6 +106,12 @@ def test_a_runtime_function_is_named_after_its_handler() -> None:
         assert name == "".join(word.capitalize() for word in words) + "Function"
 
 
+def test_a_runtime_function_has_the_layer_of_its_dependencies_and_a_tool_brings_its_own() -> None:
+    (layer,) = [name for name in of_type("AWS::Lambda::LayerVersion") if name.startswith("DependenciesLayer")]
+    layered = {name for name, function in functions().items() if {"Ref": layer} in function.get("Layers", ())}
+    assert layered == functions().keys() - {"BankingToolsFunction"}
+
+
 def test_every_setting_that_a_module_reads_is_given_to_some_function() -> None:
     settings = (ROOT / "functions/runtime/turnwright/storage/settings.py").read_text()
     wanted = set(re.findall(r'_required\("([A-Z_]+)"\)', settings))
@@ -900,8 +906,9 @@ def make(target: str, artifacts: Path, *variables: str, folder: str = "functions
 
 
 def built_with_make() -> list[tuple[str, str]]:
+    runtime = template()["Globals"]["Function"]["CodeUri"]
     return [
-        (name, properties.get("CodeUri") or properties["ContentUri"])
+        (name, properties.get("ContentUri") or properties.get("CodeUri", runtime))
         for name, resource in template()["Resources"].items()
         if resource.get("Metadata") == {"BuildMethod": "makefile"} or name == "DependenciesLayer"
         for properties in [resource["Properties"]]
