@@ -174,7 +174,7 @@ def test_what_is_said_in_events_is_found_after_the_sweep(
         payload = [*said(text), {"conversational": {"role": "ASSISTANT", "content": {"text": "I live nowhere."}}}]
         data.create_event(**place, eventTimestamp=datetime.now(UTC), payload=payload)
     make_due(stack, SessionId(memory["id"], ACTOR, "s-1"))
-    stack.events.fire("SweepSessionsRule")
+    stack.events.fire("SweepSessionsFunctionEveryMinute")
 
     def found(path: str, query: str) -> list[str]:
         answer = data.retrieve_memory_records(
