@@ -48,7 +48,12 @@ def assert_adds_up(stack: LocalStack, told: Told, execution: Execution, *, lines
     logged = metered_lines(stack, told.turn_id)
     receipt = receipt_of(stack, told)
     assert receipt["readUnits"] == sum(line["readUnits"] for line in logged)
-    assert receipt["writeUnits"] == sum(line["writeUnits"] for line in logged)
+    commit = next(line for line in logged if line["message"] == "turn committed")["writeUnits"]
+    known = receipt["writeUnits"] - receipt["estimatedWriteUnits"]
+    assert known == sum(line["writeUnits"] for line in logged if line["message"] != "turn committed")
+    assert abs(receipt["estimatedWriteUnits"] - commit) <= 2, (
+        "each index entry, and each item near a whole KB, may differ"
+    )
     assert receipt["itemWrites"] == sum(line["itemWrites"] for line in logged)
     assert receipt["stateTransitions"] == len(execution.visits)
     assert receipt["stateRetries"] == sum(visit.attempts - 1 for visit in execution.visits)
