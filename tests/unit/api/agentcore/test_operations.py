@@ -200,6 +200,7 @@ def test_ids_in_a_path_are_decoded_and_an_arn_names_its_memory() -> None:
             ("metadata", "has 16 entries; at most 15 are taken"),
         ),
         ({"metadata": {"k": {"stringValue": "é"}}}, ("metadata.k.stringValue", None)),
+        ({"metadata": {"k": {"stringValue": "\u2003"}}}, ("metadata.k.stringValue", None)),
         ({"metadata": {"é": {"stringValue": "x"}}}, ("metadata key 'é'", None)),
         ({"extractionMode": "NOW"}, ("extractionMode", "is not one of SKIP")),
         ({"extractionConfig": {}}, ("extractionConfig", None)),
@@ -236,6 +237,16 @@ def test_no_more_than_twenty_broken_rules_are_told() -> None:
 def test_what_is_no_integer_is_refused(number: str) -> None:
     with pytest.raises(Invalid, match=r"^maxResults: is not an integer$"):
         operations()["ListActors"].read(event(operations()["ListActors"], f'{{"maxResults": {number}}}'))
+
+
+def test_an_infinite_number_is_none() -> None:
+    expression = (
+        '{"left": {"metadataKey": "k"}, "operator": "LESS_THAN", "right": {"metadataValue": {"numberValue": 1e999}}}'
+    )
+    with pytest.raises(Invalid, match=r"^metadataFilters\[0\].right.metadataValue.numberValue: is not a number$"):
+        operations()["ListMemoryRecords"].read(
+            event(operations()["ListMemoryRecords"], f'{{"metadataFilters": [{expression}]}}')
+        )
 
 
 @pytest.mark.parametrize("body", ["[", "[]", '{"a": NaN}', '{"a": 1, "a": 2}', '{"a": "\\ud800"}', "[" * 100_000])
