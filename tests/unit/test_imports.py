@@ -1,5 +1,6 @@
 """What importing costs and needs, in a fresh interpreter with an empty environment."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -119,6 +120,17 @@ def test_a_handler_is_imported_without_environment_or_network_and_without_what_i
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_a_handler_is_short(handler: str) -> None:
     assert len((RUNTIME / f"{handler}.py").read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("handler", sorted({*HANDLERS} - {"publish_agents"}))
+def test_a_handler_raises_with_messages_that_may_be_written(handler: str) -> None:
+    """`publish_agents` raises nothing: it answers CloudFormation whatever happens."""
+    body = ast.parse((RUNTIME / f"{handler}.py").read_text()).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+    entries = [function for function in functions if function.name in ("handler", "stream_handler")]
+    assert entries
+    for entry in entries:
+        assert [ast.unparse(decorator) for decorator in entry.decorator_list] == ["with_safe_errors"]
 
 
 @pytest.mark.parametrize("module", RULES)
