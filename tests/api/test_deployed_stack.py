@@ -1,0 +1,55 @@
+"""`--stack=aws:STACK_NAME`, with the offline stack in the place of AWS: the shared tests find and pass it by itself."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from local.stack import STACK_NAME, LocalStack
+from tests.api.test_make_up import CREDENTIALS, Up, start
+from tests.paths import ROOT
+from tests.stacks import AwsStack
+from tests.waiting import patient
+
+__all__ = ["start"]
+
+PYTEST_SECONDS = 300
+
+
+def test_a_stack_is_found_by_its_name(stack: LocalStack, credentials: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.aws_url)
+    found = AwsStack(STACK_NAME)
+    assert (found.url, found.outputs) == (stack.url, stack.outputs)
+    assert stack.resources.keys() - found.resources.keys() == {"PublishedAgents"}, "what moto does not carry"
+    assert found.resources.items() <= stack.resources.items()
+    assert found.execution_arn("name") == stack.execution_arn("name")
+
+
+@pytest.mark.whole
+def test_shared_tests_pass_against_a_deployed_stack_and_the_others_are_counted(start: Callable[..., Up]) -> None:
+    up = start("--quiet")
+    environment = {name.upper(): value for name, value in CREDENTIALS.items() if name != "region_name"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--stack=aws:{STACK_NAME}"]
+    done = subprocess.run(
+        [*command, "tests/api", "tests/workflow"],
+        cwd=ROOT,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTEST_"))},
+            **environment,
+            "AWS_DEFAULT_REGION": CREDENTIALS["region_name"],
+            "AWS_ENDPOINT_URL": up.aws_url,
+        },
+        capture_output=True,
+        text=True,
+        timeout=patient(PYTEST_SECONDS),
+    )
+    assert done.returncode == 0, done.stdout
+    counted = re.search(rf"(\d+) tests ran against {STACK_NAME}, (\d+) are offline only and use: (.*)", done.stdout)
+    assert counted, done.stdout
+    assert int(counted[1]) > 60
+    uses = dict(reversed(use.split(" ", 1)) for use in counted[3].split(", "))
+    assert uses.keys() == {"the scripted model", "what the offline stack alone has", "no stack or its own"}
+    assert sum(map(int, uses.values())) == int(counted[2])
