@@ -119,7 +119,7 @@ def skip_offline_tests(items: list[pytest.Item]) -> None:
 
 
 def _used(test: pytest.Function) -> str | None:
-    """What the test, or a fixture that it uses, uses and a deployed stack has not; None if it runs against any stack."""
+    """What the test, or a fixture of it, uses that a deployed stack has not; None if it runs against any stack."""
     if "stack" not in test.fixturenames:
         return "no stack or its own"
     if "model" in test.fixturenames:

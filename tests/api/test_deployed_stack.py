@@ -50,6 +50,6 @@ def test_shared_tests_pass_against_a_deployed_stack_and_the_others_are_counted(s
     counted = re.search(rf"(\d+) tests ran against {STACK_NAME}, (\d+) are offline only and use: (.*)", done.stdout)
     assert counted, done.stdout
     assert int(counted[1]) > 60
-    uses = dict(reversed(use.split(" ", 1)) for use in counted[3].split(", "))
+    uses = {use: int(count) for count, use in re.findall(r"(\d+) ([^,]+)", counted[3])}
     assert uses.keys() == {"the scripted model", "what the offline stack alone has", "no stack or its own"}
-    assert sum(map(int, uses.values())) == int(counted[2])
+    assert sum(uses.values()) == int(counted[2])

@@ -275,9 +275,8 @@ def test_a_record_that_is_written_meanwhile_makes_it_merge_again(model: Scripted
     memory.end()
     model.wait_for_requests(3, 30)  # the summary is being made, so that all is merged
     path = f"/preferences/{memory.actor}/"
-    other = Record(
-        memory.store, memory.actor, path, f"mem-{uuid4()}", "Likes tea", Provenance("TOOL"), "preferences", "drink"
-    )
+    place = (memory.store, memory.actor, path)
+    other = Record(*place, f"mem-{uuid4()}", "Likes tea", Provenance("TOOL"), "preferences", "drink")
     memory.table.transact([records.added(other), records.known(*place), actor.unchanged()])
     execution = memory.consolidated()
     assert execution.states.count("Merge Records") == 2
