@@ -1,5 +1,8 @@
 # Everything sets itself up: Python 3.11 or newer, make and a package registry are enough.
-PYTHON ?= python3
+# The newest Python that the functions support (Lambda runs 3.13), also one that pyenv holds without showing it.
+PYTHON ?= $(shell for version in 3.13 3.12 3.11; do \
+	for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null && echo "$$python" && exit; done; done; echo python3)
 PORT ?= 3000
 AWS_PORT ?= 3001
 MODEL ?= rule
@@ -12,7 +15,12 @@ SOURCES := functions/runtime functions/banking_tools local tests
 # Each folder below functions/ is one artifact, with modules of its own top level.
 export PYTHONPATH := functions/runtime:functions/banking_tools
 
-.PHONY: demo up test check format build deploy bench clean
+# Tests of the storage reset what moto holds in their process, so those of a running stack are a run of their own, with
+# a stack a worker.
+UNIT := tests/unit tests/infrastructure -n auto --dist worksteal
+STACK := tests/workflow tests/api -n auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo up test test-all check format build deploy bench clean
 
 demo: $(VENV)/.offline  ## a conversation with the banking agent, offline
 	@$(IN)/python -m local demo --model '$(MODEL)' $(if $(FAULTS),--faults '$(FAULTS)')
@@ -20,8 +28,13 @@ demo: $(VENV)/.offline  ## a conversation with the banking agent, offline
 up: $(VENV)/.offline  ## serve on 127.0.0.1 until Ctrl-C (PORT, AWS_PORT, MODEL=rule|script:FILE|openai:URL#model|bedrock, FAULTS=FILE)
 	@exec $(IN)/python -m local up --port $(PORT) --aws-port $(AWS_PORT) --model '$(MODEL)' $(if $(FAULTS),--faults '$(FAULTS)')
 
-test: $(VENV)/.development  ## all tests, offline
-	$(IN)/python -m pytest
+test: $(VENV)/.development  ## what one runs while working: all tests but the longest, some cases of what has very many
+	$(IN)/python -m pytest $(UNIT)
+	$(IN)/python -m pytest $(STACK)
+
+test-all: $(VENV)/.development  ## all tests and all cases: `make demo`, `make up` and the console in a browser too
+	$(IN)/python -m pytest --thorough $(UNIT)
+	$(IN)/python -m pytest --thorough $(STACK) tests/page
 
 check: $(VENV)/.development $(SAM)  ## format, lint, types, template, definitions, agent files
 	$(IN)/python -m local.deployment.check

@@ -155,7 +155,7 @@ class LocalStack:
 
     @property
     def events(self) -> EventDelivery:
-        """Rules and schedules: `stack.events.fire("SweepSessionsRule")` makes a schedule due now."""
+        """Rules and schedules: `stack.events.fire("SweepSessionsFunctionEveryMinute")` makes a schedule due now."""
         return self._events
 
     def client(self, service: str) -> Any:

@@ -34,8 +34,11 @@ def _deployed(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of the running stack come last: moto's state is the process's, and tests that mock AWS reset it."""
-    items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))
+    """Files with tests of the running stack come last: moto's state is the process's, which holds one stack at a time,
+    and tests that mock AWS reset it.
+    """
+    last = {item.path for item in items if "stack" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path in last)
     if not config.getoption("--thorough"):
         whole = [item for item in items if item.get_closest_marker("whole")]
         config.hook.pytest_deselected(items=whole)

@@ -1,11 +1,11 @@
 """EventBridge's and Lambda's part between an execution that ended, or a schedule that is due, and the function that
 a rule names for it.
 
-EventBridge matches the event against the rules, or makes one when a rule's schedule is due, and hands it to a
-target; a Lambda target takes it at once and tries the function again, twice by default, when it fails. What cannot be
-delivered goes to the dead-letter queue of the target (EventBridge could not hand it over) or to the function's
-on-failure destination (the function kept failing). On AWS the tries are a minute and two minutes apart; here
-`retry_delays` are short, since somebody is watching.
+EventBridge matches the event against the rules, or makes one when a rule's schedule is due, and hands it to Lambda,
+which takes it at once and tries the function again, twice by default, when it fails. What cannot be delivered goes to
+the dead-letter queue of the rule (EventBridge could not hand it over) or to the function's on-failure destination (the
+function kept failing). On AWS the tries are a minute and two minutes apart; here `retry_delays` are short, since
+somebody is watching.
 """
 
 import json
@@ -20,8 +20,9 @@ from typing import Any
 
 from moto.events.models import EventPattern
 
-from local.deployment.deploy import Delivery, Rule, Target
+from local.deployment.deploy import LAMBDA_DEFAULT, Delivery, Rule
 from local.deployment.sam_yaml import REGION
+from local.deployment.schedules import next_due
 from local.gateway.proxy_integration import ACCOUNT_ID
 from local.invocations import Functions, Invocation
 from local.moto_patches.hooks import ExecutionChange
@@ -31,13 +32,11 @@ LARGEST_EVENT_DATA = 248 * 1024
 _REDRIVABLE = frozenset({"FAILED", "TIMED_OUT", "ABORTED"})
 _LONGEST_PAUSE_SECONDS = 30.0
 """A clock that was set, or a machine that slept, is noticed after this."""
-LAMBDA_DEFAULT = Delivery(maximum_retries=2, maximum_age_seconds=21600)
 
 
 @dataclass(frozen=True, slots=True)
 class _Handover:
     rule: Rule
-    target: Target
     event: Mapping[str, Any]
 
 
@@ -103,7 +102,7 @@ def scheduled_event(rule: Rule, at: datetime) -> dict[str, Any]:
 class EventDelivery:
     """Delivers events on threads of its own until `close`, and scheduled ones when they are due.
 
-    `functions` runs Lambda targets; `send_message` puts a text into the queue of an ARN; `on_problem` is told, in one
+    `functions` runs what rules name; `send_message` puts a text into the queue of an ARN; `on_problem` is told, in one
     line, about each event that could not be delivered or that was still on its way at the end. With `schedules` false
     nothing is ever due: only `fire` makes scheduled events, when a test wants one.
     """
@@ -121,7 +120,7 @@ class EventDelivery:
         schedules: bool = True,
     ) -> None:
         self._rules = [(rule, EventPattern(None, dict(rule.pattern))) for rule in rules if rule.pattern is not None]
-        self._scheduled = {rule.name: (rule, rule.schedule) for rule in rules if rule.schedule is not None}
+        self._scheduled = {rule.name: (rule, rule.every) for rule in rules if rule.every is not None}
         self._asynchronous = asynchronous
         self._functions = functions
         self._send_message = send_message
@@ -141,20 +140,13 @@ class EventDelivery:
             thread.start()
 
     def publish(self, event: Mapping[str, Any]) -> int:
-        """Hands the event to the targets of every rule that matches; returns to how many. Does not wait for
-        them.
-        """
+        """Hands the event to the function of every rule that matches; returns to how many. Does not wait for them."""
         return self._enqueue(
-            [
-                _Handover(rule, target, event)
-                for rule, pattern in self._rules
-                if pattern.matches_event(dict(event))
-                for target in rule.targets
-            ]
+            [_Handover(rule, event) for rule, pattern in self._rules if pattern.matches_event(dict(event))]
         )
 
     def fire(self, logical_id: str) -> int:
-        """Hands a scheduled event to the targets of the rule, as when its schedule is due; returns to how many.
+        """Hands a scheduled event to the function of the rule, as when its schedule is due; returns to how many.
 
         Raises LookupError when no enabled rule of that logical id has a schedule.
         """
@@ -165,8 +157,7 @@ class EventDelivery:
         return self._fire(rule, datetime.now(UTC))
 
     def _fire(self, rule: Rule, at: datetime) -> int:
-        event = scheduled_event(rule, at)
-        return self._enqueue([_Handover(rule, target, event) for target in rule.targets])
+        return self._enqueue([_Handover(rule, scheduled_event(rule, at))])
 
     def _enqueue(self, handovers: list[_Handover]) -> int:
         if self._closing.is_set():
@@ -180,20 +171,15 @@ class EventDelivery:
         return len(handovers)
 
     def _keep_schedules(self) -> None:
-        """Fires each rule when it is due. What was due while the machine slept is fired once, not caught up with."""
-        began = datetime.now(UTC)
-        due = {name: schedule.next_after(began) for name, (_, schedule) in self._scheduled.items()}
-        while times := [moment for moment in due.values() if moment is not None]:
-            pause = (min(times) - datetime.now(UTC)).total_seconds()
-            if self._closing.wait(min(max(pause, 0.0), _LONGEST_PAUSE_SECONDS)):
-                return
+        """Fires each rule when it is due."""
+        now = datetime.now(UTC)
+        due = {name: now + every for name, (_, every) in self._scheduled.items()}
+        while not self._closing.wait(min((min(due.values()) - now).total_seconds(), _LONGEST_PAUSE_SECONDS)):
             now = datetime.now(UTC)
-            for name, (rule, schedule) in self._scheduled.items():
-                moment = due[name]
-                if moment is not None and moment <= now:
-                    self._fire(rule, moment)
-                    following = schedule.next_after(moment)
-                    due[name] = following if following is None or following > now else schedule.next_after(now)
+            for name, (rule, every) in self._scheduled.items():
+                if due[name] <= now:
+                    self._fire(rule, due[name])
+                    due[name] = next_due(due[name], every, now)
 
     def drain(self, timeout_seconds: float) -> bool:
         """Waits until everything published so far is delivered or given up; whether that came to pass in
@@ -228,22 +214,13 @@ class EventDelivery:
                     self._pending.pop(id(handover), None)
                     self._changed.notify_all()
 
-    def _deliver(self, handover: _Handover) -> None:
-        service = handover.target.arn.split(":")[2]
-        if service == "sqs":
-            self._hand_over(handover, lambda: self._send_message(handover.target.arn, json.dumps(handover.event)))
-        elif service == "lambda":
-            self._run_function(handover)
-        else:
-            self._lost(handover, "the offline stack delivers to functions and queues only")
-
-    def _hand_over(self, handover: _Handover, action: Callable[[], Any]) -> Any:
-        """EventBridge's own tries: only for a target that cannot be reached."""
-        delivery = handover.target.delivery
+    def _hand_over(self, handover: _Handover) -> Invocation | None:
+        """EventBridge's own tries: only for a function that cannot be reached, of which there is no invocation."""
+        delivery = handover.rule.delivery
         last = "it is older than MaximumEventAgeInSeconds"
         for _ in self._tries(delivery, len(self._retry_delays)):
             try:
-                return action()
+                return self._functions.invoke(handover.rule.function, json.dumps(handover.event).encode())
             except Exception as error:
                 last = f"{type(error).__name__}: {error}"
         if delivery.dead_letter_arn:
@@ -251,20 +228,19 @@ class EventDelivery:
         self._lost(handover, last, delivery.dead_letter_arn)
         return None
 
-    def _run_function(self, handover: _Handover) -> None:
+    def _deliver(self, handover: _Handover) -> None:
         """Lambda's asynchronous invocation: tried again when the function fails."""
-        function = handover.target.arn.split(":")[6]
+        function = handover.rule.function
         delivery = self._asynchronous.get(function, LAMBDA_DEFAULT)
-        payload = json.dumps(handover.event).encode()
         made = 0
         result: Invocation | None = None
         for _ in self._tries(delivery, delivery.maximum_retries):
             made += 1
-            result = self._hand_over(handover, lambda: self._functions.invoke(function, payload))
+            result = self._hand_over(handover)
             if result is None or result.function_error is None:
                 return
         if delivery.dead_letter_arn and result is not None:
-            record = _failure_record(handover, function, made, result)
+            record = _failure_record(handover, made, result)
             self._send_message(delivery.dead_letter_arn, json.dumps(record))
         reason = result.payload.decode(errors="replace")[:300] if result else "it is too old"
         self._lost(handover, f"{function} failed {made} times, last with {reason}", delivery.dead_letter_arn)
@@ -287,7 +263,7 @@ class EventDelivery:
         self._on_problem(f"the event {status} of {name} did not reach {handover.rule.name}'s target: {reason}{place}")
 
 
-def _failure_record(handover: _Handover, function: str, tries: int, result: Invocation) -> dict[str, Any]:
+def _failure_record(handover: _Handover, tries: int, result: Invocation) -> dict[str, Any]:
     """What Lambda sends to an on-failure destination."""
     payload = result.payload.decode(errors="replace")
     try:
@@ -299,7 +275,7 @@ def _failure_record(handover: _Handover, function: str, tries: int, result: Invo
         "timestamp": _timestamp(datetime.now(UTC), milliseconds=True),
         "requestContext": {
             "requestId": str(uuid.uuid4()),
-            "functionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{function}:$LATEST",
+            "functionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{handover.rule.function}:$LATEST",
             "condition": "RetriesExhausted",
             "approximateInvokeCount": tries,
         },

@@ -14,6 +14,7 @@ import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from local.deployment.custom_resources import CustomResource, CustomResourceFail
 from local.deployment.definitions import Definition, DefinitionError, check_definition
 from local.deployment.intrinsics import CannotResolve, Resolver, placed_names, references
 from local.deployment.sam_yaml import LOCAL_BUCKET, REGION, Template, load_template, transform
-from local.deployment.schedules import Schedule, ScheduleError, parse_schedule
+from local.deployment.schedules import ScheduleError, parse_rate
 from local.gateway.proxy_integration import ACCOUNT_ID
 from local.gateway.routes import Api, UnsupportedApi, read_api
 from local.invocations import Functions
@@ -78,7 +79,6 @@ SET_AFTERWARDS: Mapping[tuple[str, str], str] = {
 _CREATION_FAULTS = (BotoCoreError, ClientError, OSError)
 _MISTAKES = (AttributeError, CannotResolve, KeyError, TypeError, ValueError)
 """What a template raises that has something of another kind than CloudFormation wants, or lacks it."""
-_LAYER_DIGEST_LENGTH = 10
 _TARGET_PROPERTIES = frozenset({"Id", "Arn", "RetryPolicy", "DeadLetterConfig"})
 _UNPUBLISHED = re.compile(r"(^|/)(\.[^/]*|__pycache__|[^/]*~|[^/]*\.py[co])(/|$)")
 
@@ -110,26 +110,33 @@ class Delivery:
     maximum_age_seconds: float
     dead_letter_arn: str | None = None
 
+    def changed(self, policy: Mapping[str, Any], dead_letter_arn: str | None) -> "Delivery":
+        """This one with the numbers that a RetryPolicy or an EventInvokeConfig has, and with its queue."""
+        return Delivery(
+            int(policy.get("MaximumRetryAttempts", self.maximum_retries)),
+            float(policy.get("MaximumEventAgeInSeconds", self.maximum_age_seconds)),
+            dead_letter_arn,
+        )
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A target of a rule: the ARN of a function or a queue, and EventBridge's own way to hand over."""
 
-    arn: str
-    delivery: Delivery = Delivery(185, 86400)
+EVENTBRIDGE_DEFAULT = Delivery(maximum_retries=185, maximum_age_seconds=86400)
+LAMBDA_DEFAULT = Delivery(maximum_retries=2, maximum_age_seconds=21600)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An EventBridge rule, by its logical id. `pattern` is an event pattern as a document, None for a rule that has
-    only a schedule; `arn` is what its scheduled events name.
+    """An EventBridge rule, by its logical id, and the name of the function that is its target.
+
+    `pattern` is an event pattern as a document, None for a rule that has only a schedule, which is due `every` so
+    often and whose events name `arn`. `delivery` is EventBridge's own way to hand over.
     """
 
     name: str
-    pattern: Mapping[str, Any] | None
-    targets: tuple[Target, ...]
-    schedule: Schedule | None = None
+    function: str
+    pattern: Mapping[str, Any] | None = None
+    every: timedelta | None = None
     arn: str = ""
+    delivery: Delivery = EVENTBRIDGE_DEFAULT
 
 
 @dataclass(slots=True)
@@ -312,9 +319,8 @@ class _Deployer:
                 self._resources[logical_id]["DependsOn"] = resource["DependsOn"]
 
     def _prepare_layers(self) -> None:
-        """The translator adds a digest of ten characters to a layer's logical id."""
         for logical_id, properties in self._of_type("AWS::Lambda::LayerVersion"):
-            declared = logical_id if logical_id in self._template["Resources"] else logical_id[:-_LAYER_DIGEST_LENGTH]
+            declared = self._declared(logical_id)
             content = self._local_path(properties["Content"], declared, "ContentUri")
             is_built = "BuildMethod" in (self._template["Resources"][declared].get("Metadata") or {})
             layer = _Layer(str(properties["LayerName"]), None if is_built else content)
@@ -515,38 +521,35 @@ class _Deployer:
         for _, properties in self._of_type("AWS::Lambda::EventInvokeConfig"):
             resolved = self._resolver.resolve(properties)
             on_failure = (resolved.get("DestinationConfig") or {}).get("OnFailure") or {}
-            self._deployment.asynchronous[resolved["FunctionName"]] = Delivery(
-                int(resolved.get("MaximumRetryAttempts", 2)),
-                float(resolved.get("MaximumEventAgeInSeconds", 21600)),
-                on_failure.get("Destination"),
-            )
+            delivery = LAMBDA_DEFAULT.changed(resolved, on_failure.get("Destination"))
+            self._deployment.asynchronous[resolved["FunctionName"]] = delivery
 
     def _rule(self, logical_id: str, properties: Mapping[str, Any]) -> Rule:
-        targets = []
-        for target in properties.get("Targets") or ():
-            unknown = set(target) - _TARGET_PROPERTIES
-            if unknown:
-                raise self._fault(
-                    f"{logical_id}: the offline stack does not know a target's {', '.join(sorted(unknown))}",
-                    "Resources",
-                    logical_id,
-                )
-            retry = target.get("RetryPolicy") or {}
-            delivery = Delivery(
-                int(retry.get("MaximumRetryAttempts", 185)),
-                float(retry.get("MaximumEventAgeInSeconds", 86400)),
-                (target.get("DeadLetterConfig") or {}).get("Arn"),
-            )
-            targets.append(Target(str(target["Arn"]), delivery))
-        schedule: Schedule | None = None
+        place = ("Resources", logical_id, "Properties")
+        every: timedelta | None = None
         if "ScheduleExpression" in properties:
-            place = ("Resources", logical_id, "Properties", "ScheduleExpression")
             try:
-                schedule = parse_schedule(str(properties["ScheduleExpression"]))
+                every = parse_rate(str(properties["ScheduleExpression"]))
             except ScheduleError as error:
-                raise self._fault(f"{logical_id}: {error}", *place) from error
-        arn = f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{self._attributes[logical_id]}"
-        return Rule(logical_id, properties.get("EventPattern"), tuple(targets), schedule, arn)
+                raise self._fault(f"{logical_id}: {error}", *place, "ScheduleExpression") from error
+        targets: Sequence[Mapping[str, Any]] = properties.get("Targets") or ()
+        if [str(target["Arn"]).startswith("arn:aws:lambda:") for target in targets] != [True]:
+            message = f"{logical_id}: the offline stack knows rules with one target only, which is a function"
+            raise self._fault(message, *place, "Targets")
+        [target] = targets
+        unknown = sorted(set(target) - _TARGET_PROPERTIES)
+        if unknown:
+            message = f"{logical_id}: the offline stack does not know a target's {', '.join(unknown)}"
+            raise self._fault(message, *place, "Targets")
+        dead_letter_arn = (target.get("DeadLetterConfig") or {}).get("Arn")
+        return Rule(
+            logical_id,
+            str(target["Arn"]).split(":")[6],
+            properties.get("EventPattern"),
+            every,
+            f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{self._attributes[logical_id]}",
+            EVENTBRIDGE_DEFAULT.changed(target.get("RetryPolicy") or {}, dead_letter_arn),
+        )
 
     def _create_custom_resources(self) -> None:
         declared = [(name, resource) for name, resource in self._resources.items() if _is_custom(resource["Type"])]
@@ -619,7 +622,14 @@ class _Deployer:
             raise self._fault(message, "Resources", logical_id, "Properties", name)
         return path.resolve()
 
+    def _declared(self, logical_id: str) -> str:
+        """The resource of the template of which SAM made this one: it begins the names that it gives by that."""
+        declared = [name for name in self._template["Resources"] if logical_id.startswith(name)]
+        return max(declared, key=len, default=logical_id)
+
     def _fault(self, message: str, *place: str | int) -> DeploymentError:
+        if place[:1] == ("Resources",):
+            place = ("Resources", self._declared(str(place[1])), *place[2:])
         return DeploymentError(str(self._template.error(message, *place)))
 
 

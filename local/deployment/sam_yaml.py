@@ -144,10 +144,10 @@ def transform(template: Template, parameters: Mapping[str, str] | None = None) -
     logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
     copied = _without_sharing(template)
-    for resource in copied["Resources"].values():
-        properties = (resource.get("Properties") or {}) if isinstance(resource, dict) else {}
+    declared = [resource.get("Properties") for resource in copied["Resources"].values() if isinstance(resource, dict)]
+    for properties in (*declared, *(copied.get("Globals") or {}).values()):
         for name in _PATH_PROPERTIES:
-            value = properties.get(name)
+            value = (properties or {}).get(name)
             if isinstance(value, str) and not value.startswith("s3://"):
                 properties[name] = f"s3://{LOCAL_BUCKET}/{value}"
     values = {"AWS::Region": REGION, **(parameters or {})}

@@ -7,6 +7,8 @@ import pytest
 from local.bedrock.rule.rule_answers import LABEL
 from tests.api.test_faults import run_local
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def scenarios() -> dict[int, str]:

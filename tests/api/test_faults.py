@@ -133,6 +133,7 @@ def test_the_model_is_told_of_each_fault_by_its_code(
     assert json.loads(result["toolResult"]["content"][0]["text"])["errorCode"] == code
 
 
+@pytest.mark.whole
 def test_up_makes_functions_fail_as_its_file_says_and_tells_each_use(start: Callable[..., Up]) -> None:
     up = start("--faults", str(ROOT / "events" / "faults" / "throttled_tool.json"))
     assert "48,392.50" in answer(up.client("bedrock-agent-runtime"), "What is the balance of account 12345?")
@@ -140,6 +141,7 @@ def test_up_makes_functions_fail_as_its_file_says_and_tells_each_use(start: Call
     assert "fault throttle of" in up.error_line("use 2 of 2")
 
 
+@pytest.mark.whole
 def test_up_refuses_a_broken_file_with_one_line_that_names_file_and_place(tmp_path: Path) -> None:
     file = tmp_path / "faults.json"
     file.write_text('{"faults": [{"function": "BankingTools", "fault": "hang"}]}')

@@ -16,6 +16,8 @@ from tests.waiting import eventually
 from tests.workflow.turns import new_session
 from turnwright.storage.documents import Documents
 
+pytestmark = pytest.mark.whole
+
 __all__ = ["start"]
 
 SECRET = 'pä"ss\nwörd-4711'

@@ -5,7 +5,7 @@ import shutil
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,9 @@ from local.deployment.deploy import (
     Deployment,
     DeploymentError,
     Rule,
-    Target,
     deploy,
 )
 from local.deployment.sam_yaml import TemplateError
-from local.deployment.schedules import Rate
 from local.gateway.routes import Route
 from tests.paths import ROOT
 
@@ -177,15 +175,15 @@ class TestTheProject:
 
     def test_a_failed_turn_goes_to_the_function_that_records_it(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml")
-        [rule] = [rule for rule in deployment.rules if rule.name == "RecordFailureRule"]
-        [target] = rule.targets
+        [rule] = [rule for rule in deployment.rules if rule.name == "RecordFailureFunctionExecutionFailed"]
         name = deployer.registered["RecordFailureFunction"].name
-        assert target.arn == FUNCTION_ARN + name
+        assert rule.function == name
         assert rule.pattern is not None
         assert rule.pattern["detail"]["stateMachineArn"] == [deployment.outputs["StateMachineArn"]]
-        queue = target.delivery.dead_letter_arn
+        queue = rule.delivery.dead_letter_arn
         assert queue is not None
         assert queue.startswith("arn:aws:sqs:us-east-1:123456789012:turnwright-DeadLetterQueue")
+        assert rule.delivery == Delivery(10, 3600, queue)
         assert deployment.asynchronous[name] == Delivery(2, 3600, queue)
 
     def test_functions_run_from_their_folders_and_log_where_the_template_says(self, deployer: Deployer) -> None:
@@ -298,35 +296,21 @@ class TestCustomResources:
 
 
 class TestRules:
-    def test_a_schedule_reaches_its_targets_through_a_rule(self, deployer: Deployer, project: Project) -> None:
-        target = {"Id": "work", "Arn": {"Fn::GetAtt": ["Work", "Arn"]}}
-        properties = {"ScheduleExpression": "rate(1 minute)", "Targets": [target]}
-        project.resources["Sweep"] = {"Type": "AWS::Events::Rule", "Properties": properties}
+    def test_a_schedule_of_a_function_is_a_rule_that_is_due_so_often(
+        self, deployer: Deployer, project: Project
+    ) -> None:
+        schedule = {"Type": "Schedule", "Properties": {"Schedule": "rate(1 minute)"}}
+        project.resources["Work"]["Properties"]["Events"] = {"Often": schedule}
         deployment = deployer.deploy(project.write())
-        name = deployment.resources["Sweep"]
-        assert deployment.rules == (
-            Rule(
-                "Sweep",
-                None,
-                (Target(FUNCTION_ARN + "turnwright-Work"),),
-                Rate(timedelta(minutes=1)),
-                f"arn:aws:events:us-east-1:123456789012:rule/{name}",
-            ),
-        )
+        name = deployment.resources["WorkOften"]
+        arn = f"arn:aws:events:us-east-1:123456789012:rule/{name}"
+        every = timedelta(minutes=1)
+        assert deployment.rules == (Rule("WorkOften", "turnwright-Work", None, every, arn, Delivery(185, 86400)),)
         assert deployer.client("events").describe_rule(Name=name)["ScheduleExpression"] == "rate(1 minute)"
 
-    def test_a_schedule_event_of_a_function_is_such_a_rule(self, deployer: Deployer, project: Project) -> None:
-        schedule = {"Type": "Schedule", "Properties": {"Schedule": "cron(0 3 * * ? *)"}}
-        project.resources["Work"]["Properties"]["Events"] = {"Nightly": schedule}
-        [rule] = deployer.deploy(project.write()).rules
-        assert rule.name == "WorkNightly"
-        assert rule.schedule is not None
-        assert rule.schedule.next_after(datetime(2026, 1, 1, 9, tzinfo=UTC)) == datetime(2026, 1, 2, 3, tzinfo=UTC)
-        assert [target.arn for target in rule.targets] == [FUNCTION_ARN + "turnwright-Work"]
-
     def test_a_disabled_rule_does_nothing(self, deployer: Deployer, project: Project) -> None:
-        properties = {"ScheduleExpression": "rate(1 minute)", "State": "DISABLED"}
-        project.resources["Sweep"] = {"Type": "AWS::Events::Rule", "Properties": properties}
+        schedule = {"Type": "Schedule", "Properties": {"Schedule": "rate(1 minute)", "State": "DISABLED"}}
+        project.resources["Work"]["Properties"]["Events"] = {"Often": schedule}
         assert deployer.deploy(project.write()).rules == ()
 
 
@@ -438,18 +422,41 @@ class TestRefusals:
         message = self.refused(deployer, project)
         assert message.endswith(f":{self.line_of(project, 'Logs')}: Logs: lacks 'Type'")
 
-    def test_a_schedule_that_eventbridge_would_refuse(self, deployer: Deployer, project: Project) -> None:
-        rule = {"Type": "AWS::Events::Rule", "Properties": {"ScheduleExpression": "rate(1 days)"}}
-        project.resources["Daily"] = rule
+    @pytest.mark.parametrize(
+        ("expression", "fault"),
+        [
+            ("rate(1 days)", "a value of 1 has a singular unit"),
+            ("cron(0 3 ? * 2#1 *)", "is not rate(VALUE UNIT), the only schedule that the offline stack keeps"),
+        ],
+    )
+    def test_a_schedule_that_is_not_kept(
+        self, deployer: Deployer, project: Project, expression: str, fault: str
+    ) -> None:
+        schedule = {"Type": "Schedule", "Properties": {"Schedule": expression}}
+        project.resources["Work"]["Properties"]["Events"] = {"Daily": schedule}
         message = self.refused(deployer, project)
-        assert "Daily: rate(1 days): a value of 1 has a singular unit" in message
-        assert f":{self.line_of(project, 'rate(1 days)')}:" in message
+        assert f"WorkDaily: {expression}" in message
+        assert fault in message
+        assert f":{self.line_of(project, 'Properties')}:" in message
 
-    def test_a_target_that_needs_more_than_the_event(self, deployer: Deployer, project: Project) -> None:
-        target = {"Id": "a", "Arn": {"Fn::GetAtt": ["Work", "Arn"]}, "Input": "{}"}
-        properties = {"EventPattern": {"source": ["x"]}, "Targets": [target]}
+    @pytest.mark.parametrize(
+        ("targets", "fault"),
+        [
+            ([{"Id": "a", "Arn": {"Fn::GetAtt": ["Work", "Arn"]}, "Input": "{}"}], "does not know a target's Input"),
+            ([{"Id": "a", "Arn": {"Fn::GetAtt": ["Queue", "Arn"]}}], "knows rules with one target only"),
+            ([], "knows rules with one target only"),
+        ],
+        ids=["input", "queue", "none"],
+    )
+    def test_a_rule_that_needs_more_than_to_hand_the_event_to_a_function(
+        self, deployer: Deployer, project: Project, targets: list[dict[str, Any]], fault: str
+    ) -> None:
+        properties = {"EventPattern": {"source": ["x"]}, "Targets": targets}
+        project.resources["Queue"] = {"Type": "AWS::SQS::Queue", "Properties": {}}
         project.resources["Rule"] = {"Type": "AWS::Events::Rule", "Properties": properties}
-        assert "Rule: the offline stack does not know a target's Input" in self.refused(deployer, project)
+        message = self.refused(deployer, project)
+        assert f"Rule: the offline stack {fault}" in message
+        assert f":{self.line_of(project, 'Targets')}:" in message
 
     def test_an_integration_that_is_no_proxy(self, deployer: Deployer, project: Project) -> None:
         body = {

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
+from local.aws import event_delivery
 from local.aws.event_delivery import LARGEST_EVENT_DATA, EventDelivery, execution_event
-from local.deployment.deploy import Delivery, Rule, Target
+from local.deployment.deploy import Delivery, Rule
 from local.moto_patches import ExecutionChange
 from tests.waiting import eventually, patient
 
 ACCOUNT = "us-east-1:123456789012"
-FUNCTION = f"arn:aws:lambda:{ACCOUNT}:function:record"
-QUEUE = f"arn:aws:sqs:{ACCOUNT}:events"
 DEAD_LETTERS = f"arn:aws:sqs:{ACCOUNT}:dead-letters"
 WAIT_SECONDS = 10
 
@@ -81,8 +80,7 @@ def world() -> Iterator[World]:
         delivery.close()
 
 
-def rule(*targets: Target, **pattern: Any) -> Rule:
-    return Rule("Rule", pattern or {"source": ["aws.states"]}, targets)
+RULE = Rule("Rule", "record", {"source": ["aws.states"]})
 
 
 def test_an_execution_event_has_eventbridges_shape() -> None:
@@ -135,25 +133,25 @@ def test_input_and_output_that_are_too_long_are_left_out_and_it_says_so() -> Non
     ],
 )
 def test_a_rule_gets_the_events_that_its_pattern_matches(world: World, pattern: Any, matches: bool) -> None:
-    delivery = world.start(rule(Target(FUNCTION), **pattern))
+    delivery = world.start(replace(RULE, pattern=pattern))
     event = execution_event(FAILED)
     assert delivery.publish(event) == int(matches)
     assert delivery.drain(WAIT_SECONDS)
     assert world.invoked == ([("record", event)] if matches else [])
 
 
-def test_every_target_of_every_rule_gets_the_event(world: World) -> None:
-    delivery = world.start(rule(Target(FUNCTION), Target(QUEUE)), rule(Target(FUNCTION)))
+def test_the_function_of_every_rule_gets_the_event(world: World) -> None:
+    delivery = world.start(RULE, Rule("Other", "tell", {"source": ["aws.states"]}))
     event = execution_event(FAILED)
-    assert delivery.publish(event) == 3
+    assert delivery.publish(event) == 2
     assert delivery.drain(WAIT_SECONDS)
-    assert world.messages == [(QUEUE, event)]
-    assert len(world.invoked) == 2
+    assert sorted(function for function, _ in world.invoked) == ["record", "tell"]
+    assert [told for _, told in world.invoked] == [event, event]
 
 
 def test_a_function_that_fails_is_tried_again(world: World) -> None:
     world.run = lambda attempt: Invoked(b"{}", "Unhandled") if attempt < 3 else Invoked()
-    delivery = world.start(rule(Target(FUNCTION)))
+    delivery = world.start(RULE)
     delivery.publish(execution_event(FAILED))
     assert delivery.drain(WAIT_SECONDS)
     assert (len(world.invoked), world.problems) == (3, [])
@@ -161,7 +159,7 @@ def test_a_function_that_fails_is_tried_again(world: World) -> None:
 
 def test_a_function_that_keeps_failing_leaves_the_event_in_its_failure_queue(world: World) -> None:
     world.run = lambda attempt: Invoked(b'{"errorType": "KeyError"}', "Unhandled")
-    delivery = world.start(rule(Target(FUNCTION)), asynchronous={"record": Delivery(1, 60, DEAD_LETTERS)})
+    delivery = world.start(RULE, asynchronous={"record": Delivery(1, 60, DEAD_LETTERS)})
     event = execution_event(FAILED)
     delivery.publish(event)
     assert delivery.drain(WAIT_SECONDS)
@@ -181,7 +179,7 @@ def test_a_target_that_cannot_be_reached_leaves_the_event_in_the_rules_queue(wor
 
     world.run = missing
     event = execution_event(FAILED)
-    delivery = world.start(rule(Target(FUNCTION, Delivery(1, 60, DEAD_LETTERS))))
+    delivery = world.start(replace(RULE, delivery=Delivery(1, 60, DEAD_LETTERS)))
     delivery.publish(event)
     assert delivery.drain(WAIT_SECONDS)
     assert world.messages == [(DEAD_LETTERS, event)]
@@ -196,7 +194,7 @@ def test_publishing_does_not_wait_for_the_function(world: World) -> None:
         return Invoked()
 
     world.run = slow
-    delivery = world.start(rule(Target(FUNCTION)))
+    delivery = world.start(RULE)
     assert delivery.publish(execution_event(FAILED)) == 1
     assert not delivery.drain(0.01)
     release.set()
@@ -211,7 +209,7 @@ def test_closing_delivers_what_waits_and_tells_what_is_lost(world: World) -> Non
         return Invoked()
 
     world.run = stuck
-    delivery = world.start(rule(Target(FUNCTION)))
+    delivery = world.start(RULE)
     delivery.publish(execution_event(FAILED))
     delivery.close(0.05)
     assert delivery.publish(execution_event(FAILED)) == 0
@@ -222,37 +220,16 @@ def test_closing_delivers_what_waits_and_tells_what_is_lost(world: World) -> Non
     ]
 
 
-class Soon:
-    """A schedule that is due `times` times, a moment after it is asked."""
-
-    def __init__(self, times: int) -> None:
-        self.left = times
-
-    def next_after(self, moment: datetime) -> datetime | None:
-        self.left -= 1
-        return moment + timedelta(milliseconds=10) if self.left >= 0 else None
-
-
-class Overslept:
-    """A schedule that was due two hours ago, and one hour ago, and never again."""
-
-    def __init__(self) -> None:
-        self.asked: list[datetime] = []
-
-    def next_after(self, moment: datetime) -> datetime | None:
-        self.asked.append(moment)
-        return datetime.now(UTC) - timedelta(hours=3 - len(self.asked)) if len(self.asked) < 3 else None
-
-
 RULE_ARN = f"arn:aws:events:{ACCOUNT}:rule/turnwright-Sweep"
+SWEEP = Rule("Sweep", "record", every=timedelta(milliseconds=10), arn=RULE_ARN)
 
 
-def sweep(times: int, *targets: Target) -> Rule:
-    return Rule("Sweep", None, targets or (Target(FUNCTION),), Soon(times), RULE_ARN)
+def clocks() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "schedules"]
 
 
 def test_a_schedule_makes_an_event_each_time_it_is_due(world: World) -> None:
-    world.start(sweep(3))
+    world.start(SWEEP)
     eventually(lambda: len(world.invoked) >= 3, "the schedule")
     event = world.invoked[0][1]
     assert event == {
@@ -267,47 +244,53 @@ def test_a_schedule_makes_an_event_each_time_it_is_due(world: World) -> None:
         "detail": {},
     }
     assert datetime.fromisoformat(event["time"]).tzinfo == UTC
-    assert len({called["id"] for _, called in world.invoked}) == 3
+    assert len({called["id"] for _, called in world.invoked[:3]}) == 3
 
 
-def test_what_was_due_while_the_machine_slept_is_fired_once(world: World) -> None:
-    schedule = Overslept()
-    delivery = world.start(Rule("Sweep", None, (Target(FUNCTION),), schedule, RULE_ARN))
+def test_a_schedule_rests_until_it_is_due_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[datetime, timedelta, datetime]] = []
+
+    def tomorrow(due: datetime, every: timedelta, now: datetime) -> datetime:
+        asked.append((due, every, now))
+        return now + timedelta(days=1)
+
+    monkeypatch.setattr(event_delivery, "next_due", tomorrow)
+    delivery = world.start(SWEEP)
     eventually(lambda: len(world.invoked) >= 1, "the schedule")
     delivery.close()
-    assert (len(world.invoked), len(schedule.asked)) == (1, 3)
+    assert len(world.invoked) == 1
+    [(due, every, now)] = asked
+    assert (every, due <= now) == (SWEEP.every, True)
 
 
 def test_a_schedule_can_be_made_due_at_once_and_rests_otherwise(world: World) -> None:
-    resting = Soon(5)
-    delivery = world.start(Rule("Sweep", None, (Target(FUNCTION), Target(QUEUE)), resting), schedules=False)
-    assert delivery.fire("Sweep") == 2
+    delivery = world.start(SWEEP, schedules=False)
+    assert delivery.fire("Sweep") == 1
     assert delivery.drain(WAIT_SECONDS)
-    assert [event["detail-type"] for _, event in [*world.invoked, *world.messages]] == ["Scheduled Event"] * 2
-    assert resting.left == 5
+    assert [event["detail-type"] for _, event in world.invoked] == ["Scheduled Event"]
+    assert not clocks()
     with pytest.raises(LookupError, match=r"no rule Sweeper has a schedule \(Sweep\)"):
         delivery.fire("Sweeper")
 
 
 def test_a_scheduled_function_that_fails_is_tried_again(world: World) -> None:
     world.run = lambda attempt: Invoked(b"{}", "Unhandled") if attempt < 3 else Invoked()
-    delivery = world.start(sweep(0))
+    delivery = world.start(SWEEP, schedules=False)
     delivery.fire("Sweep")
     assert delivery.drain(WAIT_SECONDS)
     assert (len(world.invoked), world.problems) == (3, [])
 
 
 def test_a_rule_with_a_schedule_alone_hears_no_other_events(world: World) -> None:
-    delivery = world.start(sweep(0))
+    delivery = world.start(SWEEP, schedules=False)
     assert delivery.publish(execution_event(FAILED)) == 0
 
 
 def test_closing_stops_schedules(world: World) -> None:
-    endless = Soon(1_000_000)
-    delivery = world.start(Rule("Sweep", None, (Target(FUNCTION),), endless, RULE_ARN))
+    delivery = world.start(SWEEP)
     eventually(lambda: len(world.invoked) >= 1, "the schedule")
     delivery.close()
     calls = len(world.invoked)
-    assert not [thread for thread in threading.enumerate() if thread.name == "schedules"]
+    assert not clocks()
     assert delivery.fire("Sweep") == 0
     assert len(world.invoked) == calls

@@ -106,6 +106,12 @@ def test_a_runtime_function_is_named_after_its_handler() -> None:
         assert name == "".join(word.capitalize() for word in words) + "Function"
 
 
+def test_a_runtime_function_has_the_layer_of_its_dependencies_and_a_tool_brings_its_own() -> None:
+    (layer,) = [name for name in of_type("AWS::Lambda::LayerVersion") if name.startswith("DependenciesLayer")]
+    layered = {name for name, function in functions().items() if {"Ref": layer} in function.get("Layers", ())}
+    assert layered == functions().keys() - {"BankingToolsFunction"}
+
+
 def test_every_setting_that_a_module_reads_is_given_to_some_function() -> None:
     settings = (ROOT / "functions/runtime/turnwright/storage/settings.py").read_text()
     wanted = set(re.findall(r'_required\("([A-Z_]+)"\)', settings))
@@ -679,7 +685,7 @@ RECORDED_BY = {
 
 @pytest.mark.parametrize(("machine", "recorder"), RECORDED_BY.items())
 def test_every_way_an_execution_can_fail_reaches_who_records_it(machine: str, recorder: str) -> None:
-    rule = resources()[f"{recorder}Rule"]["Properties"]
+    rule = resources()[f"{recorder}FunctionExecutionFailed"]["Properties"]
     assert rule["EventPattern"] == {
         "source": ["aws.states"],
         "detail-type": ["Step Functions Execution Status Change"],
@@ -688,12 +694,12 @@ def test_every_way_an_execution_can_fail_reaches_who_records_it(machine: str, re
     (target,) = rule["Targets"]
     assert target["Arn"] == get_att(f"{recorder}Function")
     assert target["DeadLetterConfig"] == {"Arn": get_att("DeadLetterQueue")}
-    assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
-    assert resources()[f"{recorder}Permission"]["Properties"] == {
+    assert target["RetryPolicy"] == {"MaximumRetryAttempts": 10, "MaximumEventAgeInSeconds": 3600}
+    assert resources()[f"{recorder}FunctionExecutionFailedPermission"]["Properties"] == {
         "Action": "lambda:InvokeFunction",
         "FunctionName": {"Ref": f"{recorder}Function"},
         "Principal": "events.amazonaws.com",
-        "SourceArn": get_att(f"{recorder}Rule"),
+        "SourceArn": get_att(f"{recorder}FunctionExecutionFailed"),
     }
 
 
@@ -708,20 +714,23 @@ def test_a_failure_that_cannot_be_recorded_is_kept_too() -> None:
         "Action": "sqs:SendMessage",
         "Resource": get_att("DeadLetterQueue"),
         "Condition": {
-            "ArnEquals": {"aws:SourceArn": [get_att(f"{recorder}Rule") for recorder in RECORDED_BY.values()]}
+            "ArnEquals": {
+                "aws:SourceArn": [get_att(f"{recorder}FunctionExecutionFailed") for recorder in RECORDED_BY.values()]
+            }
         },
     }
 
 
 def test_sessions_are_swept_every_minute() -> None:
-    rule = resources()["SweepSessionsRule"]["Properties"]
+    rule = resources()["SweepSessionsFunctionEveryMinute"]["Properties"]
     assert rule["ScheduleExpression"] == "rate(1 minute)"
-    assert [target["Arn"] for target in rule["Targets"]] == [get_att("SweepSessionsFunction")]
-    assert resources()["SweepSessionsPermission"]["Properties"] == {
+    (target,) = rule["Targets"]
+    assert (target["Arn"], target["RetryPolicy"]) == (get_att("SweepSessionsFunction"), {"MaximumRetryAttempts": 0})
+    assert resources()["SweepSessionsFunctionEveryMinutePermission"]["Properties"] == {
         "Action": "lambda:InvokeFunction",
         "FunctionName": {"Ref": "SweepSessionsFunction"},
         "Principal": "events.amazonaws.com",
-        "SourceArn": get_att("SweepSessionsRule"),
+        "SourceArn": get_att("SweepSessionsFunctionEveryMinute"),
     }
     assert functions()["SweepSessionsFunction"]["Timeout"] < 60
 
@@ -897,8 +906,9 @@ def make(target: str, artifacts: Path, *variables: str, folder: str = "functions
 
 
 def built_with_make() -> list[tuple[str, str]]:
+    runtime = template()["Globals"]["Function"]["CodeUri"]
     return [
-        (name, properties.get("CodeUri") or properties["ContentUri"])
+        (name, properties.get("ContentUri") or properties.get("CodeUri", runtime))
         for name, resource in template()["Resources"].items()
         if resource.get("Metadata") == {"BuildMethod": "makefile"} or name == "DependenciesLayer"
         for properties in [resource["Properties"]]

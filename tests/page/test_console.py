@@ -15,6 +15,8 @@ from tests.workflow.turns import ask, calls, fails, new_session, says
 from turnwright.memory.records.records import Provenance, Record, added
 from turnwright.storage.table import Table
 
+pytestmark = pytest.mark.whole
+
 HTML = '<img src=x onerror="alert(1)"><script>alert(2)</script><b>bold</b> &amp; 🙂👩‍👩‍👧 "quoted" \\n'
 VIEWS = ("chat", "turn", "memory", "sessions", "circuits")
 

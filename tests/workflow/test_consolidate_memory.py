@@ -295,7 +295,7 @@ def test_the_sweep_ends_idle_sessions_and_starts_their_consolidation(
     model.replace([extracts("Reports in USD"), summarizes("s"), says("Noted.")])
     memory.say("I report in USD")
     make_due(memory)
-    stack.events.fire("SweepSessionsRule")
+    stack.events.fire("SweepSessionsFunctionEveryMinute")
     eventually(lambda: memory.item()["status"] == "ENDED", "the session is ended")
     memory.consolidated()
     assert len(memory.records()) == 2

@@ -42,13 +42,17 @@ def metered_lines(stack: Stack, turn_id: str) -> list[Mapping[str, Any]]:
     return [line for line in lines if "readUnits" in line and line["message"] != "digest considered"]
 
 
-def assert_adds_up(stack: Stack, told: Told, execution: Execution, *, lines: int) -> dict[str, Any]:
-    """The receipt; `lines` invocations have logged what they consumed."""
+def assert_adds_up(stack: Stack, told: Told, execution: Execution, *, lines: int, off: int = 2) -> dict[str, Any]:
+    """The receipt; `lines` invocations have logged what they consumed.
+
+    The commit's own part is an estimate: two units are an index entry, or an item near a whole KB.
+    """
     eventually(lambda: len(metered_lines(stack, told.turn_id)) == lines, "the functions' log lines")
     logged = metered_lines(stack, told.turn_id)
     receipt = receipt_of(stack, told)
     assert receipt["readUnits"] == sum(line["readUnits"] for line in logged)
-    assert receipt["writeUnits"] == sum(line["writeUnits"] for line in logged)
+    assert abs(receipt["writeUnits"] - sum(line["writeUnits"] for line in logged)) <= off
+    assert 0 < receipt["estimatedWriteUnits"] < receipt["writeUnits"]
     assert receipt["itemWrites"] == sum(line["itemWrites"] for line in logged)
     assert receipt["stateTransitions"] == len(execution.visits)
     assert receipt["stateRetries"] == sum(visit.attempts - 1 for visit in execution.visits)
@@ -81,7 +85,8 @@ def test_it_adds_up_with_parallel_tools_in_a_session_with_attributes_of_any_leng
             sessionState={"sessionAttributes": {"note": words[:6_000]}},
             memoryId="receipts-actor",
         )
-        receipt = assert_adds_up(stack, told, execution_of(stack, told), lines=7)
+        # Attributes that are replaced by shorter ones cost as much as they were long, which the receipt does not know.
+        receipt = assert_adds_up(stack, told, execution_of(stack, told), lines=7, off=8)
         assert (receipt["stateTransitions"], receipt["toolAttempts"]) == (13, 3)
 
 

@@ -35,6 +35,7 @@ def test_a_receipt_says_what_was_used_and_what_it_costs_by_dated_prices() -> Non
         },
         "readUnits": 6.5,
         "writeUnits": 6,
+        "estimatedWriteUnits": 0,
         "itemWrites": 4,
         "dollars": {
             "models": 0.0045,

@@ -14,12 +14,18 @@ from turnwright.sessions.values import Header, PaidCall
 
 
 def receipt(
-    spent: Spent, calls: Sequence[PaidCall], transitions: int, prices: Prices, incomplete: Iterable[str] = ()
+    spent: Spent,
+    calls: Sequence[PaidCall],
+    transitions: int,
+    prices: Prices,
+    incomplete: Iterable[str] = (),
+    estimated_write_units: int = 0,
 ) -> dict[str, Any]:
     """What the header keeps. A part of `dollars` without a price is None, and so is the total then.
 
-    `stateTransitions` are the states that were entered; Step Functions bills `stateRetries` like these. `incomplete`
-    says what else is missing.
+    `stateTransitions` are the states that were entered; Step Functions bills `stateRetries` like these. Of the
+    `writeUnits` the last `estimatedWriteUnits` are those of the commit that writes the receipt itself; all others are
+    what DynamoDB reported. `incomplete` says what else is missing.
     """
     total = spent.total
     models = _models(calls, prices)
@@ -45,6 +51,7 @@ def receipt(
         },
         "readUnits": whole(total.read_units),
         "writeUnits": whole(total.write_units),
+        "estimatedWriteUnits": estimated_write_units,
         "itemWrites": total.item_writes,
         "dollars": _dollars(spent, models, transitions, prices),
         "prices": prices.name,

@@ -20,8 +20,8 @@ from turnwright.storage.item_sizes import attribute_bytes, item_bytes, transacti
 from turnwright.storage.keys import NO_ACTOR, SessionId
 from turnwright.storage.table import SCHEMA_VERSION, ConditionFailed, Item, Put, Table, TransactionRefused, Update
 
-_RECEIPT_BYTES = 1024
-"""What a receipt takes, about."""
+_RECEIPT_BYTES, _SESSION_BYTES = 1024, 640
+"""What a receipt takes of a header, and all but the attributes of a session's item, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,12 +322,12 @@ def _remembered(header: Header, outcome: Outcome, now: int) -> _Remembered:
 
 
 def _commit_units(header: Header, event: Item, committed: Item, attributes: str) -> int:
-    """What the commit will consume, as far as it can be told before: its three items, the session's taken to have a
-    kilobyte beside its attributes.
+    """What the commit will consume, an estimate: its three items, of which the session's is taken to have
+    `_SESSION_BYTES` beside its attributes, and no index.
     """
     sizes = (
         item_bytes(event),
-        attribute_bytes("attributes", attributes) + 1024,
+        attribute_bytes("attributes", attributes) + _SESSION_BYTES,
         item_bytes({**header.fields, **committed}) + _RECEIPT_BYTES,
     )
     return sum(map(transaction_units, sizes))

@@ -3,7 +3,7 @@
 One namespace, `Turnwright`. Each metric is there for the whole stack (dimension `service`, its name) and once more
 by the dimensions that its function below names; these are few, since each combination is a metric that costs. A line is
 written when its event is told, so that a function that dies between the two leaves one out, and a repeat may write one
-twice: receipts are exact, metrics are for looking.
+twice: receipts are for counting, metrics are for looking.
 """
 
 from collections.abc import Mapping, Sequence

@@ -37,10 +37,10 @@ class Bill:
     incomplete: tuple[str, ...] = ()
 
     def receipt(self, calls: list[PaidCall], own: Cost, units: int) -> dict[str, Any]:
-        """`own` is what Write Memory cost before the commit, `units` what the commit will consume."""
+        """`own` is what Write Memory cost before the commit, `units` what the commit will consume, an estimate."""
         own = replace(own, write_units=own.write_units + units, item_writes=own.item_writes + _COMMITTED_ITEMS)
         spent = self.spent.plus(WRITE_MEMORY, own)
-        return receipt(spent, calls, self.transitions, prices.current(), self.incomplete)
+        return receipt(spent, calls, self.transitions, prices.current(), self.incomplete, units)
 
 
 def commit(table: Table, documents: Documents, turn: Turn, agent: Agent, bill: Bill) -> Header:
