@@ -18,7 +18,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.waiting import eventually, patient
+from tests.waiting import eventually
 
 Agent = Mapping[str, str]
 """The arguments that name an agent in `invoke_agent`."""
@@ -96,10 +96,9 @@ class Caller:
         request = AWSRequest(method, self._url + path, {"Content-Type": "application/json", **sent}, data)
         if self._credentials:
             SigV4Auth(self._credentials, "execute-api", boto3.session.Session().region_name).add_auth(request)
+        signed = Request(request.url, data, dict(request.headers), method=method)
         try:
-            with urlopen(
-                Request(request.url, data, dict(request.headers), method=method), timeout=patient(30)
-            ) as response:
+            with urlopen(signed, timeout=60) as response:
                 self.headers = dict(response.headers)
                 return response.status, json.loads(response.read())
         except HTTPError as error:
@@ -108,7 +107,7 @@ class Caller:
 
     def ended(self, turn_id: str) -> dict[str, Any]:
         """The turn's answer to GET /turns/{turnId}, when it runs no longer."""
-        eventually(lambda: self.send("GET", f"/turns/{turn_id}")[1]["status"] != "RUNNING", f"the end of {turn_id}")
+        eventually(lambda: self.send("GET", f"/turns/{turn_id}")[1]["status"] != "RUNNING", f"the end of {turn_id}", 60)
         return self.send("GET", f"/turns/{turn_id}")[1]
 
 

@@ -47,7 +47,7 @@ def assert_adds_up(stack: Stack, told: Told, execution: Execution, *, lines: int
 
     The commit's own part is an estimate: two units are an index entry, or an item near a whole KB.
     """
-    eventually(lambda: len(metered_lines(stack, told.turn_id)) == lines, "the functions' log lines")
+    eventually(lambda: len(metered_lines(stack, told.turn_id)) == lines, "the functions' log lines", 60)
     logged = metered_lines(stack, told.turn_id)
     receipt = receipt_of(stack, told)
     assert receipt["readUnits"] == sum(line["readUnits"] for line in logged)
@@ -145,6 +145,7 @@ def test_receipts_are_found_by_actor_by_session_and_by_agent_and_add_up(
     eventually(
         lambda: set(turns) <= {receipt["turnId"] for receipt in reader.logged(logs, group, agent)},
         "the receipts in the log",
+        seconds=60,
     )
     logged = {receipt["turnId"]: receipt for receipt in reader.logged(logs, group, agent)}
     receipts = reader.owned(agent, None, somebody, None)
