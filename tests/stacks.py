@@ -135,7 +135,7 @@ def _name(annotation: Any) -> str:
 
 def summary(stack: str, reports: Mapping[str, list[Any]]) -> str:
     """How many tests ran against the deployed stack, and why the others did not. `reports` are pytest's, by outcome."""
-    ran = {report.nodeid for kind in ("passed", "failed", "error") for report in reports.get(kind, ())}
+    ran = {report.nodeid for kind in ("passed", "failed") for report in reports.get(kind, ())}
     reasons = (str(report.longrepr[2]).partition(_OFFLINE) for report in reports.get("skipped", ()))
     offline = Counter(used for _, prefix, used in reasons if prefix)
     uses = ", ".join(f"{count} {used}" for used, count in offline.most_common())
