@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from turnwright.api.agentcore import control_operations as operations
 from turnwright.api.agentcore.routes import invoked_region, resolve, resolver
 from turnwright.api.agentcore.store_operations import Defaults, Memories, Place
 from turnwright.memory.erasure.erasures import Erasures, request_identity
@@ -23,11 +22,13 @@ def _memories(store: Table) -> Memories:
 
 
 app = resolver(
-    (operations.CREATE_MEMORY, lambda store, fields: _memories(store).create(fields)),
-    (operations.GET_MEMORY, lambda store, fields: _memories(store).get(fields)),
-    (operations.LIST_MEMORIES, lambda store, fields: _memories(store).page(fields)),
-    (operations.UPDATE_MEMORY, lambda store, fields: _memories(store).update(fields)),
-    (operations.DELETE_MEMORY, lambda store, fields: _memories(store).delete(fields)),
+    {
+        "CreateMemory": lambda store, fields: _memories(store).create(fields),
+        "GetMemory": lambda store, fields: _memories(store).get(fields),
+        "ListMemories": lambda store, fields: _memories(store).page(fields),
+        "UpdateMemory": lambda store, fields: _memories(store).update(fields),
+        "DeleteMemory": lambda store, fields: _memories(store).delete(fields),
+    }
 )
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from turnwright.api.agentcore import data_operations as operations
 from turnwright.api.agentcore.event_operations import Events
 from turnwright.api.agentcore.listings import Listings
 from turnwright.api.agentcore.routes import resolve, resolver, streamed
@@ -22,12 +21,14 @@ def _listings(store: Table) -> Listings:
 
 
 app = resolver(
-    (operations.CREATE_EVENT, lambda store, fields: _events(store).create(fields)),
-    (operations.GET_EVENT, lambda store, fields: _events(store).get(fields)),
-    (operations.LIST_EVENTS, lambda store, fields: _events(store).page(fields)),
-    (operations.DELETE_EVENT, lambda store, fields: _events(store).delete(fields)),
-    (operations.LIST_SESSIONS, lambda store, fields: _listings(store).sessions(fields)),
-    (operations.LIST_ACTORS, lambda store, fields: _listings(store).actors(fields)),
+    {
+        "CreateEvent": lambda store, fields: _events(store).create(fields),
+        "GetEvent": lambda store, fields: _events(store).get(fields),
+        "ListEvents": lambda store, fields: _events(store).page(fields),
+        "DeleteEvent": lambda store, fields: _events(store).delete(fields),
+        "ListSessions": lambda store, fields: _listings(store).sessions(fields),
+        "ListActors": lambda store, fields: _listings(store).actors(fields),
+    }
 )
 
 

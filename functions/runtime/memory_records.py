@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from turnwright.api.agentcore import data_operations as operations
 from turnwright.api.agentcore.record_operations import MemoryRecords
 from turnwright.api.agentcore.refusals import invalid
 from turnwright.api.agentcore.routes import resolve, resolver
@@ -23,15 +22,17 @@ def _no_extraction_jobs(_store: Table, _fields: dict[str, Any]) -> dict[str, Any
 
 
 app = resolver(
-    (operations.RETRIEVE_RECORDS, lambda store, fields: _records(store).retrieve(fields)),
-    (operations.LIST_RECORDS, lambda store, fields: _records(store).page(fields)),
-    (operations.GET_RECORD, lambda store, fields: _records(store).get(fields)),
-    (operations.DELETE_RECORD, lambda store, fields: _records(store).delete(fields)),
-    (operations.BATCH_CREATE, lambda store, fields: _records(store).create(fields)),
-    (operations.BATCH_UPDATE, lambda store, fields: _records(store).update(fields)),
-    (operations.BATCH_DELETE, lambda store, fields: _records(store).batch_delete(fields)),
-    (operations.LIST_EXTRACTION_JOBS, _no_extraction_jobs),
-    (operations.START_EXTRACTION_JOB, _no_extraction_jobs),
+    {
+        "RetrieveMemoryRecords": lambda store, fields: _records(store).retrieve(fields),
+        "ListMemoryRecords": lambda store, fields: _records(store).page(fields),
+        "GetMemoryRecord": lambda store, fields: _records(store).get(fields),
+        "DeleteMemoryRecord": lambda store, fields: _records(store).delete(fields),
+        "BatchCreateMemoryRecords": lambda store, fields: _records(store).create(fields),
+        "BatchUpdateMemoryRecords": lambda store, fields: _records(store).update(fields),
+        "BatchDeleteMemoryRecords": lambda store, fields: _records(store).batch_delete(fields),
+        "ListMemoryExtractionJobs": _no_extraction_jobs,
+        "StartMemoryExtractionJob": _no_extraction_jobs,
+    }
 )
 
 

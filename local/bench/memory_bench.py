@@ -15,8 +15,8 @@ from uuid import uuid4
 from local.bench.measuring import Bench, Measured, TurnCost, added_up, new_session, session_of
 from local.commands.executions import Execution, read_execution
 from local.stack import CONSOLIDATION
-from turnwright.api.agentcore.data_operations import CREATE_EVENT
 from turnwright.api.agentcore.event_operations import Events
+from turnwright.api.agentcore.operations import operations
 from turnwright.api.agentcore.routes import answer
 from turnwright.storage import keys
 from turnwright.storage.documents import Documents
@@ -110,8 +110,8 @@ def _create_event(bench: Bench, session: SessionId) -> Cost:
         "body": json.dumps(body),
         "isBase64Encoded": False,
     }
-    made = answer(CREATE_EVENT, Events(table, documents).create, request)
-    if made.status != CREATE_EVENT.status:
+    made = answer(operations()["CreateEvent"], Events(table, documents).create, request)
+    if made.status != operations()["CreateEvent"].status:
         raise RuntimeError(f"CreateEvent answered {made.status}: {made.body}")
     consumed = table.consumed
     return Cost(consumed.read_units, consumed.write_units, consumed.item_writes)

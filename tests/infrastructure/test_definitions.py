@@ -233,7 +233,7 @@ def test_what_only_cfn_lint_knows_is_found_at_its_line() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{\n  "States": {\n    "A": {},\n  }\n}', "order.asl.json:4: is not valid JSON: "),
+        ('{\n  "States": {\n    "A": {}\n    "B": {}\n  }\n}', "order.asl.json:4: is not valid JSON: "),
         ('{"Seconds": ${Seconds}}', "order.asl.json:1: is not valid JSON: "),
         ("[]", "order.asl.json:1: is not a JSON object"),
         ('{\n "A": 1,\n "A": 2\n}', "order.asl.json:3: A: the key stands in line 2 too"),

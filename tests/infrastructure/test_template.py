@@ -17,7 +17,7 @@ from local.deployment.definitions import Definition, used_substitutions
 from local.deployment.intrinsics import Resolver
 from local.deployment.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
 from tests.paths import ROOT
-from turnwright.api.agentcore import control_operations, data_operations
+from turnwright.api.agentcore.operations import operations
 from turnwright.costs import prices
 from turnwright.costs.receipts import receipt
 from turnwright.costs.spending import Spent
@@ -576,8 +576,9 @@ def botocore_model(service: str) -> dict[str, Any]:
 
 ROUTED = {
     "bedrock-agent-runtime": ["InvokeAgent", "GetAgentMemory", "DeleteAgentMemory"],
-    "bedrock-agentcore": [operation.name for operation in data_operations.OPERATIONS],
-    "bedrock-agentcore-control": [operation.name for operation in control_operations.OPERATIONS],
+} | {
+    service: [name for name, operation in operations().items() if operation.service == service]
+    for service in ("bedrock-agentcore", "bedrock-agentcore-control")
 }
 
 

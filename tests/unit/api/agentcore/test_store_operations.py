@@ -1,5 +1,6 @@
 """CreateMemory, GetMemory, ListMemories, UpdateMemory and DeleteMemory."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -10,7 +11,7 @@ import pytest
 from tests.unit.memory_stores import FACTS, SUMMARIES, Store, new_store
 from tests.unit.stored_turns import A, B, Interrupted, StoredTurns, die
 from turnwright.agents.memory_configuration import MergeRule
-from turnwright.api.agentcore.control_operations import CREATE_MEMORY
+from turnwright.api.agentcore.operations import operations
 from turnwright.api.agentcore.refusals import Conflict, Invalid, NotThere
 from turnwright.api.agentcore.strategies import meet
 from turnwright.errors import StoreNotDeleting
@@ -116,8 +117,9 @@ def test_a_strategy_that_would_not_work_is_refused(store: Store, added: dict[str
     ],
 )
 def test_what_is_not_supported_is_refused_by_its_name(field: str, value: Any) -> None:
+    body = json.dumps({"name": "M", "eventExpiryDuration": 3, field: value})
     with pytest.raises(Invalid, match=f"{field}.* not supported"):
-        CREATE_MEMORY.request.read({"name": "M", "eventExpiryDuration": 3, field: value})
+        operations()["CreateMemory"].read({"body": body})
 
 
 def test_an_update_adds_changes_and_removes_strategies_once(store: Store) -> None:

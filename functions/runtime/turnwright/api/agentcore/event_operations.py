@@ -7,6 +7,7 @@ session's history begins (an ended part of the session is consolidated already) 
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,10 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from turnwright.agents.memory_configuration import MemoryConfiguration
 from turnwright.api.agentcore import paging
-from turnwright.api.agentcore.data_operations import EVENT_ID, LIST_EVENTS
 from turnwright.api.agentcore.event_filters import Lineage, read_filter
 from turnwright.api.agentcore.event_payloads import characters, of_messages
-from turnwright.api.agentcore.operations import memory_id
+from turnwright.api.agentcore.operations import memory_id, milliseconds, operations, seconds
 from turnwright.api.agentcore.refusals import Busy, NotThere, Reason, invalid
-from turnwright.api.agentcore.shapes import milliseconds, seconds
 from turnwright.api.agentcore.stores import Store, Stores
 from turnwright.errors import ActorErased, CommitConflict
 from turnwright.memory.records.actors import Actors
@@ -184,7 +183,7 @@ class Events:
         last = ""
 
         def continued(behind: str) -> dict[str, Any]:
-            return {"events": page, "nextToken": paging.token(LIST_EVENTS, fields, [behind])}
+            return {"events": page, "nextToken": paging.token("ListEvents", fields, [behind])}
 
         chunk = limit + 1 if wanted.everything else max(limit + 1, 100)
         for event in self._newest_first(session, self._after(session, fields), chunk):
@@ -229,10 +228,10 @@ class Events:
         return max(in_json, -(-len(text.encode()) * 4 // 3)) if self._buffered else in_json
 
     def _after(self, session: SessionId, fields: Mapping[str, Any]) -> str | None:
-        position = paging.position(LIST_EVENTS, fields, 1)
+        position = paging.position("ListEvents", fields, 1)
         if position is None:
             return None
-        if EVENT_ID.findings(position[0], ""):
+        if not re.fullmatch(operations()["GetEvent"].request["properties"]["eventId"]["pattern"], position[0]):
             raise invalid("nextToken", "is not one that an earlier answer to this request gave")
         return keys.session_event(session, position[0]).sk
 

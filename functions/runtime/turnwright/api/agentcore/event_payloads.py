@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from turnwright.api.agentcore.data_operations import TEXT_CHARACTERS
 from turnwright.storage.documents import json_text
+
+TEXT_CHARACTERS = 100_000
+"""The longest text of an entry, as CreateEvent takes it."""
 
 _ROLES = {"user": "USER", "assistant": "ASSISTANT"}
 

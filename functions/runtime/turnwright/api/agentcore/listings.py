@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from turnwright.api.agentcore import paging
-from turnwright.api.agentcore.data_operations import LIST_ACTORS, LIST_SESSIONS
 from turnwright.api.agentcore.event_operations import DEFAULT_RESULTS, Event
-from turnwright.api.agentcore.operations import memory_id
-from turnwright.api.agentcore.shapes import seconds
+from turnwright.api.agentcore.operations import memory_id, seconds
 from turnwright.api.agentcore.stores import Stores
 from turnwright.memory.records.actors import Actor
 from turnwright.storage import keys
@@ -28,14 +26,14 @@ class Listings:
         store = self._stores.require(memory_id(fields))
         limit = fields.get("maxResults", DEFAULT_RESULTS)
         only_with_events = (fields.get("filter") or {}).get("eventFilter") is not None
-        position = paging.position(LIST_SESSIONS, fields, 1)
+        position = paging.position("ListSessions", fields, 1)
         page: list[Item] = []
         for item in self._sessions(store.store_id, fields["actorId"], position[0] if position else None, limit + 1):
             if only_with_events and not self._has_events(item):
                 continue
             if len(page) == limit:
                 last = page[-1]["sessionId"]
-                return {**_summaries(page), "nextToken": paging.token(LIST_SESSIONS, fields, [last])}
+                return {**_summaries(page), "nextToken": paging.token("ListSessions", fields, [last])}
             page.append(item)
         return _summaries(page)
 
@@ -43,7 +41,7 @@ class Listings:
         """The actors that have sessions or records, by their ids."""
         store = self._stores.require(memory_id(fields))
         limit = fields.get("maxResults", DEFAULT_RESULTS)
-        position = paging.position(LIST_ACTORS, fields, 1)
+        position = paging.position("ListActors", fields, 1)
         after = keys.actor(store.store_id, position[0]).sk if position else None
         page: list[str] = []
         partition = keys.store_partition(store.store_id)
@@ -52,7 +50,7 @@ class Listings:
             if actor.erasing:
                 continue
             if len(page) == limit:
-                return {**_actors(page), "nextToken": paging.token(LIST_ACTORS, fields, [page[-1]])}
+                return {**_actors(page), "nextToken": paging.token("ListActors", fields, [page[-1]])}
             page.append(actor.actor)
         return _actors(page)
 

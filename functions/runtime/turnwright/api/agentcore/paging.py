@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from turnwright.api.agentcore.operations import Operation, memory_id
+from turnwright.api.agentcore.operations import memory_id
 from turnwright.api.agentcore.refusals import Invalid, invalid
 from turnwright.storage.documents import json_text
 
@@ -21,13 +21,13 @@ _UNBOUND = {"maxResults", "nextToken"}
 _LONGEST_TOKEN = 8_192
 
 
-def token(operation: Operation, fields: Mapping[str, Any], position: Position) -> str:
-    """The token of the page that begins behind `position`."""
+def token(operation: str, fields: Mapping[str, Any], position: Position) -> str:
+    """The token of the page that begins behind `position`; `operation` is the name of that which pages."""
     content = json_text([_digest(operation, fields, position), position])
     return base64.urlsafe_b64encode(content.encode()).decode()
 
 
-def position(operation: Operation, fields: Mapping[str, Any], parts: int) -> Position | None:
+def position(operation: str, fields: Mapping[str, Any], parts: int) -> Position | None:
     """Where the page begins that a request asks for, as `parts` strings; None for the first. Raises Invalid."""
     given = fields.get("nextToken")
     if given is None:
@@ -47,9 +47,9 @@ def _refused() -> Invalid:
     return invalid("nextToken", "is not one that an earlier answer to this request gave")
 
 
-def _digest(operation: Operation, fields: Mapping[str, Any], position: Position) -> str:
+def _digest(operation: str, fields: Mapping[str, Any], position: Position) -> str:
     bound = {name: value for name, value in fields.items() if name not in _UNBOUND}
     if "memoryId" in bound:
         bound["memoryId"] = memory_id(fields)
-    identity = json.dumps([operation.name, bound, position], sort_keys=True)
+    identity = json.dumps([operation, bound, position], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:24]

@@ -12,11 +12,9 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from turnwright.agents.memory_configuration import ACTOR_VARIABLE, RECORD_BYTES
 from turnwright.api.agentcore import paging, record_filters
-from turnwright.api.agentcore.data_operations import LIST_RECORDS, RETRIEVE_RECORDS
-from turnwright.api.agentcore.operations import memory_id
+from turnwright.api.agentcore.operations import memory_id, milliseconds, seconds
 from turnwright.api.agentcore.record_paths import below
 from turnwright.api.agentcore.refusals import Finding, Invalid, NotThere, Reason, Throttled, invalid
-from turnwright.api.agentcore.shapes import milliseconds, seconds
 from turnwright.api.agentcore.stores import Store, Stores
 from turnwright.api.agentcore.strategies import NEVER_DAYS, as_path
 from turnwright.errors import ActorErased, CommitConflict
@@ -75,18 +73,18 @@ class MemoryRecords:
         filters = fields.get("metadataFilters", [])
         record_filters.check(filters, "metadataFilters")
         limit = fields.get("maxResults", DEFAULT_RESULTS)
-        first, after = paging.position(LIST_RECORDS, fields, 2) or ["", ""]
+        first, after = paging.position("ListMemoryRecords", fields, 2) or ["", ""]
         page: list[Record] = []
         for passed, (path, owner) in enumerate(self._namespaces(store, fields, first)):
             if passed == _MOST_NAMESPACES:
-                return _records_page(store, page, paging.token(LIST_RECORDS, fields, [path, ""]))
+                return _records_page(store, page, paging.token("ListMemoryRecords", fields, [path, ""]))
             for record in self._of_namespace(store, path, owner, after if path == first else ""):
                 if strategy not in (None, record.strategy) or not record_filters.holds(filters, record.metadata):
                     continue
                 if len(page) == limit:
                     last = page[-1]
                     return _records_page(
-                        store, page, paging.token(LIST_RECORDS, fields, [last.namespace, last.item_key.sk])
+                        store, page, paging.token("ListMemoryRecords", fields, [last.namespace, last.item_key.sk])
                     )
                 page.append(record)
         return _records_page(store, page, None)
@@ -99,7 +97,7 @@ class MemoryRecords:
         filters = criteria.get("metadataFilters", [])
         record_filters.check(filters, "searchCriteria.metadataFilters")
         limit = fields.get("maxResults", DEFAULT_RESULTS)
-        position = paging.position(RETRIEVE_RECORDS, fields, 1)
+        position = paging.position("RetrieveMemoryRecords", fields, 1)
         start = int(position[0]) if position and position[0].isdecimal() else 0
         found: list[Record] = []
         for path, owner in self._namespaces(store, fields, ""):
@@ -119,7 +117,7 @@ class MemoryRecords:
             ]
         }
         if start + limit < len(ranked):
-            answer["nextToken"] = paging.token(RETRIEVE_RECORDS, fields, [str(start + limit)])
+            answer["nextToken"] = paging.token("RetrieveMemoryRecords", fields, [str(start + limit)])
         return answer
 
     # ---- Writing ----

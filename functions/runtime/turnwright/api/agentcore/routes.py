@@ -8,7 +8,7 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
-from turnwright.api.agentcore.operations import Operation
+from turnwright.api.agentcore.operations import Operation, operations
 from turnwright.api.agentcore.refusals import Answer, Refusal, refusal_of, refused
 from turnwright.api.streaming_runtime import StreamedResponse
 from turnwright.storage.documents import json_text
@@ -21,10 +21,13 @@ Action = Callable[[Table, dict[str, Any]], Mapping[str, Any]]
 """What an operation does: the table and its checked fields -> its answer."""
 
 
-def resolver(*actions: tuple[Operation, Action]) -> APIGatewayRestResolver:
-    """The routes of some operations. An action may raise what `refusals` knows; anything else is a ServiceException."""
+def resolver(actions: Mapping[str, Action]) -> APIGatewayRestResolver:
+    """The routes of operations, given by their names. An action may raise what `refusals` knows; anything else is a
+    ServiceException.
+    """
     app = APIGatewayRestResolver()
-    for operation, action in actions:
+    for name, action in actions.items():
+        operation = operations()[name]
         app.route(operation.path, method=operation.method)(_responder(app, operation, action))
     return app
 

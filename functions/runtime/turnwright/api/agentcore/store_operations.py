@@ -12,9 +12,8 @@ from typing import Any
 
 from turnwright.agents.memory_configuration import MergeRule
 from turnwright.api.agentcore import paging, strategies
-from turnwright.api.agentcore.control_operations import LIST_MEMORIES
+from turnwright.api.agentcore.operations import seconds
 from turnwright.api.agentcore.refusals import Conflict, NotThere, Reason, Throttled, invalid
-from turnwright.api.agentcore.shapes import seconds
 from turnwright.api.agentcore.stores import ACTIVE, DELETING, Store, Stores, users
 from turnwright.errors import CommitConflict
 from turnwright.memory.erasure.erasures import Erasures
@@ -105,7 +104,7 @@ class Memories:
 
     def page(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The stores that CreateMemory made, then those of agents, both by their ids."""
-        position = paging.position(LIST_MEMORIES, fields, 2)
+        position = paging.position("ListMemories", fields, 2)
         kind, after = position or ["made", ""]
         limit = fields.get("maxResults", _DEFAULT_RESULTS)
         page: list[tuple[str, Store]] = []
@@ -124,7 +123,7 @@ class Memories:
         answer: dict[str, Any] = {"memories": [self._summary(store) for _, store in page[:limit]]}
         if len(page) > limit:
             kind, last = page[limit - 1]
-            answer["nextToken"] = paging.token(LIST_MEMORIES, fields, [kind, last.store_id])
+            answer["nextToken"] = paging.token("ListMemories", fields, [kind, last.store_id])
         return answer
 
     def update(self, fields: Mapping[str, Any]) -> dict[str, Any]:

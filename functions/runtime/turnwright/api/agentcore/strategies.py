@@ -28,8 +28,8 @@ from turnwright.agents.memory_configuration import (
     Namespace,
     filled,
 )
+from turnwright.api.agentcore.operations import seconds
 from turnwright.api.agentcore.refusals import NotThere, invalid
-from turnwright.api.agentcore.shapes import seconds
 from turnwright.memory.records.store_configuration import namespace_fields
 
 NEVER_DAYS = 36_500
@@ -105,7 +105,7 @@ def added(strategies: Sequence[Stored], new: Sequence[Mapping[str, Any]], place:
     """The strategies with new ones, each as CreateMemory has it. Raises Invalid."""
     after = [*strategies]
     for index, entry in enumerate(new):
-        (member, fields), where = next(iter(_given(entry))), f"{place}[{index}]"
+        (member, fields), where = next(iter(entry.items())), f"{place}[{index}]"
         if any(other["name"] == fields["name"] for other in after):
             raise invalid(f"{where}.{member}.name", f"is the name of another strategy: {fields['name']}")
         after.append(_new(member, fields, f"{where}.{member}", now))
@@ -164,9 +164,9 @@ def _new(member: str, fields: Mapping[str, Any], place: str, now: int) -> Stored
     if member == "customMemoryStrategy":
         if "configuration" not in fields:
             raise invalid(f"{place}.configuration", "is missing: it says which built-in strategy is overridden")
-        override, steps = next(iter(_given(fields["configuration"])))
+        override, steps = next(iter(fields["configuration"].items()))
         name = override.removesuffix("Override")
-        configuration = _configuration(name, dict(_given(steps)))
+        configuration = _configuration(name, steps)
         kind = "CUSTOM"
     else:
         name = member.removesuffix("MemoryStrategy")
@@ -199,9 +199,9 @@ def _modified(strategy: Stored, change: Mapping[str, Any], place: str, now: int)
         if strategy["type"] != "CUSTOM":
             raise invalid(f"{place}.configuration", f"is given, but {strategy['name']} is no custom strategy")
         steps = _prompts(strategy["configuration"], name)
-        for step, wrapped in _given(change["configuration"]):
-            (_, overrides) = next(iter(_given(wrapped)))
-            (member, prompt) = next(iter(_given(overrides)))
+        for step, wrapped in change["configuration"].items():
+            (overrides,) = wrapped.values()
+            ((member, prompt),) = overrides.items()
             expected = f"{name}{step.capitalize()}Override"
             if member != expected:
                 raise invalid(f"{place}.configuration.{step}", f"has {member}; this strategy's is {expected}")
@@ -212,7 +212,7 @@ def _modified(strategy: Stored, change: Mapping[str, Any], place: str, now: int)
 
 def _with_expiry(strategy: Stored, fields: Mapping[str, Any], place: str, *, is_new: bool) -> Stored:
     after = dict(strategy)
-    expiry = dict(_given(fields.get("recordExpirySpecification") or {}))
+    expiry = fields.get("recordExpirySpecification", {})
     if "action" in expiry:
         if is_new:
             raise invalid(f"{place}.action", "is for an expiry that is there already")
@@ -311,10 +311,6 @@ def _position(strategies: Sequence[Stored], strategy_id: str) -> int:
         if strategy["strategyId"] == strategy_id:
             return position
     raise NotThere(f"the memory has no strategy {strategy_id}")
-
-
-def _given(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in fields.items() if value is not None]
 
 
 @cache
