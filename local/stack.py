@@ -240,6 +240,7 @@ class LocalStack:
             site=self._console(),
         )
         self._resources.callback(self._gateway.close)
+        self._aws.tell_outputs(STACK_NAME, self.outputs)
         for logical_id in options.warmed or self._deployment.functions:
             self._workers.warm(self._aws.function_spec(self._deployment.functions[logical_id].name))
         watch = _AgentFileWatch(self._deployment.refresh, self._logs)

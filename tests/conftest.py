@@ -1,4 +1,4 @@
-"""The fixtures that tests of several folders share: the offline stack, running once for all of them."""
+"""The fixtures that tests of several folders share: the stack, running once for all of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +11,26 @@ from tests import thorough
 if TYPE_CHECKING:  # importing these takes seconds, which a test that runs no stack need not wait for
     from local.bedrock.scripted_model import ScriptedModel
     from local.stack import LocalStack
+    from tests.stacks import Agent, Caller, Stack
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough", action="store_true", help="try all cases of what has very many, and run the tests marked `whole`"
     )
+    parser.addoption("--stack", default="offline", help="what tests of a stack run against: offline, or aws:STACK_NAME")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     thorough.configure(everything=config.getoption("--thorough"))
+    if config.getoption("--stack") != "offline" and not _deployed(config):
+        raise pytest.UsageError(f"--stack is {config.getoption('--stack')}: give offline, or aws:STACK_NAME")
+
+
+def _deployed(config: pytest.Config) -> str:
+    """The name of the deployed stack that tests run against, "" for the offline one."""
+    world, _, name = str(config.getoption("--stack")).partition(":")
+    return name if world == "aws" else ""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,6 +43,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         whole = [item for item in items if item.get_closest_marker("whole")]
         config.hook.pytest_deselected(items=whole)
         items[:] = [item for item in items if item not in set(whole)]
+    if _deployed(config):
+        from tests import stacks
+
+        stacks.skip_offline_tests(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if name := _deployed(config):
+        from tests import stacks
+
+        terminalreporter.write_line(stacks.summary(name, terminalreporter.stats))
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +63,18 @@ def tool_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, tool_calls: Path) -> "Iterator[LocalStack]":
-    """The offline stack with the project's template, one more agent and tool (`project.py`), and a scripted model.
+def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, tool_calls: Path) -> "Iterator[Stack]":
+    """The stack that was asked for; `stacks.py` says what a test may use of it.
 
-    Every trace event that any test made it log must keep to the schema.
+    The offline one has the project's template, more agents and tools (`project.py`), and a scripted model. Every trace
+    event that any test made it log must keep to the schema.
     """
+    if name := _deployed(pytestconfig):
+        from tests.stacks import AwsStack
+
+        yield AwsStack(name)
+        return
+
     from local.bedrock.scripted_model import ScriptedModel
     from local.stack import LocalStack, LocalStackOptions
     from tests import logs_insights, trace_schema
@@ -76,13 +104,53 @@ def model(stack: "LocalStack") -> "Iterator[ScriptedModel]":
 
 
 @pytest.fixture
-def agent_client(stack: "LocalStack", monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An unmodified boto3 client of the stack's API, with credentials from the environment."""
-    import boto3
+def any_model(pytestconfig: pytest.Config, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that answers and calls tools: what the deployed agents name, offline the rule model."""
+    if not _deployed(pytestconfig):
+        from local.bedrock.rule.rule_model import RuleModel
 
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_BEARER_TOKEN_BEDROCK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "example")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    return boto3.session.Session().client("bedrock-agent-runtime", endpoint_url=stack.url)
+        monkeypatch.setattr(request.getfixturevalue("model"), "converse", RuleModel().converse)
+
+
+@pytest.fixture
+def small_talk(any_model: None) -> "Agent":
+    """An agent without tools and memory that every stack has."""
+    return {"agentId": "SMALLTALK", "agentAliasId": "live"}
+
+
+@pytest.fixture
+def banking_assistant(any_model: None) -> "Agent":
+    """An agent with tools and memory that every stack has. Its store is BANKASSIST-turnwright."""
+    return {"agentId": "BANKASSIST", "agentAliasId": "live"}
+
+
+@pytest.fixture
+def credentials(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What boto3 finds in the environment: on AWS the credentials of who runs the tests, offline never those."""
+    from boto3.session import Session
+
+    if not _deployed(pytestconfig):
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_BEARER_TOKEN_BEDROCK"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "example")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return Session().get_credentials()
+
+
+@pytest.fixture
+def agent_client(stack: "Stack", credentials: Any) -> Any:
+    """An unmodified boto3 client of the stack's API, with credentials from the environment."""
+    from boto3.session import Session
+
+    from tests.stacks import signing
+
+    return signing(stack, Session().client("bedrock-agent-runtime", endpoint_url=stack.url))
+
+
+@pytest.fixture
+def caller(stack: "Stack", credentials: Any) -> "Caller":
+    """The same caller, without boto3."""
+    from tests.stacks import Caller
+
+    return Caller(stack, credentials)

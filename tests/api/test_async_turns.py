@@ -1,61 +1,28 @@
 """Turns without a stream, as a caller with HTTP and a signature sees them."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
+from botocore.credentials import Credentials
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests import trace_schema
 from tests.project import TEST_AGENT
+from tests.stacks import Agent, Caller
 from tests.waiting import eventually
 from tests.workflow.turns import calls, fails, new_session, says
 
 
-class Caller:
-    """Somebody with an access key. Answers are `(status, body)`; the last one's headers are kept."""
-
-    def __init__(self, url: str, key: str = "AKIAONE") -> None:
-        self._url = url
-        self._key = key
-        self.headers: Mapping[str, str] = {}
-
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
-        scope = f"{self._key}/20260101/us-east-1/execute-api/aws4_request"
-        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"}
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(self._url + path, data, {**signed, **sent}, method=method)
-        try:
-            with urlopen(request, timeout=30) as response:
-                self.headers = dict(response.headers)
-                return response.status, json.loads(response.read())
-        except HTTPError as error:
-            self.headers = dict(error.headers)
-            return error.code, json.loads(error.read())
-
-    def start(self, text: str = "go", key: str = "", **fields: Any) -> tuple[int, dict[str, Any]]:
-        body = {"agentId": TEST_AGENT, "agentAliasId": "live", "sessionId": new_session(), "inputText": text, **fields}
-        return self.send("POST", "/turns", body, **({"Idempotency_Key": key} if key else {}))
-
-    def ended(self, turn_id: str) -> dict[str, Any]:
-        eventually(lambda: self.send("GET", f"/turns/{turn_id}")[1]["status"] != "RUNNING", f"the end of {turn_id}")
-        return self.send("GET", f"/turns/{turn_id}")[1]
-
-
-@pytest.fixture
-def caller(stack: LocalStack) -> Caller:
-    return Caller(stack.url)
+def start(caller: Caller, text: str = "go", key: str = "", **fields: Any) -> tuple[int, dict[str, Any]]:
+    body = {"agentId": TEST_AGENT, "agentAliasId": "live", "sessionId": new_session(), "inputText": text, **fields}
+    return caller.send("POST", "/turns", body, **({"Idempotency_Key": key} if key else {}))
 
 
 def test_a_turn_is_started_looked_at_and_answered(model: ScriptedModel, caller: Caller) -> None:
     model.replace([says("Hello.")])
     model.pause()
-    status, started = caller.start()
+    status, started = start(caller)
     assert (status, started["status"]) == (202, "RUNNING")
     assert caller.send("GET", f"/turns/{started['turnId']}") == (200, {**started, "status": "RUNNING"})
     model.resume()
@@ -66,23 +33,41 @@ def test_a_turn_is_started_looked_at_and_answered(model: ScriptedModel, caller: 
     assert (ended["receipt"]["turnId"], ended["receipt"]["stateTransitions"]) == (started["turnId"], 4)
 
 
-def test_a_repeat_with_the_same_key_is_the_same_turn(model: ScriptedModel, caller: Caller) -> None:
+def test_a_turn_is_answered_and_a_repeat_with_its_key_is_the_same_turn(caller: Caller, small_talk: Agent) -> None:
+    session, key = new_session(), new_session()
+    status, started = start(caller, key=key, sessionId=session, enableTrace=True, **small_talk)
+    assert (status, started["status"]) == (202, "RUNNING")
+
+    ended = caller.ended(started["turnId"])
+
+    assert ended["status"] == "COMMITTED"
+    assert ended["answer"]
+    assert (ended["receipt"]["turnId"], ended["receipt"]["stateTransitions"]) == (started["turnId"], 4)
+    again = start(caller, key=key, sessionId=session, enableTrace=True, **small_talk)
+    assert again == (202, {"turnId": started["turnId"], "status": "COMMITTED"})
+    status, page = caller.send("GET", f"/turns/{started['turnId']}/trace")
+    assert (status, [event["type"] for event in page["events"]]) == (200, ["MODEL_INVOCATION", "FINAL_RESPONSE"])
+    for event in page["events"]:
+        trace_schema.check(event)
+
+
+def test_a_repeat_with_the_same_key_asks_no_model_and_another_key_does(model: ScriptedModel, caller: Caller) -> None:
     model.replace([{**says("Once."), "times": 1}, fails("ValidationException", 400)])
     session = new_session()
-    _, first = caller.start(key="key-1", sessionId=session)
+    _, first = start(caller, key="key-1", sessionId=session)
     caller.ended(first["turnId"])
 
-    again = caller.start(key="key-1", sessionId=session)
+    again = start(caller, key="key-1", sessionId=session)
 
     assert again == (202, {"turnId": first["turnId"], "status": "COMMITTED"})
-    _, other = caller.start(key="key-2", sessionId=session)
+    _, other = start(caller, key="key-2", sessionId=session)
     assert other["turnId"] != first["turnId"]
     assert caller.ended(other["turnId"])["status"] == "FAILED"
 
 
 def test_a_failed_turn_tells_its_failure_and_its_receipt(model: ScriptedModel, caller: Caller) -> None:
     model.replace([fails("ValidationException", 400)])
-    _, started = caller.start()
+    _, started = start(caller)
 
     ended = caller.ended(started["turnId"])
 
@@ -93,7 +78,7 @@ def test_a_failed_turn_tells_its_failure_and_its_receipt(model: ScriptedModel, c
 
 def test_the_events_are_there_for_a_caller_who_enabled_the_trace(model: ScriptedModel, caller: Caller) -> None:
     model.replace([calls(("echo", {"text": "x"}), step=1), says("done")])
-    _, started = caller.start(enableTrace=True)
+    _, started = start(caller, enableTrace=True)
     caller.ended(started["turnId"])
 
     status, page = caller.send("GET", f"/turns/{started['turnId']}/trace")
@@ -108,9 +93,8 @@ def test_the_events_are_there_for_a_caller_who_enabled_the_trace(model: Scripted
     ]
 
 
-def test_a_turn_without_a_trace_says_why_there_is_none(model: ScriptedModel, caller: Caller) -> None:
-    model.replace([says("Hello.")])
-    _, started = caller.start()
+def test_a_turn_without_a_trace_says_why_there_is_none(caller: Caller, small_talk: Agent) -> None:
+    _, started = start(caller, **small_talk)
     caller.ended(started["turnId"])
 
     status, error = caller.send("GET", f"/turns/{started['turnId']}/trace")
@@ -124,10 +108,10 @@ def test_a_turn_is_not_there_for_anyone_else(
     stack: LocalStack, model: ScriptedModel, caller: Caller, path: str
 ) -> None:
     model.replace([says("Secret.")])
-    _, started = caller.start(enableTrace=True)
+    _, started = start(caller, enableTrace=True)
     caller.ended(started["turnId"])
 
-    status, error = Caller(stack.url, "AKIATWO").send("GET", f"/turns/{started['turnId']}{path}")
+    status, error = Caller(stack, Credentials("AKIATWO", "example")).send("GET", f"/turns/{started['turnId']}{path}")
 
     message = f"there is no turn {started['turnId']}"
     assert (status, error) == (404, {"__type": "ResourceNotFoundException", "message": message})
@@ -150,21 +134,27 @@ def test_an_unknown_turn_is_not_there(caller: Caller, turn_id: str) -> None:
         ({"sessionState": {"files": []}}, "sessionState.files"),
     ],
 )
-def test_what_breaks_a_rule_is_refused_with_field_and_rule(caller: Caller, fields: dict[str, Any], named: str) -> None:
-    status, error = caller.start(**fields)
+def test_what_breaks_a_rule_is_refused_with_field_and_rule(
+    caller: Caller, small_talk: Agent, fields: dict[str, Any], named: str
+) -> None:
+    status, error = start(caller, **{**small_talk, **fields})
     assert (status, error["__type"]) == (400, "ValidationException")
     assert error["message"].startswith(f"{named}: ")
 
 
-def test_an_unknown_agent_and_a_busy_session_are_told(model: ScriptedModel, caller: Caller) -> None:
-    assert caller.start(agentId="NOBODY")[0] == 404
+def test_an_unknown_agent_is_told(caller: Caller) -> None:
+    status, error = start(caller, agentId="NOBODY")
+    assert (status, error["__type"]) == (404, "ResourceNotFoundException")
+
+
+def test_a_busy_session_is_told(model: ScriptedModel, caller: Caller) -> None:
     model.replace([says("late")])
     model.pause()
     session = new_session()
-    _, started = caller.start(sessionId=session)
+    _, started = start(caller, sessionId=session)
     eventually(lambda: len(model.requests) > 0, "the model's request")
 
-    status, error = caller.start(sessionId=session)
+    status, error = start(caller, sessionId=session)
 
     assert (status, error["__type"]) == (409, "ConflictException")
     model.resume()

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
+from tests.stacks import Agent, Caller, Stack
 from tests.waiting import eventually
 from tests.workflow.turns import Told, ask, calls, execution_of, fails, new_session, says
 
@@ -178,12 +179,9 @@ def test_the_trace_tells_the_whole_turn_in_order(model: ScriptedModel, agent_cli
 
 
 def test_without_enable_trace_only_the_answer_comes_and_no_trace_is_written(
-    stack: LocalStack, model: ScriptedModel, agent_client: Any
+    agent_client: Any, small_talk: Agent
 ) -> None:
-    model.replace([says("just this")])
-    response = agent_client.invoke_agent(
-        agentId=TEST_AGENT, agentAliasId="live", sessionId=new_session(), inputText=f"go {uuid4()}"
-    )
+    response = agent_client.invoke_agent(**small_talk, sessionId=new_session(), inputText=f"go {uuid4()}")
     assert [list(event) for event in response["completion"]] == [["chunk"]]
 
 
@@ -226,6 +224,29 @@ def test_a_repeat_with_the_same_invocation_id_joins_the_running_turn(
     assert len({each.turn_id for each in told}) == 1
     assert [each.traces for each in told] == [told[0].traces] * 3
     assert len(model.requests) == 1
+
+
+def test_a_repeat_with_the_same_invocation_id_gets_the_same_answer(agent_client: Any, small_talk: Agent) -> None:
+    with_invocation_id(agent_client, str(uuid4()))
+    session = new_session()
+    running, answers = in_background(lambda: ask(agent_client, "go", session, **small_talk))
+    meanwhile = ask(agent_client, "go", session, **small_talk)
+    running.join()
+    told: list[Told] = [*answers, meanwhile, ask(agent_client, "go", session, **small_talk)]
+    assert len(told) == 3
+    for each in told:
+        assert (each.turn_id, each.answer, each.traces) == (told[0].turn_id, told[0].answer, told[0].traces)
+
+
+def test_a_session_keeps_its_history_until_it_is_ended(agent_client: Any, small_talk: Agent) -> None:
+    session, sign = new_session(), uuid4().hex
+    ask(agent_client, f"The sign is {sign}.", session, **small_talk)
+    (shown,) = ask(agent_client, "What is the sign?", session, **small_talk).of("modelInvocationInput")
+    assert sign in shown["text"]
+    ended = ask(agent_client, "", session, **small_talk, endSession=True)
+    assert ended.answer == "Session is terminated as 'endSession' flag is set in request."
+    (shown,) = ask(agent_client, "What is the sign?", session, **small_talk).of("modelInvocationInput")
+    assert sign not in shown["text"]
 
 
 def test_a_caller_that_goes_away_does_not_stop_the_turn(
@@ -409,9 +430,9 @@ def test_a_refused_second_turn_is_no_dead_letter(stack: LocalStack, model: Scrip
     ],
 )
 def test_bad_input_is_refused_with_the_field_and_the_rule(
-    model: ScriptedModel, agent_client: Any, change: dict[str, Any], status: int, code: str, said: str
+    agent_client: Any, small_talk: Agent, change: dict[str, Any], status: int, code: str, said: str
 ) -> None:
-    request = {"agentId": TEST_AGENT, "agentAliasId": "live", "sessionId": new_session(), "inputText": "hi", **change}
+    request = {**small_talk, "sessionId": new_session(), "inputText": "hi", **change}
     with pytest.raises(ClientError) as caught:
         agent_client.invoke_agent(**request)
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
@@ -432,21 +453,31 @@ def test_bad_input_is_refused_with_the_field_and_the_rule(
         (b'{"inputText": "\\ud800"}', "body"),
     ],
 )
-def test_malformed_json_and_unknown_fields_are_refused(stack: LocalStack, body: bytes, said: str) -> None:
-    status, headers, answer = post(stack, f"/agents/{TEST_AGENT}/agentAliases/live/sessions/{new_session()}/text", body)
+def test_malformed_json_and_unknown_fields_are_refused(
+    caller: Caller, small_talk: Agent, body: bytes, said: str
+) -> None:
+    path = f"/agents/{small_talk['agentId']}/agentAliases/live/sessions/{new_session()}/text"
+    status, answer = caller.send("POST", path, body)
     assert status == 400
-    assert headers["x-amzn-ErrorType"] == "ValidationException"
+    assert caller.headers["x-amzn-ErrorType"] == "ValidationException"
     assert answer["__type"] == "ValidationException"
     assert said in answer["message"]
 
 
-def test_the_draft_alias_and_the_response_headers(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:
-    model.replace([says("ok")])
+@pytest.mark.parametrize(("path", "is_signed"), [("/nowhere", True), ("/agents", True), ("/turns/0", False)])
+def test_an_unknown_route_and_a_missing_signature_look_alike(
+    stack: Stack, caller: Caller, path: str, is_signed: bool
+) -> None:
+    somebody = caller if is_signed else Caller(stack, None)
+    assert somebody.send("GET", path) == (403, {"message": "Missing Authentication Token"})
+
+
+def test_the_draft_alias_and_the_response_headers(agent_client: Any, small_talk: Agent) -> None:
     session = new_session()
     response = agent_client.invoke_agent(
-        agentId=TEST_AGENT, agentAliasId="TSTALIASID", sessionId=session, memoryId="ann", inputText="hi"
+        agentId=small_talk["agentId"], agentAliasId="TSTALIASID", sessionId=session, memoryId="ann", inputText="hi"
     )
-    assert b"".join(event["chunk"]["bytes"] for event in response["completion"]) == b"ok"
+    assert b"".join(event["chunk"]["bytes"] for event in response["completion"])
     assert response["sessionId"] == session
     assert response["memoryId"] == "ann"
     assert response["contentType"] == "application/json"
@@ -457,17 +488,6 @@ SIGNED = {
     "Authorization": "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261122/us-east-1/bedrock/aws4_request, "
     "SignedHeaders=host, Signature=0",
 }
-
-
-def post(stack: LocalStack, path: str, body: bytes) -> tuple[int, dict[str, str], dict[str, Any]]:
-    address = urlsplit(stack.url)
-    connection = http.client.HTTPConnection(str(address.hostname), address.port)
-    try:
-        connection.request("POST", path, body, SIGNED)
-        response = connection.getresponse()
-        return response.status, dict(response.headers), json.loads(response.read())
-    finally:
-        connection.close()
 
 
 def with_invocation_id(client: Any, invocation_id: str) -> None:

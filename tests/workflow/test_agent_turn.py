@@ -13,6 +13,7 @@ import pytest
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import LAST_STEP_AGENT, TEST_AGENT
+from tests.stacks import Agent, Stack
 from tests.waiting import eventually
 from tests.workflow.turns import ask, calls, execution_of, fails, new_session, says
 from turnwright.storage import keys
@@ -47,11 +48,19 @@ def noted_calls(folder: Path, turn_id: str) -> list[str]:
     return sorted(line for line in lines if line.startswith(turn_id))
 
 
-def test_a_turn_without_tools_enters_four_states(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:
-    model.replace([says("Hello.")])
-    told = ask(agent_client, "hi")
-    assert told.answer == "Hello."
+def test_a_turn_without_tools_enters_four_states(stack: Stack, agent_client: Any, small_talk: Agent) -> None:
+    told = ask(agent_client, "hi", **small_talk)
+    assert told.answer
     assert execution_of(stack, told).states == NO_TOOLS
+
+
+def test_tools_run_between_two_model_calls(stack: Stack, agent_client: Any, banking_assistant: Agent) -> None:
+    told = ask(agent_client, "What is the balance of account 12345?", **banking_assistant)
+    assert "48,392.50" in told.answer
+    states = execution_of(stack, told).states
+    assert states[:6] == with_tools(*ONE_CALL)[:6]
+    assert states[-3:] == with_tools(*ONE_CALL)[-3:]
+    assert states.count("Invoke Tool") == told.receipt["toolAttempts"]
 
 
 def test_a_turn_with_one_tool_call_enters_nine_states(

@@ -12,6 +12,7 @@ from local.bedrock.scripted_model import ScriptedModel
 from local.commands.executions import Execution, read_execution
 from local.stack import LocalStack
 from tests.project import REMEMBERING_AGENT
+from tests.stacks import Agent, Stack
 from tests.waiting import eventually
 from tests.workflow.turns import ask, fails, new_session, says
 from turnwright.memory.records.actors import Actors
@@ -22,7 +23,6 @@ from turnwright.storage.keys import SessionId
 from turnwright.storage.table import Table
 
 MACHINE = "ConsolidateMemoryStateMachine"
-STORE = f"{REMEMBERING_AGENT}-turnwright"
 CONVERSATION = "<conversation>"
 
 EXTRACTED = ["Extract From Chunk", "Extract From Chunk"]
@@ -52,19 +52,21 @@ def summarizes(text: str) -> dict[str, Any]:
 class Memory:
     """An actor's memory in the running stack."""
 
-    def __init__(self, stack: LocalStack, client: Any) -> None:
+    def __init__(self, stack: Stack, client: Any, agent: str = REMEMBERING_AGENT) -> None:
         self.stack = stack
+        self.agent = agent
+        self.store = f"{agent}-turnwright"
         self.client = client
         self.actor = f"actor-{uuid4().hex[:8]}"
         self.table = Table(stack.client("dynamodb"), stack.outputs["TableName"])
         self.session = new_session()
 
     def say(self, text: str) -> None:
-        told = ask(self.client, text, self.session, agentId=REMEMBERING_AGENT, memoryId=self.actor)
+        told = ask(self.client, text, self.session, agentId=self.agent, memoryId=self.actor)
         assert told.error is None, told.message
 
     def end(self) -> None:
-        ask(self.client, "bye", self.session, agentId=REMEMBERING_AGENT, memoryId=self.actor, endSession=True)
+        ask(self.client, "bye", self.session, agentId=self.agent, memoryId=self.actor, endSession=True)
 
     def consolidated(self, status: str = "SUCCEEDED") -> Execution:
         """The execution of the session's consolidation, when it has ended."""
@@ -85,26 +87,26 @@ class Memory:
         return execution
 
     def records(self) -> list[Record]:
-        return Records(self.table).of_actor(STORE, self.actor)
+        return Records(self.table).of_actor(self.store, self.actor)
 
     def texts(self) -> list[tuple[str, str]]:
         return sorted((record.strategy, record.text) for record in self.records())
 
     def summaries(self) -> list[str]:
-        return [summary.text for summary in SessionSummaries(self.table).latest(STORE, self.actor, 10)]
+        return [summary.text for summary in SessionSummaries(self.table).latest(self.store, self.actor, 10)]
 
     def item(self) -> Mapping[str, Any]:
-        item = self.table.get(keys.session(SessionId(STORE, self.actor, self.session)))
+        item = self.table.get(keys.session(SessionId(self.store, self.actor, self.session)))
         assert item is not None
         return item
 
     def segments(self) -> list[Mapping[str, Any]]:
-        partition = SessionId(STORE, self.actor, self.session).partition
+        partition = SessionId(self.store, self.actor, self.session).partition
         return list(self.table.query(partition, keys.SEGMENT_PREFIX, keys.SEGMENT_PREFIX + keys.END))
 
 
 @pytest.fixture
-def memory(stack: LocalStack, agent_client: Any) -> Memory:
+def memory(stack: Stack, agent_client: Any) -> Memory:
     return Memory(stack, agent_client)
 
 
@@ -136,6 +138,20 @@ def test_an_ended_session_becomes_records_and_a_summary(model: ScriptedModel, me
     assert memory.summaries() == ["They set a currency."]
     assert [segment["status"] for segment in memory.segments()] == ["DONE"]
     assert all("I report in USD" in text for text in told(model))
+
+
+def test_an_ended_session_becomes_a_summary_and_whatever_records_the_model_finds(
+    stack: Stack, agent_client: Any, banking_assistant: Agent
+) -> None:
+    memory = Memory(stack, agent_client, banking_assistant["agentId"])
+    memory.say("I report in USD, and I rule out loans.")
+    memory.end()
+    execution = memory.consolidated()
+    assert set(execution.states) == set(WHOLE)
+    assert (execution.output["status"], execution.output["skipped"]) == ("WRITTEN", [])
+    assert len(memory.records()) == execution.output["added"] > 0
+    assert len(memory.summaries()) == 1
+    assert [segment["status"] for segment in memory.segments()] == ["DONE"]
 
 
 def test_a_later_session_is_given_what_an_earlier_one_settled(model: ScriptedModel, memory: Memory) -> None:
@@ -236,7 +252,7 @@ def test_an_actor_that_is_erased_meanwhile_ends_it_well_with_nothing_written(
     memory.end()
     asked = len(model.requests)
     model.wait_for_requests(asked + 1, 30)
-    actor = keys.actor(STORE, memory.actor)
+    actor = keys.actor(memory.store, memory.actor)
     memory.stack.client("dynamodb").delete_item(
         TableName=memory.table.name, Key={"PK": {"S": actor.pk}, "SK": {"S": actor.sk}}
     )
@@ -245,7 +261,7 @@ def test_an_actor_that_is_erased_meanwhile_ends_it_well_with_nothing_written(
     assert execution.output == {"consolidationId": execution.name, "status": "ACTOR_ERASED"}
     assert execution.states[-1] == "Forget Consolidation"
     assert memory.texts() == []
-    assert Actors(memory.table).read(STORE, memory.actor) is None
+    assert Actors(memory.table).read(memory.store, memory.actor) is None
 
 
 def test_a_record_that_is_written_meanwhile_makes_it_merge_again(model: ScriptedModel, memory: Memory) -> None:
@@ -254,13 +270,14 @@ def test_a_record_that_is_written_meanwhile_makes_it_merge_again(model: Scripted
 
     model.replace([extracts("Reports in USD"), summarizes("s"), says("Noted.")])
     memory.say("I report in USD")
-    actor = Actors(memory.table).require(STORE, memory.actor)
+    actor = Actors(memory.table).require(memory.store, memory.actor)
     model.replace([extracts("Reports in USD"), {**summarizes("s"), "delayMs": 3_000}])
     memory.end()
     model.wait_for_requests(3, 30)  # the summary is being made, so that all is merged
     path = f"/preferences/{memory.actor}/"
-    other = Record(STORE, memory.actor, path, f"mem-{uuid4()}", "Likes tea", Provenance("TOOL"), "preferences", "drink")
-    memory.table.transact([records.added(other), records.known(STORE, memory.actor, path), actor.unchanged()])
+    place = (memory.store, memory.actor, path)
+    other = Record(*place, f"mem-{uuid4()}", "Likes tea", Provenance("TOOL"), "preferences", "drink")
+    memory.table.transact([records.added(other), records.known(*place), actor.unchanged()])
     execution = memory.consolidated()
     assert execution.states.count("Merge Records") == 2
     assert execution.states.count("Extract Records") == 1
@@ -287,7 +304,7 @@ def test_the_sweep_ends_idle_sessions_and_starts_their_consolidation(
 
 def make_due(memory: Memory) -> None:
     """As if the session had been idle for long: moves its place in the index `Due`."""
-    session = SessionId(STORE, memory.actor, memory.session)
+    session = SessionId(memory.store, memory.actor, memory.session)
     due = keys.due(session, round(time.time() * 1000) - 1_000)
     key = keys.session(session)
     memory.stack.client("dynamodb").update_item(

@@ -8,7 +8,7 @@ from local.bedrock.scripted_model import ScriptedModel
 from local.commands.executions import Execution
 from local.commands.receipts import ReceiptReader, render
 from local.stack import LocalStack
-from tests.project import TEST_AGENT
+from tests.stacks import Agent, Stack
 from tests.waiting import eventually
 from tests.workflow.turns import Told, ask, calls, execution_of, fails, new_session, says
 from turnwright.costs.receipts import of_header
@@ -19,19 +19,19 @@ from turnwright.storage.table import Table
 THREE = [("echo", {"text": text}) for text in "abc"]
 
 
-def header_of(stack: LocalStack, told: Told) -> Header:
+def header_of(stack: Stack, told: Told) -> Header:
     header = Turns(Table(stack.client("dynamodb"), stack.outputs["TableName"])).read(told.turn_id)
     assert header
     return header
 
 
-def receipt_of(stack: LocalStack, told: Told) -> dict[str, Any]:
+def receipt_of(stack: Stack, told: Told) -> dict[str, Any]:
     receipt = of_header(header_of(stack, told))
     assert receipt
     return receipt
 
 
-def metered_lines(stack: LocalStack, turn_id: str) -> list[Mapping[str, Any]]:
+def metered_lines(stack: Stack, turn_id: str) -> list[Mapping[str, Any]]:
     """The lines in which the turn's functions say what DynamoDB reported to them."""
     pages = stack.client("logs").get_paginator("filter_log_events")
     lines = [
@@ -42,12 +42,12 @@ def metered_lines(stack: LocalStack, turn_id: str) -> list[Mapping[str, Any]]:
     return [line for line in lines if "readUnits" in line and line["message"] != "digest considered"]
 
 
-def assert_adds_up(stack: LocalStack, told: Told, execution: Execution, *, lines: int, off: int = 2) -> dict[str, Any]:
+def assert_adds_up(stack: Stack, told: Told, execution: Execution, *, lines: int, off: int = 2) -> dict[str, Any]:
     """The receipt; `lines` invocations have logged what they consumed.
 
     The commit's own part is an estimate: two units are an index entry, or an item near a whole KB.
     """
-    eventually(lambda: len(metered_lines(stack, told.turn_id)) == lines, "the functions' log lines")
+    eventually(lambda: len(metered_lines(stack, told.turn_id)) == lines, "the functions' log lines", 60)
     logged = metered_lines(stack, told.turn_id)
     receipt = receipt_of(stack, told)
     assert receipt["readUnits"] == sum(line["readUnits"] for line in logged)
@@ -60,14 +60,13 @@ def assert_adds_up(stack: LocalStack, told: Told, execution: Execution, *, lines
     return receipt
 
 
-def test_the_receipt_of_a_plain_turn_adds_up(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:
-    model.replace([says("Hello.")])
-    told = ask(agent_client, "hi", enableTrace=True)
+def test_the_receipt_of_a_plain_turn_adds_up(stack: Stack, agent_client: Any, small_talk: Agent) -> None:
+    told = ask(agent_client, "hi", **small_talk)
     receipt = assert_adds_up(stack, told, execution_of(stack, told), lines=3)
 
     assert receipt["stateTransitions"] == 4
     assert (receipt["turnId"], receipt["modelCalls"], receipt["toolAttempts"]) == (told.turn_id, 1, 0)
-    assert receipt["caller"].endswith("user/AKIAEXAMPLE")
+    assert receipt["caller"].startswith("arn:aws:")
     assert len(receipt["definitionVersion"]) == 8
     assert receipt["traceId"].startswith("1-")
     assert told.receipt == {"type": "RECEIPT", **receipt}
@@ -125,30 +124,31 @@ def test_a_failed_turn_has_a_receipt_of_what_is_known(
 
 
 def test_receipts_are_found_by_actor_by_session_and_by_agent_and_add_up(
-    stack: LocalStack, model: ScriptedModel, agent_client: Any
+    stack: Stack, agent_client: Any, small_talk: Agent
 ) -> None:
-    model.replace([says("Hello.")])
+    agent, somebody = small_talk["agentId"], new_session()
     one, other = new_session(), new_session()
-    asked = [(one, "adding-up"), (one, "adding-up"), (other, "adding-up"), (one, None)]
+    asked = [(one, somebody), (one, somebody), (other, somebody), (one, None)]
     turns = [
-        ask(agent_client, f"turn {number}", session, **({"memoryId": actor} if actor else {})).turn_id
+        ask(agent_client, f"turn {number}", session, **small_talk, **({"memoryId": actor} if actor else {})).turn_id
         for number, (session, actor) in enumerate(asked)
     ]
     reader = ReceiptReader(Table(stack.client("dynamodb"), stack.outputs["TableName"]))
 
     def owned(actor: str | None, session: str | None) -> list[Any]:
-        return [receipt["turnId"] for receipt in reader.owned(TEST_AGENT, None, actor, session)]
+        return [receipt["turnId"] for receipt in reader.owned(agent, None, actor, session)]
 
-    assert owned("adding-up", None) == turns[:3]
-    assert owned("adding-up", one) == turns[:2]
+    assert owned(somebody, None) == turns[:3]
+    assert owned(somebody, one) == turns[:2]
     assert owned(None, one) == turns[3:]
     logs, group = stack.client("logs"), stack.outputs["RuntimeLogGroup"]
     eventually(
-        lambda: set(turns) <= {receipt["turnId"] for receipt in reader.logged(logs, group, TEST_AGENT)},
+        lambda: set(turns) <= {receipt["turnId"] for receipt in reader.logged(logs, group, agent)},
         "the receipts in the log",
+        seconds=60,
     )
-    logged = {receipt["turnId"]: receipt for receipt in reader.logged(logs, group, TEST_AGENT)}
-    receipts = reader.owned(TEST_AGENT, None, "adding-up", None)
+    logged = {receipt["turnId"]: receipt for receipt in reader.logged(logs, group, agent)}
+    receipts = reader.owned(agent, None, somebody, None)
     assert [logged[turn_id] for turn_id in turns[:3]] == receipts
     assert reader.logged(logs, group, "NOBODY") == []
     total = render(receipts).splitlines()[4].split()

@@ -9,8 +9,8 @@ from uuid import uuid4
 from botocore.exceptions import EventStreamError
 
 from local.commands.executions import Execution, read_execution
-from local.stack import LocalStack
 from tests.project import TEST_AGENT
+from tests.stacks import Stack
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ def ask(client: Any, text: str, session: str | None = None, **request: Any) -> T
     return told
 
 
-def execution_of(stack: LocalStack, told: Told) -> Execution:
+def execution_of(stack: Stack, told: Told) -> Execution:
     return read_execution(stack.client("stepfunctions"), stack.execution_arn(told.turn_id))
 
 
