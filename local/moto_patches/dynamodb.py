@@ -12,6 +12,7 @@ from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.table import Table
+from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
 from moto.dynamodb.responses import DynamoHandler, DynamoResult
 
 from local.moto_patches.replacing import replace
@@ -177,6 +178,34 @@ def answer_items_as_they_are() -> None:
     replace(DynamoResult, "execute_result", make)
 
 
+def know_nodes_by_their_class() -> None:
+    """Stock moto asks of every node of an update expression, ten times over, which of a list of abstract classes it is
+    of: a fifth of the time of an update.
+    """
+
+    def make(_: Any) -> Any:
+        def traverse(traverser: Any, node: Any, child_id: int = -1) -> Any:
+            if not isinstance(node, Node):
+                return node
+            parent = node.parent
+            for place, child in enumerate(node.children or ()):
+                traverser.pre_processing_of_child(node, place)
+                traverser.traverse_node_recursively(child, place)
+            known: dict[type, bool] = vars(traverser).setdefault("known", {})
+            if type(node) not in known:
+                known[type(node)] = isinstance(node, traverser.nodes_to_be_processed())
+            if known[type(node)]:
+                node = traverser.process(node)
+                node.parent = parent
+                if parent:
+                    parent.children[child_id] = node
+            return node
+
+        return traverse
+
+    replace(DepthFirstTraverser, "traverse_node_recursively", make)
+
+
 def _base64(value: Any) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
@@ -186,6 +215,7 @@ def _base64(value: Any) -> str:
 @cache
 def apply() -> None:
     answer_items_as_they_are()
+    know_nodes_by_their_class()
     serve_one_request_at_a_time()
     undo_only_what_a_transaction_touched()
     remember_transaction_tokens()
