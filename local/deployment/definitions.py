@@ -67,7 +67,7 @@ class Definition:
             raise DefinitionError(Problem(self.file, 1, "", "is not a JSON object"))
         self.document: dict[str, Any] = document
         self._lines: dict[Place, int] = {}
-        for place, line in lines(yaml.compose(text, yaml.SafeLoader)):
+        for place, line in lines(yaml.compose(text, yaml.CSafeLoader)):
             if place in self._lines:
                 rule = f"the key stands in line {self._lines[place]} too"
                 raise DefinitionError(Problem(self.file, line, _spell(place), rule))

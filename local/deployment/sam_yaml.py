@@ -48,7 +48,7 @@ class Template(dict[str, Any]):
         return TemplateError(self.file, self.line_of(*path), message)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Knows CloudFormation's short forms, keeps dates as text and refuses a key that stands twice."""
 
 

@@ -975,7 +975,7 @@ def broken(tmp_path: Path, text: str) -> TemplateError:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("Resources:\n  A: [1\n", 3, "expected ',' or ']', but got '<stream end>'"),
+        ("Resources:\n  A: [1\n", 3, "did not find expected ',' or ']'"),
         ("Resources:\n  A: {}\n  A: {}\n", 3, "A stands here and in line 2"),
         ("Parameters: {}\n", 1, "is not a template: it has no Resources"),
         (

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -270,11 +271,17 @@ def _unresolved(document: Any, substitutions: Mapping[str, str]) -> Iterator[Fin
 
 def _validator(path: Path) -> Any:
     """A validator for the schema in a file. Raises _Unusable if it is none."""
-    from jsonschema import Draft202012Validator, SchemaError, validators
-
     if not path.is_file():
         raise _unusable("is missing; it belongs beside the agent files")
-    schema = _decode(path.read_bytes())
+    return _validator_of(path.read_bytes())
+
+
+@cache
+def _validator_of(text: bytes) -> Any:
+    """Checking a schema takes longer than checking all files by it."""
+    from jsonschema import Draft202012Validator, SchemaError, validators
+
+    schema = _decode(text)
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:

@@ -409,7 +409,7 @@ def test_what_a_consolidation_reads_asks_and_writes_is_in_proportion_to_its_sess
         monkeypatch.setattr("turnwright.memory.consolidation.consolidation_journal.ITEM_BYTES", 100)
     memory.configure(namespaces=[{"name": "preferences"}], enabledMemoryTypes=[])
     counted: list[tuple[int, ...]] = []
-    for turns in (12, 24, 48):
+    for turns in (6, 12, 24):
         session = f"s-{turns}"
         memory.say(*(f"item: {'x' * 100}" for _ in range(turns)), session=session)
         work = memory.end(session)
