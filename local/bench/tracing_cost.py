@@ -77,7 +77,7 @@ def _main() -> None:
     from turnwright.turn import invoke_tool as gateway
 
     tracing = _Clock()
-    for method in ("model_started", "model_answered", "tool_succeeded", "final_response"):
+    for method in ("model_started", "model_answered", "tool_attempted", "final_response"):
         tracing.timed(Traces, method)
     tracing.timed(step, "model_call")
     tracing.timed(gateway, "tool_call")

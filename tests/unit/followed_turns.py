@@ -75,7 +75,7 @@ class StoredTurn:
 
     def tool(self, step: int, index: int, text: str) -> None:
         """The first attempt of a tool call."""
-        self.traces.tool_succeeded(step, ToolCall("search", "t-1", index, "{}"), 1, text, now_ms())
+        self.traces.tool_attempted(step, ToolCall("search", "t-1", index, "{}"), 1, text, now_ms())
 
     def fail(self, error: str, cause: str = "", state: str = "Invoke Model") -> None:
         self._header("FAILED", failure=json.dumps({"error": error, "cause": cause, "state": state}))

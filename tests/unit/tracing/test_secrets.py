@@ -20,7 +20,7 @@ from turnwright.storage import keys
 from turnwright.storage.settings import settings
 from turnwright.tracing.execution_failures import read_failure
 from turnwright.tracing.log import logger
-from turnwright.tracing.trace_events import Failure, Status
+from turnwright.tracing.trace_events import Failure, MemoryAccess
 from turnwright.tracing.traces import Traces
 
 SECRET = 'pä"ss\nwörd-4711'
@@ -88,10 +88,9 @@ def test_a_turn_full_of_a_secret_leaves_it_nowhere_and_the_model_and_the_session
     with pytest.raises(Exception, match=r"model-1|characters"):
         invoke(turn, 3, told)
     traces = Traces.of_turn(stored.table, stored.documents, Turn.decode(turn))
-    traces.memory_retrieval("/facts/user-1/", [{"recordId": "r", "text": SECRET}], 3, query=SECRET)
-    traces.memory_write(
-        "/facts/user-1/", [{"text": SECRET}], 3, status=Status.REFUSED, failure=Failure("ACCESS_DENIED", SECRET)
-    )
+    traces.memory_retrieval(MemoryAccess("/facts/user-1/", [{"recordId": "r", "text": SECRET}], 3, query=SECRET))
+    refused = Failure("ACCESS_DENIED", SECRET)
+    traces.memory_write(MemoryAccess("/facts/user-1/", [{"text": SECRET}], 3, failure=refused))
     invoke(turn, 3, told, model=1)
     write(turn, 3)
 

@@ -20,7 +20,7 @@ from turnwright.storage.keys import SessionId
 from turnwright.storage.settings import settings
 from turnwright.storage.table import Table
 from turnwright.tracing import traces
-from turnwright.tracing.trace_events import CircuitState, Failure, ModelCall, Source, Status, ToolCall
+from turnwright.tracing.trace_events import CircuitState, Failure, MemoryAccess, ModelCall, Source, ToolCall
 from turnwright.tracing.traces import LINE_BYTES, Traces
 from turnwright.turn.invoke_model import model_call
 
@@ -59,7 +59,7 @@ class Written:
         self.traces.model_answered(0, call(), step, agent or samples.agent())
 
     def tool(self, step: int, index: int, text: str, attempt: int = 1, started: int | None = AT) -> None:
-        self.traces.tool_succeeded(step, ToolCall("search", "t-1", index, "{}"), attempt, text, started)
+        self.traces.tool_attempted(step, ToolCall("search", "t-1", index, "{}"), attempt, text, started)
 
     def final(self, step: int, text: str) -> None:
         self.traces.final_response(step, "Hi", text, {"inputTokens": 3, "outputTokens": 2}, AT - 90)
@@ -308,9 +308,9 @@ def test_a_repeated_handler_writes_its_events_again_and_no_second_ones(written: 
         written.started(1)
         written.answered(step({"text": "Hm."}, use(0, "search")))
         written.tool(1, 0, "x")
-        written.traces.memory_retrieval("/facts/a/", [], 3)
-        written.traces.memory_retrieval("/facts/a/", [], 3, step=1, query="tea", call="t-2")
-        written.traces.memory_write("/facts/a/", [], 3, step=1)
+        written.traces.memory_retrieval(MemoryAccess("/facts/a/", [], 3))
+        written.traces.memory_retrieval(MemoryAccess("/facts/a/", [], 3, query="tea", step=1, call="t-2"))
+        written.traces.memory_write(MemoryAccess("/facts/a/", [], 3, step=1))
         written.final(1, "x")
         written.traces.turn_failed({"error": "ABORTED", "cause": ""})
 
@@ -382,15 +382,15 @@ def test_an_event_is_one_line_of_the_log_with_nothing_but_its_fields(
     written: Written, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-67891233-abcdef012345678912345678;Parent=463ac35c9f6413ad;Sampled=1")
-    written.traces.tool_failed(
+    written.traces.tool_attempted(
         3,
         ToolCall("get_account_balance", "t-1", 1, '{"account_id":"12345"}'),
         1,
-        Failure("THROTTLING", "slow\ndown"),
         "{}",
         AT - 31,
-        200,
         CircuitState.CLOSED,
+        Failure("THROTTLING", "slow\ndown"),
+        200,
     )
 
     (line,) = capsys.readouterr().out.splitlines()
@@ -437,12 +437,13 @@ def test_reasoning_is_what_the_model_thought_and_said_beside_its_calls(
 
 def test_memory_is_told_with_what_was_fetched_or_why_not(written: Written) -> None:
     refused = Failure("ACCESS_DENIED", "the namespace may not be read by BANKASSIST")
-    written.traces.memory_retrieval("/facts/user_1/", [{"recordId": "mem-1", "text": "Likes tea."}], 12, query="tea")
-    written.traces.memory_retrieval("/secrets/user_1/", [], 1, status=Status.REFUSED, failure=refused)
+    likes_tea = {"recordId": "mem-1", "text": "Likes tea."}
+    written.traces.memory_retrieval(MemoryAccess("/facts/user_1/", [likes_tea], 12, query="tea"))
+    written.traces.memory_retrieval(MemoryAccess("/secrets/user_1/", [], 1, failure=refused))
 
     fetched, denied = written.events()
     assert (fetched["recordCount"], fetched["durationMs"], fetched["query"]) == (1, 12, "tea")
-    assert json.loads(fetched["records"]) == [{"recordId": "mem-1", "text": "Likes tea."}]
+    assert json.loads(fetched["records"]) == [likes_tea]
     assert (denied["status"], denied["errorCode"]) == ("REFUSED", "ACCESS_DENIED")
     for part, event in zip(written.parts(), (fetched, denied), strict=True):
         assert_on_the_wire(part)
@@ -451,7 +452,7 @@ def test_memory_is_told_with_what_was_fetched_or_why_not(written: Written) -> No
 
 def test_what_happens_outside_of_turns_is_logged_alone(table: Table, trace_events: list[dict[str, Any]]) -> None:
     source = Source.of_session(SessionId("BANK", "user_1", "s-1"), consolidation_id="c" * 32)
-    Traces(source).memory_write("/facts/user_1/", [{"text": "x" * LINE_BYTES}], 9)
+    Traces(source).memory_write(MemoryAccess("/facts/user_1/", [{"text": "x" * LINE_BYTES}], 9))
 
     (event,) = trace_events
     assert (event["turnId"], event["consolidationId"], event["memoryId"]) == ("", "c" * 32, "user_1")

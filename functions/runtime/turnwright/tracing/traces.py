@@ -5,7 +5,7 @@ Without that caller nothing is written to the table. An item's sort key is the e
 step, so that a repeated handler writes the same item again and no second one; the log may have a repeated event twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -18,18 +18,22 @@ from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.documents import STATE_BYTES, Documents, json_text
 from turnwright.storage.settings import settings
 from turnwright.storage.table import Put, Table
-from turnwright.tracing import trace_events
 from turnwright.tracing.log import log_event
 from turnwright.tracing.payloads import PAYLOAD_FIELDS, payloads
 from turnwright.tracing.trace_events import (
     CircuitState,
     Failure,
+    MemoryAccess,
     ModelCall,
     Moment,
     Source,
     Status,
     ToolCall,
     TraceEvent,
+    Type,
+    failure_fields,
+    reasoning_of,
+    trace_event,
 )
 
 LINE_BYTES = 200 * 1024
@@ -60,37 +64,63 @@ class Traces:
     def model_started(self, step: int, redrive: int, call: ModelCall) -> None:
         """Kept and not logged: the caller sees the prompt while the model works, the log has it with the answer."""
         if self._kept:
-            self._keep(
-                trace_events.model_started(self._source, self._moment(step), call), _model_order(redrive, call.attempt)
-            )
+            order, moment = _model_order(redrive, call), self._moment(step)
+            self._keep(order, self._shown(moment, Type.MODEL_INVOCATION, Status.STARTED, **call.fields()))
 
     def model_answered(self, redrive: int, call: ModelCall, step: Step, agent: Agent) -> None:
-        """The answer, and a selection for each tool call in it."""
-        moment, dollars = self._moment(step.number), prices.current().of_model(step.model, step.usage)
-        answered = trace_events.model_answered(self._source, moment, call, step, dollars)
-        self._tell(answered, _model_order(redrive, call.attempt))
-        reasoning = trace_events.reasoning_of(step.message)
+        """The answer with what it cost by the price file, and a selection for each tool call in it."""
+        moment = self._moment(step.number)
+        self._answered(redrive, moment, call, step, dollars=prices.current().of_model(step.model, step.usage))
+        reasoning = reasoning_of(step.message)
         for index, tool_use in enumerate(step.tool_uses()):
             name = tool_use["name"]
             refusal = None if agent.tool(name) else Failure("UNKNOWN_TOOL", f"the agent has no tool {name}")
-            selected = trace_events.tool_selection(self._source, moment, tool_call(index, tool_use), reasoning, refusal)
-            self._tell(selected, f"{_SELECTION}#{index:03d}")
+            self._tell(
+                f"{_SELECTION}#{index:03d}",
+                moment,
+                Type.TOOL_SELECTION,
+                Status.FAILED if refusal else Status.SUCCESS,
+                **tool_call(index, tool_use).fields(),
+                reasoning=reasoning,
+                **failure_fields(refusal),
+            )
 
     def model_failed(self, step: int, redrive: int, call: ModelCall, error: ModelError, duration_ms: int) -> None:
-        failure = Failure(_model_error_code(error), str(error))
         self._tell(
-            trace_events.model_failed(self._source, self._moment(step), call, failure, duration_ms),
-            _model_order(redrive, call.attempt),
+            _model_order(redrive, call),
+            self._moment(step),
+            Type.MODEL_INVOCATION,
+            Status.FAILED,
+            **call.fields(),
+            **failure_fields(Failure(_model_error_code(error), str(error))),
+            durationMs=duration_ms,
         )
 
     def asked(self, call: ModelCall, answer: Step) -> None:
         """The answer to a call outside of a turn's steps: whatever tool it names is the form of the answer."""
-        moment = self._moment(_NO_STEP_YET)
-        self._tell(trace_events.model_answered(self._source, moment, call, answer), _model_order(0, call.attempt))
+        self._answered(0, self._moment(_NO_STEP_YET), call, answer, dollars=None)
+
+    def _answered(self, redrive: int, moment: Moment, call: ModelCall, step: Step, *, dollars: float | None) -> None:
+        self._tell(
+            _model_order(redrive, call),
+            moment,
+            Type.MODEL_INVOCATION,
+            Status.SUCCESS,
+            **call.fields(),
+            response=json_text(step.message),
+            responseText=step.text(),
+            stopReason=step.stop_reason,
+            inputTokens=step.usage.get("inputTokens", 0),
+            outputTokens=step.usage.get("outputTokens", 0),
+            cacheReadInputTokens=step.usage.get("cacheReadInputTokens", 0),
+            cacheWriteInputTokens=step.usage.get("cacheWriteInputTokens", 0),
+            durationMs=step.latency_ms,
+            estimatedDollars=dollars,
+        )
 
     # ---- Tools ----
 
-    def tool_succeeded(
+    def tool_attempted(
         self,
         step: int,
         call: ToolCall,
@@ -98,122 +128,110 @@ class Traces:
         result: str,
         started: int | None,
         circuit: CircuitState | None = None,
+        failure: Failure | None = None,
+        retry_in_ms: int | None = None,
     ) -> None:
-        """One attempt that gave the result; `started` is None if nobody knows any more when it began."""
-        moment = self._moment(step)
-        duration_ms = None if started is None else moment.at - started
-        self._tell(
-            trace_events.tool_succeeded(self._source, moment, call, attempt, result, duration_ms, circuit),
-            _invocation_order(call, attempt),
-        )
+        """One attempt, and the result that it gave; `started` is None if nobody knows any more when it began.
 
-    def tool_failed(
-        self,
-        step: int,
-        call: ToolCall,
-        attempt: int,
-        failure: Failure,
-        result: str,
-        started: int,
-        retry_in_ms: int | None,
-        circuit: CircuitState | None = None,
-    ) -> None:
-        """One attempt that failed; `result` is the report that the model gets if it was the last."""
+        After a failure, `result` is what the model is told if no other attempt follows, which is after `retry_in_ms`.
+        """
         moment = self._moment(step)
         self._tell(
-            trace_events.tool_failed(
-                self._source, moment, call, attempt, failure, result, moment.at - started, retry_in_ms, circuit
-            ),
-            _invocation_order(call, attempt),
+            f"{_INVOCATION}#{call.index:03d}#{attempt:03d}",
+            moment,
+            Type.TOOL_INVOCATION,
+            Status.FAILED if failure else Status.SUCCESS,
+            **call.fields(),
+            attempt=attempt,
+            durationMs=None if started is None else moment.at - started,
+            circuitState=circuit,
+            **failure_fields(failure),
+            retryScheduledInMs=retry_in_ms,
+            result=result,
         )
 
     # ---- Memory ----
 
-    def memory_retrieval(
-        self,
-        namespace: str,
-        records: Sequence[Mapping[str, Any]],
-        latency_ms: int | None,
-        *,
-        step: int = _NO_STEP_YET,
-        status: Status = Status.SUCCESS,
-        query: str | None = None,
-        failure: Failure | None = None,
-        call: str = "",
-    ) -> None:
-        """Records that were read from a namespace (its whole path), or why not: REFUSED by its access policy, FAILED.
+    def memory_retrieval(self, access: MemoryAccess) -> None:
+        self._accessed(Type.MEMORY_RETRIEVAL, "R", access)
 
-        `records` are JSON values such as `{"recordId", "text", "score"}`. `call` tells apart several retrievals of one
-        namespace in one step, the same when the handler is repeated: a tool use's id, say.
-        """
-        self._tell(
-            trace_events.memory_retrieval(
-                self._source, self._moment(step), namespace, records, latency_ms, status, query, failure
-            ),
-            f"{_MEMORY}#R#{_part(namespace)}#{_part(call)}",
-        )
+    def memory_write(self, access: MemoryAccess) -> None:
+        """Records that were written, or would have been."""
+        self._accessed(Type.MEMORY_WRITE, "W", access)
 
-    def memory_write(
-        self,
-        namespace: str,
-        records: Sequence[Mapping[str, Any]],
-        latency_ms: int | None,
-        *,
-        step: int = _NO_STEP_YET,
-        status: Status = Status.SUCCESS,
-        failure: Failure | None = None,
-        call: str = "",
-    ) -> None:
-        """Records that were written to a namespace, or would have been; as `memory_retrieval`. A record that was
-        removed has an `operation` that says so."""
+    def _accessed(self, kind: Type, letter: str, access: MemoryAccess) -> None:
         self._tell(
-            trace_events.memory_write(
-                self._source, self._moment(step), namespace, records, latency_ms, status, failure
-            ),
-            f"{_MEMORY}#W#{_part(namespace)}#{_part(call)}",
+            f"{_MEMORY}#{letter}#{_part(access.namespace)}#{_part(access.call)}",
+            self._moment(access.step),
+            kind,
+            access.status,
+            namespace=access.namespace,
+            query=access.query,
+            records=json_text(list(access.records)),
+            recordCount=len(access.records),
+            durationMs=access.latency_ms,
+            **failure_fields(access.failure),
         )
 
     # ---- The turn's end ----
 
     def final_response(self, step: int, prompt: str, answer: str, usage: Mapping[str, int], started: int) -> None:
-        """Told before the commit, behind which nobody reads on. Should the commit fail, TURN_FAILED follows."""
+        """Told before the commit, behind which nobody reads on. Should the commit fail, TURN_FAILED follows.
+
+        `usage` and `started` are the whole turn's.
+        """
         moment = self._moment(step)
         self._tell(
-            trace_events.final_response(self._source, moment, prompt, answer, usage, moment.at - started), _FINAL
+            _FINAL,
+            moment,
+            Type.FINAL_RESPONSE,
+            Status.SUCCESS,
+            prompt=prompt,
+            answer=answer,
+            turnInputTokens=usage.get("inputTokens", 0),
+            turnOutputTokens=usage.get("outputTokens", 0),
+            durationMs=moment.at - started,
         )
 
     def turn_failed(self, failure: Mapping[str, Any], *, refused: bool = False) -> None:
-        """The turn ended without a commit; `refused` says that it never began, since a rule forbade it."""
-        status = Status.REFUSED if refused else Status.FAILED
-        event = trace_events.turn_failed(self._source, self._moment(_NO_STEP_YET), status, failure)
-        self._tell(event, _FAILED, sorted_as=_AFTER_ALL_STEPS)
+        """The turn ended without a commit; `refused` says that it never began, since a rule forbade it.
+
+        `failure` is `{"error", "cause", "executionStatus"?, "state"?}`, as the turn's header keeps it.
+        """
+        self._tell(
+            _FAILED,
+            self._moment(_NO_STEP_YET),
+            Type.TURN_FAILED,
+            Status.REFUSED if refused else Status.FAILED,
+            error=failure["error"],
+            cause=failure["cause"],
+            state=failure.get("state"),
+            executionStatus=failure.get("executionStatus"),
+        )
 
     # ---- Writing ----
 
     def _moment(self, step: int) -> Moment:
         return Moment(now_ms(), settings().trace_id, step)
 
-    def _tell(self, event: TraceEvent, order: str, *, sorted_as: int | None = None) -> None:
-        shown = payloads().event(event)
+    def _shown(self, moment: Moment, kind: Type, status: Status, /, **fields: Any) -> TraceEvent:
+        return payloads().event(trace_event(self._source, moment, kind, status, fields))
+
+    def _tell(self, order: str, moment: Moment, kind: Type, status: Status, /, **fields: Any) -> None:
+        shown = self._shown(moment, kind, status, **fields)
         log_event(self._short_enough(shown))
         if self._kept:
-            self._put(shown, order, sorted_as)
+            self._keep(order, shown)
 
-    def _keep(self, event: TraceEvent, order: str) -> None:
-        self._put(payloads().event(event), order, None)
-
-    def _put(self, event: TraceEvent, order: str, sorted_as: int | None) -> None:
+    def _keep(self, order: str, event: TraceEvent) -> None:
         if self._store is None:
             return
         table, documents = self._store
         turn_id = self._source.turn_id
         stowed = documents.stow(event, lambda digest: keys.turn_object(turn_id, digest), STATE_BYTES)
-        item = {
-            "event": json_text(stowed),
-            "status": event["status"],
-            "expiresAt": expiry(now_ms(), JOURNAL_DAYS),
-        }
-        table.put(Put(keys.trace_event(turn_id, event["step"] if sorted_as is None else sorted_as, order), item))
+        item = {"event": json_text(stowed), "status": event["status"], "expiresAt": expiry(now_ms(), JOURNAL_DAYS)}
+        step = _AFTER_ALL_STEPS if order == _FAILED else event["step"]
+        table.put(Put(keys.trace_event(turn_id, step, order), item))
 
     def _short_enough(self, event: TraceEvent) -> TraceEvent:
         """The event, or one whose long texts are in the bucket; without a turn, whose objects expire, they are cut."""
@@ -241,13 +259,9 @@ def tool_call(index: int, tool_use: Mapping[str, Any]) -> ToolCall:
     return ToolCall(tool_use["name"], tool_use["toolUseId"], index, json_text(tool_use["input"]))
 
 
-def _model_order(redrive: int, attempt: int) -> str:
+def _model_order(redrive: int, call: ModelCall) -> str:
     """A redriven state counts its retries from the beginning."""
-    return f"{_MODEL}#{redrive:03d}#{attempt:03d}"
-
-
-def _invocation_order(call: ToolCall, attempt: int) -> str:
-    return f"{_INVOCATION}#{call.index:03d}#{attempt:03d}"
+    return f"{_MODEL}#{redrive:03d}#{call.attempt:03d}"
 
 
 def _model_error_code(error: ModelError) -> str:

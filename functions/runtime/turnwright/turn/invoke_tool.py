@@ -114,7 +114,7 @@ class Gateway:
             if tool and tool.is_memory:
                 whole = self._documents.fetch(result["full"]) if "full" in result else result["text"]
                 self._accesses(step, call, number).carried_out(tool.name, tool_use["input"], whole, None)
-            self._traces.tool_succeeded(step, traced, number, result["text"], started=None)
+            self._traces.tool_attempted(step, traced, number, result["text"], started=None)
             return recorded
         if tool is None:
             raise ToolAttemptFailed(json_text(unknown_tool(self._agent, tool_use["name"], call)))
@@ -141,7 +141,7 @@ class Gateway:
         if passage:  # after the record, which a fault of the breaker must not cost
             self._breakers.succeeded(passage)
         told = bounded(self._payloads.redacted(answer.text), limit)
-        self._traces.tool_succeeded(step, traced, number, told, attempt.started, circuit_state(passage))
+        self._traces.tool_attempted(step, traced, number, told, attempt.started, circuit_state(passage))
         self._count(attempt, "SUCCESS")
         return result
 
@@ -213,7 +213,7 @@ class Gateway:
                 tool.name, arguments, use.text, now_ms() - attempt.started
             )
             told = bounded(self._payloads.redacted(use.text), limit)
-            self._traces.tool_succeeded(attempt.step, attempt.traced, attempt.number, told, attempt.started)
+            self._traces.tool_attempted(attempt.step, attempt.traced, attempt.number, told, attempt.started)
             self._count(attempt, "SUCCESS")
             return result
         raise ToolFailure("SERVICE_UNAVAILABLE", "other writers keep changing these records")
@@ -280,15 +280,15 @@ class Gateway:
         if delay is not None:
             report["retryInMs"] = delay
         message = attempt.call.message(self._payloads.redacted(failure.message))
-        self._traces.tool_failed(
+        self._traces.tool_attempted(
             attempt.step,
             attempt.traced,
             attempt.number,
-            Failure(failure.code, message),
             json_text({**report, "errorMessage": message}),
             attempt.started,
-            delay,
             circuit,
+            Failure(failure.code, message),
+            delay,
         )
         self._count(attempt, failure.code)
         if delay is not None:

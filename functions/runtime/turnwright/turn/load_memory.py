@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from turnwright.agents.definitions import Agent
 from turnwright.errors import ActorErased, InvalidRequest, SessionBusy, TurnAlreadyEnded, TurnwrightError
 from turnwright.memory import injection
-from turnwright.memory.records.accesses import Retrieval
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.session_ends.session_ends import SessionEnds
 from turnwright.sessions.attributes import check_session
@@ -19,6 +18,7 @@ from turnwright.storage.documents import STATE_BYTES, Documents, Stowed
 from turnwright.storage.keys import NO_ACTOR
 from turnwright.storage.settings import settings
 from turnwright.storage.table import Table
+from turnwright.tracing.trace_events import MemoryAccess
 from turnwright.tracing.traces import Traces
 
 
@@ -105,7 +105,7 @@ def begin(
     if header.injected == injected:  # not what a repeat has read that came after a change of memory
         traces = Traces.of_turn(table, documents, header.turn)
         for each in retrievals:
-            traces.memory_retrieval(each.namespace, each.records, each.latency_ms, query=each.query)
+            traces.memory_retrieval(each)
     return header.turn
 
 
@@ -117,7 +117,7 @@ def _has_begun(turns: Turns, turn_id: str) -> bool:
 
 def _injected(
     table: Table, documents: Documents, agent: Agent, turn: Turn, session: Session, window: Window, input_text: str
-) -> tuple[Stowed | None, Sequence[Retrieval]]:
+) -> tuple[Stowed | None, Sequence[MemoryAccess]]:
     """What the turn's model calls are shown of memory, and how it was read."""
     if not agent.memory.remembers:
         return None, ()

@@ -27,6 +27,7 @@ from turnwright.storage import keys
 from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.documents import Documents, json_text
 from turnwright.storage.table import MOST_TRANSACTION_WRITES, Put, Table, TransactionRefused, Update, Write
+from turnwright.tracing.trace_events import MemoryAccess
 from turnwright.tracing.traces import Traces
 
 MOST_MERGES = 5
@@ -178,21 +179,21 @@ class Writing:
     def _tell(self, batch: Batch, latency_ms: int | None) -> None:
         """`latency_ms` is None for a batch that an earlier delivery wrote."""
         for path, changes in batch.changes.items():
-            self._traces.memory_write(path, _told_changes(changes), latency_ms)
+            self._traces.memory_write(MemoryAccess(path, _told_changes(changes), latency_ms))
 
     def _tell_summaries(self, configuration: MemoryConfiguration, summaries: Mapping[str, Entry]) -> None:
         """The digest, or the summary, also in each namespace that holds summaries."""
         work, own = self._consolidation, summaries.get(SUMMARY, {})
         if work.kind is Kind.DIGEST:
             digest = {"recordId": digest_id(work.session), "text": own["text"], "operation": "PUT"}
-            self._traces.memory_write(digest_path(work.session), [digest], None)
+            self._traces.memory_write(MemoryAccess(digest_path(work.session), [digest], None))
             return
         if "text" in own:
             told = {"sessionId": work.sessionId, "text": own["text"], "operation": "PUT"}
-            self._traces.memory_write(summaries_path(work.actor), [told], None)
+            self._traces.memory_write(MemoryAccess(summaries_path(work.actor), [told], None))
         for _, path, summary in self._kept_summaries(configuration, summaries):
             told = {"recordId": self._summary_record_id(path), "text": summary["text"], "operation": "PUT"}
-            self._traces.memory_write(path, [told], None)
+            self._traces.memory_write(MemoryAccess(path, [told], None))
 
     def _after_refusal(self, refused: TransactionRefused, attempt: int, redrives: int) -> Written:
         """Why a transaction was refused, by what is there now."""

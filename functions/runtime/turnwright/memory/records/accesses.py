@@ -6,7 +6,6 @@ with what it wrote: a gateway that finds the answer recorded tells the same as t
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from turnwright.agents.definitions import Agent
@@ -16,20 +15,10 @@ from turnwright.memory.records.records import Record
 from turnwright.memory.records.session_summaries import SessionSummary
 from turnwright.sessions.values import Turn
 from turnwright.storage.keys import NO_ACTOR
-from turnwright.tracing.trace_events import Failure, Status
+from turnwright.tracing.trace_events import Failure, MemoryAccess
 from turnwright.tracing.traces import Traces
 
 _ABOUT_THE_CALL = ("remembered", "forgotten", "because", "namespace")
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """What was read of a namespace; `query` is None where it was listed."""
-
-    namespace: str
-    records: Sequence[Mapping[str, Any]]
-    latency_ms: int
-    query: str | None = None
 
 
 def summaries_path(actor: str) -> str:
@@ -75,9 +64,7 @@ class CallAccesses:
             named = self._agent.memory.namespace(arguments.get("namespace", ""))
             for namespace in [named] if named else searchable(self._agent, self._turn):
                 found = [_without(record, "namespace") for record in told["records"] if _is_of(namespace, record)]
-                self._traces.memory_retrieval(
-                    self._path(namespace), found, latency_ms, step=self._step, query=arguments["query"], call=self._call
-                )
+                self._traces.memory_retrieval(self._access(namespace, found, latency_ms, arguments["query"]))
             return
         written = self._agent.memory.namespace(arguments["namespace"])
         if written is None:
@@ -86,7 +73,7 @@ class CallAccesses:
         if record:
             record["operation"] = "DELETE" if name == FORGET else "PUT"
         records = [record] if record else []  # none if the namespace keeps what it has
-        self._traces.memory_write(self._path(written), records, latency_ms, step=self._step, call=self._call)
+        self._traces.memory_write(self._access(written, records, latency_ms))
 
     def failed(self, name: str, arguments: Mapping[str, Any], failure: Failure, latency_ms: int) -> None:
         """A call that was refused by the access policy, or failed; nothing if it names no namespace that there is."""
@@ -94,20 +81,22 @@ class CallAccesses:
         namespace = self._agent.memory.namespace(given) if isinstance(given, str) else None
         if namespace is None:
             return
-        status = Status.REFUSED if failure.code == "ACCESS_DENIED" else Status.FAILED
-        path = self._path(namespace)
         if name == SEARCH:
             query = str(arguments.get("query", ""))
-            self._traces.memory_retrieval(
-                path, [], latency_ms, step=self._step, status=status, query=query, failure=failure, call=self._call
-            )
+            self._traces.memory_retrieval(self._access(namespace, [], latency_ms, query, failure))
         else:
-            self._traces.memory_write(
-                path, [], latency_ms, step=self._step, status=status, failure=failure, call=self._call
-            )
+            self._traces.memory_write(self._access(namespace, [], latency_ms, failure=failure))
 
-    def _path(self, namespace: Namespace) -> str:
-        return namespace.path(self._turn.actor, self._turn.sessionId)
+    def _access(
+        self,
+        namespace: Namespace,
+        records: Sequence[Mapping[str, Any]],
+        latency_ms: int | None,
+        query: str | None = None,
+        failure: Failure | None = None,
+    ) -> MemoryAccess:
+        path = namespace.path(self._turn.actor, self._turn.sessionId)
+        return MemoryAccess(path, records, latency_ms, query, failure, self._step, self._call)
 
 
 def _is_of(namespace: Namespace, record: Mapping[str, Any]) -> bool:
