@@ -19,13 +19,18 @@ TurnwrightError
 │   └── ModelRejected         this model will not take this request: the next model is used at once
 ├── ToolAttemptFailed         one attempt of a tool call failed; the message is JSON that Retry Tool? reads
 ├── GatewayFault              an AWS service that the gateway needs failed: the result is looked up, not made again
+├── RecordsChanged            a consolidation's namespace was written to by others: its merge is made again
+│   └── RecordsKeepChanging   ... too often: the execution fails, and a redrive goes on
 ├── CommitConflict            another transaction was at the same items: try again
 ├── NotAllDeleted             DynamoDB or S3 left some of what they were told to delete: try again
 ├── StoreNotDeleting          an erasure was asked for of a store that nobody has deleted
 ├── InvalidRequest            the caller's input breaks a rule
 ├── NotFound                  the caller named something that is not there
 │   ├── AgentNotFound
-│   └── AliasNotFound
+│   ├── AliasNotFound
+│   └── TurnNotFound          ... or it is another caller's
+├── TraceNotEnabled           the turn's trace was not asked for, so it was not kept
+├── Refusal                   what AgentCore's API answers, in its own names: `api/agentcore/refusals.py`
 └── UnknownSchemaVersion      a stored item is of a release that this one cannot read
 """
 
@@ -131,6 +136,14 @@ class AgentNotFound(NotFound):
 
 
 class AliasNotFound(NotFound):
+    pass
+
+
+class TurnNotFound(NotFound):
+    pass
+
+
+class TraceNotEnabled(TurnwrightError):
     pass
 
 

@@ -19,7 +19,7 @@ from turnwright.api.bedrock.front_door import FrontDoor
 from turnwright.api.bedrock.requests import read_turn_request
 from turnwright.api.request_bodies import decoded_body
 from turnwright.costs.receipts import of_header
-from turnwright.errors import InvalidRequest, NotFound, SessionBusy, TurnwrightError
+from turnwright.errors import InvalidRequest, NotFound, SessionBusy, TraceNotEnabled, TurnNotFound
 from turnwright.sessions.turns import Turns
 from turnwright.sessions.values import Header, Status, TurnRequest
 from turnwright.storage import keys
@@ -32,14 +32,6 @@ _TURN_ID = re.compile(r"[0-9a-f]{32}")
 
 _PAGE_BYTES = 4 * 1024 * 1024
 """How much of a trace one answer holds: Lambda takes 6 MB."""
-
-
-class TurnNotFound(NotFound):
-    pass
-
-
-class TraceNotEnabled(TurnwrightError):
-    pass
 
 
 @dataclass(frozen=True, slots=True)
