@@ -48,7 +48,7 @@ format: $(VENV)/.development
 	$(IN)/ruff check --fix $(SOURCES)
 
 build: $(SAM)  ## build the artifacts for Lambda (arm64, python3.13), on any machine
-	SAM_CLI_TELEMETRY=0 $(SAM) build
+	PYTHON="$(PYTHON)" SAM_CLI_TELEMETRY=0 $(SAM) build
 
 deploy: build  ## deploy to the account of your AWS credentials; asks first
 	SAM_CLI_TELEMETRY=0 $(SAM) deploy
@@ -60,8 +60,8 @@ clean:
 	rm -rf .venv .venv-sam .aws-sam .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(IN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Turnwright needs Python 3.11 or newer: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Turnwright needs Python 3.11 or newer: make PYTHON=python3.12")'
+	"$(PYTHON)" -m venv $(VENV)
 	$(IN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 
 $(VENV)/.offline: pyproject.toml | $(IN)/python
@@ -74,5 +74,5 @@ $(VENV)/.development: pyproject.toml | $(IN)/python
 
 # In an environment of its own: it pins other versions of what the offline stack pins.
 $(SAM):
-	$(PYTHON) -m venv .venv-sam
+	"$(PYTHON)" -m venv .venv-sam
 	.venv-sam/bin/python -m pip install --quiet --disable-pip-version-check aws-sam-cli==1.170.0

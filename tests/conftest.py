@@ -70,9 +70,12 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory,
     event that any test made it log must keep to the schema.
     """
     if name := _deployed(pytestconfig):
-        from tests.stacks import AwsStack
+        from tests.stacks import AwsStack, StackUnreachable
 
-        yield AwsStack(name)
+        try:
+            yield AwsStack(name)
+        except StackUnreachable as error:
+            pytest.exit(f"--stack=aws:{name}: {error}", returncode=4)
         return
 
     from local.bedrock.scripted_model import ScriptedModel

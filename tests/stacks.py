@@ -17,6 +17,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.waiting import eventually
 
@@ -43,13 +44,20 @@ class Stack(Protocol):
     def execution_arn(self, name: str, state_machine: str = ...) -> str: ...
 
 
+class StackUnreachable(Exception):
+    """There is no such stack, or no Region or credentials to look for it with."""
+
+
 class AwsStack:
     """A deployed stack, by the credentials and in the Region that boto3 finds."""
 
     def __init__(self, name: str) -> None:
         self._clients: dict[str, Any] = {}
-        cloudformation = self.client("cloudformation")
-        (described,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        try:
+            cloudformation = self.client("cloudformation")
+            (described,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        except (BotoCoreError, ClientError) as error:
+            raise StackUnreachable(str(error)) from error
         self.outputs = {output["OutputKey"]: str(output["OutputValue"]) for output in described["Outputs"]}
         self.resources = {
             resource["LogicalResourceId"]: str(resource["PhysicalResourceId"])
@@ -139,4 +147,6 @@ def summary(stack: str, reports: Mapping[str, list[Any]]) -> str:
     reasons = (str(report.longrepr[2]).partition(_OFFLINE) for report in reports.get("skipped", ()))
     offline = Counter(used for _, prefix, used in reasons if prefix)
     uses = ", ".join(f"{count} {used}" for used, count in offline.most_common())
-    return f"{len(ran)} tests ran against {stack}, {offline.total()} are offline only and use: {uses}"
+    return (
+        f"{len(ran)} tests ran against {stack}, {offline.total()} are offline only{f' and use: {uses}' if uses else ''}"
+    )

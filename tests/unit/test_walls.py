@@ -108,6 +108,6 @@ def test_no_modules_import_each_other_in_a_circle(house: str) -> None:
 
 
 def test_no_two_modules_have_the_same_name() -> None:
-    """A handler's module has the name of the one behind it, which is the same thing; no other name stands twice."""
+    """In `turnwright`: handlers bear the name of what they call, and `local` is a house of its own."""
     names = [path.stem for path in modules("turnwright").values() if path.name != "__init__.py"]
     assert sorted(name for name in set(names) if names.count(name) > 1) == []

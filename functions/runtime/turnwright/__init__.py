@@ -1,5 +1,6 @@
 """Turnwright's runtime package: the rules of a turn, and the adapters that keep it in AWS services.
 
-Modules that import neither boto3 nor os hold rules (what a turn, a session, a retry policy *is*); `settings` alone
-reads the environment, `clients` alone makes boto3 clients, `keys` alone builds table keys.
+docs/architecture.md shows the rooms. The modules of rules, which know no AWS, are listed in tests/unit/test_imports.py.
+`storage/settings` reads the environment (beside the runtime loop that streams), `storage/clients` alone makes boto3
+clients, `storage/keys` alone builds table keys.
 """

@@ -1,4 +1,4 @@
-"""What a handler raises is written twice: Lambda logs its message, and Step Functions keeps that as the cause."""
+"""Makes what a handler raises safe to write: Lambda logs its message, and Step Functions keeps that as the cause."""
 
 from collections.abc import Callable
 from functools import wraps

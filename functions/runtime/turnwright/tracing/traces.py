@@ -1,5 +1,5 @@
 """What happened, told where it is read: a line in the log for each event, and for a caller who enabled the trace an
-item in the turn's partition, which the stream (`following.py`), the API and the page read.
+item in the turn's partition, which the stream (`api/bedrock/following.py`), the API and the console read.
 
 Without that caller nothing is written to the table. An item's sort key is the event's step and its place within the
 step, so that a repeated handler writes the same item again and no second one; the log may have a repeated event twice.

@@ -1,1 +1,1 @@
-"""The states of a turn, a module each: the listing is `statemachines/agent_turn.asl.json`."""
+"""The states of a turn that call a function, a module each, and Record Failure, which follows a failed execution."""

@@ -1,4 +1,4 @@
-"""How an erasure ends badly: dead-lettered, since until it is finished nothing can be said to its actor.
+"""How an erasure ends badly: dead-lettered, since its actor stays closed until it is finished.
 
 A redrive of its execution, the letter sent again and another DeleteAgentMemory or DeleteMemory all go on where it was.
 """

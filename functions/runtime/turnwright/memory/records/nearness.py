@@ -1,6 +1,4 @@
-"""Whether two texts say the same. What is told apart in doubt is remembered twice; what is not, is lost: so in doubt
-they differ.
-"""
+"""Whether two texts say the same. In doubt they differ: better a fact that is kept twice than one that is lost."""
 
 import math
 import re
