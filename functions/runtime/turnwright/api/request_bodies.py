@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections import Counter
 from typing import Any
 
 from turnwright.errors import InvalidRequest
@@ -44,7 +45,7 @@ def json_bytes(value: Any) -> int:
 def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        twice = next(name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise InvalidRequest("body", f"has the field {json.dumps(twice)} twice in one object")
     return fields
 

@@ -255,6 +255,20 @@ def test_a_body_that_is_no_json_object_is_refused(body: str) -> None:
         CREATE_EVENT.read(event(CREATE_EVENT, body))
 
 
+@pytest.mark.parametrize("depth", range(900, 1_100, 7))
+def test_a_body_of_any_depth_is_refused_as_a_request(depth: int) -> None:
+    """At some depths JSON can be read, but what jsonschema says of it cannot be written."""
+    text = f'{{"payload": [{{"conversational": {{"content": {{"text": {"[" * depth}{"]" * depth}}}}}}}]}}'
+    with pytest.raises((Invalid, InvalidRequest)):
+        CREATE_EVENT.read({"body": text, "pathParameters": {"memoryId": "memory-0123456789"}})
+
+
+def test_a_field_of_any_name_is_refused_in_few_words() -> None:
+    with pytest.raises(Invalid) as refused:
+        CREATE_EVENT.read({"body": json.dumps({"x" * 100_000: 1}), "pathParameters": {"memoryId": "memory-0123456789"}})
+    assert len(str(refused.value.findings)) < 2_000
+
+
 def _fits(actor: str) -> bool:
     return len(actor) < 256
 

@@ -44,11 +44,14 @@ class Check:
         """The fields that are there. Raises Invalid with the first rule that each field breaks."""
         fields: dict[str, Any] = _present(value, self._schema)
         found: dict[str, str] = {}
-        for error in self._validator.iter_errors(fields):
-            for place, rule in self._broken(error):
-                found.setdefault(place, rule)
-            if len(found) >= _MOST_FINDINGS:
-                break
+        try:
+            for error in self._validator.iter_errors(fields):
+                for place, rule in self._broken(error):
+                    found.setdefault(place, rule)
+                if len(found) >= _MOST_FINDINGS:
+                    break
+        except RecursionError as error:  # jsonschema spells out each value that breaks a rule
+            raise Invalid([Finding("body", "is nested too deeply")]) from error
         if found:
             raise Invalid([Finding(*finding) for finding in found.items()][:_MOST_FINDINGS])
         return fields
@@ -102,7 +105,7 @@ def _place(path: Iterable[str | int]) -> str:
 
 
 def _join(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name or '""'
+    return f"{place}.{name:.140}" if place else f"{name:.140}" or '""'
 
 
 def _present(value: Any, schema: Schema) -> Any:
