@@ -20,19 +20,14 @@ settings.register_profile("some", _SOUND, max_examples=SOME)
 settings.register_profile("all", _SOUND, max_examples=100)
 
 
-_everything = False
-
-
 def configure(*, everything: bool) -> None:
     """Before tests are collected."""
-    global _everything  # noqa: PLW0603 - pytest's option, which holds for the process
-    _everything = everything
     settings.load_profile("all" if everything else "some")
 
 
 def some(cases: Iterable[T]) -> list[T]:
     """All cases of a thorough run, ten of others: the first, the last, and those between them evenly spread."""
     every = list(cases)
-    if _everything or len(every) <= SOME:
+    if settings.get_current_profile_name() == "all" or len(every) <= SOME:
         return every
     return [every[round(place * (len(every) - 1) / (SOME - 1))] for place in range(SOME)]
