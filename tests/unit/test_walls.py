@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -82,15 +83,22 @@ def floor(house: str, module: str) -> tuple[int, str]:
     )
 
 
+@cache
+def graph(house: str) -> dict[str, set[str]]:
+    """What each module imports."""
+    known = modules(house)
+    return {module: set(imports(house, path, known)) - {module} for module, path in known.items()}
+
+
 @pytest.mark.parametrize("house", HOUSES)
 def test_imports_go_downwards(house: str) -> None:
     known = modules(house)
     climbs = []
-    for module, path in known.items():
-        if path.name == "__init__.py" and not list(imports(house, path, known)):
+    for module, imported_there in graph(house).items():
+        if known[module].name == "__init__.py" and not imported_there:
             continue
         here, room = floor(house, module)
-        for imported in imports(house, path, known):
+        for imported in imported_there:
             there, other = floor(house, imported)
             if there > here or (there == here and other != room):
                 climbs.append(f"{module} -> {imported}")
@@ -99,10 +107,8 @@ def test_imports_go_downwards(house: str) -> None:
 
 @pytest.mark.parametrize("house", HOUSES)
 def test_no_modules_import_each_other_in_a_circle(house: str) -> None:
-    known = modules(house)
-    graph = {module: set(imports(house, path, known)) - {module} for module, path in known.items()}
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter(graph(house)).prepare()
     except CycleError as error:
         pytest.fail(f"a circle: {' -> '.join(error.args[1])}", pytrace=False)
 

@@ -10,6 +10,7 @@ stands, so that no turn reads OpenAPI.
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -188,8 +189,8 @@ class _Object(dict[str, Any]):
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
     result = _Object(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        result.repeated = tuple(dict.fromkeys(name for name in names if names.count(name) > 1))
+        counted = Counter(name for name, _ in pairs)
+        result.repeated = tuple(name for name, count in counted.items() if count > 1)
     return result
 
 

@@ -6,9 +6,6 @@ from typing import Any
 
 from turnwright.agents.memory_configuration import MemoryConfiguration, MergeRule
 
-SIGNATURE = "TURNWRIGHT.Memory"
-"""`parentActionGroupSignature` of the group, which is how Bedrock names the groups that it brings."""
-
 SEARCH, REMEMBER, FORGET = "search_memory", "remember", "forget"
 NAMES = (SEARCH, REMEMBER, FORGET)
 

@@ -45,7 +45,7 @@ def json_bytes(value: Any) -> int:
 def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise InvalidRequest("body", f"has the field {json.dumps(twice)} twice in one object")
     return fields
 
