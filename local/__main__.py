@@ -17,6 +17,7 @@ from local.terminal.colours import Paint, paint_for
 AWS_URL = "http://127.0.0.1:3001"
 
 _FOLLOW_SECONDS = 0.5
+_HEED_SECONDS = 0.5
 _LONGEST_FUNCTION_SECONDS = 910
 _CREDENTIALS = {"aws_access_key_id": "offline", "aws_secret_access_key": "offline"}
 
@@ -170,8 +171,8 @@ def _up(options: argparse.Namespace) -> int:
             print(f"console {stack.console_url}")
             print(f"aws {stack.aws_url}")
             print(f"ready {stack.url}", flush=True)
-            while True:
-                time.sleep(3600)
+            while True:  # a signal that another thread was given does not end this one's sleep
+                time.sleep(_HEED_SECONDS)
     except StackError as error:
         raise UsageError(str(error)) from error
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.whole
 
 START_SECONDS = 60
 WAIT_SECONDS = 20
+END = "the end of what was printed"
 CREDENTIALS = {"aws_access_key_id": "any", "aws_secret_access_key": "any", "region_name": "us-east-1"}
 
 
@@ -33,7 +34,19 @@ class Up:
     """A running `python -m local up`, and the lines it prints."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "local", "up", "--port", "0", "--aws-port", "0", *arguments]
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-m",
+            "local",
+            "up",
+            "--port",
+            "0",
+            "--aws-port",
+            "0",
+            *arguments,
+        ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -58,7 +71,13 @@ class Up:
 
     def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout=patient(WAIT_SECONDS))
+        try:
+            return self.process.wait(timeout=patient(WAIT_SECONDS))
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler then says where each thread stands
+            self.process.wait()
+            threads = "\n".join(iter(lambda: self.next_line(self.err), END))
+            raise AssertionError(f"it did not end:\n{threads}") from None
 
     def client(self, service: str) -> Any:
         url = self.url if service == "bedrock-agent-runtime" else self.aws_url
@@ -71,6 +90,7 @@ class Up:
         def read() -> None:
             for line in stream:
                 lines.put(line.rstrip("\n"))
+            lines.put(END)
 
         threading.Thread(target=read, daemon=True).start()
         return lines
@@ -205,7 +225,7 @@ def test_a_saved_agent_file_is_published_and_a_broken_one_is_told_and_changes_no
 def test_a_taken_port_ends_the_process_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "local", "up", "--port", port]
+        command = [sys.executable, "-X", "faulthandler", "-m", "local", "up", "--port", port]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patient(START_SECONDS))
     assert (ended.returncode, ended.stdout) == (1, "")
     [line] = ended.stderr.splitlines()

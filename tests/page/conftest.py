@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 from local.stack import LocalStack
+from tests.waiting import patient
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 MISSING = "the page's tests need Chromium: apt-get install chromium"
@@ -33,7 +34,9 @@ def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
     """The console, ready. It must never ask another origin for anything, nor have an error of its own."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
     opened = context.new_page()
-    opened.set_default_timeout(20_000)
+    bound_ms = 1000 * patient(20)
+    opened.set_default_timeout(bound_ms)
+    expect.set_options(timeout=bound_ms)
     asked: list[str] = []
     errors: list[str] = []
     opened.on("request", lambda request: asked.append(request.url))

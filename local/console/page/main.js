@@ -15,8 +15,8 @@ const LOOK_MS = 250;
 const MOST_FAILED_LOOKS = 4;
 const HIDDEN_LOOK_MS = 2000;
 const CIRCUITS_MS = 2000;
-/** How long the last events of a turn without a trace may take to come through the log. */
-const LOG_DELAY_MS = 3000;
+/** How long the last event of an ended turn may take: through the log, or through the function that records a failure. */
+const LAST_EVENT_MS = 30_000;
 const THEMES = ['system', 'light', 'dark'];
 
 const page = {
@@ -89,12 +89,16 @@ async function follow(turnId, signal) {
     if (!listed) refreshTurns();
     listed = true;
     showTurn(page.turn);
-    if (isOver(page.turn) && (isTold(page.turn) || performance.now() > (overSince ??= performance.now()) + LOG_DELAY_MS)) {
+    const isFirstAfterEnd = isOver(page.turn) && overSince === null;
+    if (isFirstAfterEnd) overSince = began;
+    const waited = overSince === null ? 0 : performance.now() - overSince;
+    const isComplete = overSince !== null && (isTold(page.turn) || waited > LAST_EVENT_MS);
+    if (isFirstAfterEnd || isComplete) {
       refreshTurns();
       refreshView(views.current);
-      return;
     }
-    const wait = Math.max(document.hidden ? HIDDEN_LOOK_MS : LOOK_MS, 2 * (performance.now() - began));
+    if (isComplete) return;
+    const wait = Math.max(document.hidden ? HIDDEN_LOOK_MS : LOOK_MS, 2 * (performance.now() - began), waited / 4);
     await pause(wait, signal);
   }
 }
