@@ -60,9 +60,10 @@ def _apply_once() -> None:
 
 def apply_to_storage() -> None:
     """Patches DynamoDB alone, which takes no time: what tests need that run nothing in moto but a table."""
-    from local.moto_patches import dynamodb
+    from local.moto_patches import dynamodb, server
 
     dynamodb.apply()
+    server.apply()
 
 
 __all__ = [

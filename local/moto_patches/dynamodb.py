@@ -5,20 +5,34 @@ import copy
 import json
 import threading
 import time
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
+from moto.dynamodb.exceptions import ItemSizeTooLarge
 from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
+from moto.dynamodb.parsing.expressions import UpdateExpressionParser
+from moto.dynamodb.parsing.validators import (
+    ActionCountValidator,
+    OverlappingPathsValidator,
+    UpdateExpressionValidator,
+)
 from moto.dynamodb.responses import DynamoHandler, DynamoResult
 
-from local.moto_patches.replacing import replace
+from local.moto_patches.replacing import replace, replace_class_method
 
 _TOKEN_SECONDS = 600.0
 """How long AWS remembers the ClientRequestToken of a transaction."""
+
+_KEPT_EXPRESSIONS = 1000
+_OF_EXPRESSIONS = (ActionCountValidator, OverlappingPathsValidator)
+"""What finds fault with an expression and its names, whatever the values and the item are."""
+_LARGEST_ITEM = 405_000
+"""Bytes, as moto has it: between the 400 KB that AWS documents and the 409 KB that it takes."""
 
 lock = threading.RLock()
 _in_transaction = threading.local()
@@ -178,32 +192,83 @@ def answer_items_as_they_are() -> None:
     replace(DynamoResult, "execute_result", make)
 
 
-def know_nodes_by_their_class() -> None:
+def take_expressions_apart_once() -> None:
     """Stock moto asks of every node of an update expression, ten times over, which of a list of abstract classes it is
-    of: a fifth of the time of an update.
+    of: a fifth of the time of an update. And it parses the same few expressions again and again; what makes of the
+    parsed one what a request needs works on a copy.
     """
+    is_node = cache(lambda kind: issubclass(kind, Node))
+    looks_at_children = cache(
+        lambda kind: kind.pre_processing_of_child is not DepthFirstTraverser.pre_processing_of_child
+    )
+    processed_as: dict[tuple[type, type], Any] = {}
 
-    def make(_: Any) -> Any:
-        def traverse(traverser: Any, node: Any, child_id: int = -1) -> Any:
-            if not isinstance(node, Node):
-                return node
-            parent = node.parent
-            for place, child in enumerate(node.children or ()):
-                traverser.pre_processing_of_child(node, place)
-                traverser.traverse_node_recursively(child, place)
-            known: dict[type, bool] = vars(traverser).setdefault("known", {})
-            if type(node) not in known:
-                known[type(node)] = isinstance(node, traverser.nodes_to_be_processed())
-            if known[type(node)]:
-                node = traverser.process(node)
-                node.parent = parent
-                if parent:
-                    parent.children[child_id] = node
+    def traverse(traverser: Any, node: Any, child_id: int = -1) -> Any:
+        if not is_node(type(node)):
             return node
+        parent, looks = node.parent, looks_at_children(type(traverser))
+        for place, child in enumerate(node.children or ()):
+            if looks:
+                traverser.pre_processing_of_child(node, place)
+            traverse(traverser, child, place)
+        kinds = type(traverser), type(node)
+        if kinds not in processed_as:
+            processed_as[kinds] = next((kind for kind in traverser._processing_map() if isinstance(node, kind)), None)
+        if (kind := processed_as[kinds]) is not None:
+            node = traverser._processing_map()[kind](node)
+            node.parent = parent
+            if parent:
+                parent.children[child_id] = node
+        return node
 
-        return traverse
+    def deep_copy(node: Any, memo: dict[int, Any]) -> Any:
+        clone = memo[id(node)] = object.__new__(type(node))
+        for name, value in vars(node).items():
+            vars(clone)[name] = value if isinstance(value, str) else copy.deepcopy(value, memo)
+        return clone
 
-    replace(DepthFirstTraverser, "traverse_node_recursively", make)
+    found_right: set[tuple[Node, frozenset[tuple[str, str]]]] = set()
+
+    def make_validator(original: Any) -> Any:
+        def init(validator: Any, expression: Any, expression_attribute_names: Any, *args: Any, **kwargs: Any) -> None:
+            original(validator, expression, expression_attribute_names, *args, **kwargs)
+            validator.checked = expression, frozenset((expression_attribute_names or {}).items())
+
+        return init
+
+    def make_validate(original: Any) -> Any:
+        def validate(validator: Any) -> Any:
+            if validator.checked in found_right:
+                validator.processors = [one for one in validator.processors if not isinstance(one, _OF_EXPRESSIONS)]
+            result = original(validator)
+            if len(found_right) >= _KEPT_EXPRESSIONS:
+                found_right.clear()
+            found_right.add(validator.checked)
+            return result
+
+        return validate
+
+    replace(DepthFirstTraverser, "traverse_node_recursively", lambda _: traverse)
+    Node.__deepcopy__ = deep_copy
+    replace(UpdateExpressionValidator, "__init__", make_validator)
+    replace(UpdateExpressionValidator, "validate", make_validate)
+    replace_class_method(UpdateExpressionParser, "make", lru_cache(_KEPT_EXPRESSIONS))
+
+
+def measure_a_new_item_once() -> None:
+    """Stock moto measures the whole item again for each attribute that is put into it."""
+
+    def make(original: Any) -> Any:
+        def init(item: Any, hash_key: Any, range_key: Any, attrs: dict[str, Any]) -> None:
+            original(item, hash_key, range_key, {})
+            for name, value in attrs.items():
+                dict.__setitem__(item.attrs, name, DynamoType(value))
+            if item.size() > _LARGEST_ITEM:
+                raise ItemSizeTooLarge
+
+        return init
+
+    replace(Item, "__init__", make)
 
 
 def _base64(value: Any) -> str:
@@ -215,7 +280,8 @@ def _base64(value: Any) -> str:
 @cache
 def apply() -> None:
     answer_items_as_they_are()
-    know_nodes_by_their_class()
+    take_expressions_apart_once()
+    measure_a_new_item_once()
     serve_one_request_at_a_time()
     undo_only_what_a_transaction_touched()
     remember_transaction_tokens()

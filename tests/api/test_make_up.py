@@ -225,7 +225,7 @@ def test_a_saved_agent_file_is_published_and_a_broken_one_is_told_and_changes_no
 def test_a_taken_port_ends_the_process_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-X", "faulthandler", "-m", "local", "up", "--port", port]
+        command = [sys.executable, "-m", "local", "up", "--port", port]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patient(START_SECONDS))
     assert (ended.returncode, ended.stdout) == (1, "")
     [line] = ended.stderr.splitlines()

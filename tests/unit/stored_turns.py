@@ -4,9 +4,14 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.models.utilities import dynamo_to_dict
+from moto.s3.models import s3_backends
 
 from turnwright.agents.definitions import Agent, Definition
 from turnwright.agents.versions import load, publish, resolve
@@ -240,9 +245,10 @@ class StoredTurns:
         return [block["text"] for message in messages for block in message["content"] if "text" in block]
 
     def items(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """Every item of the table, as DynamoDB holds it."""
-        pages: Iterable[Any] = self.dynamodb.client.get_paginator("scan").paginate(TableName=self.table.name)
-        return {(item["PK"]["S"], item["SK"]["S"]): item for page in pages for item in page["Items"]}
+        """Every item of the table, as DynamoDB holds it; from where moto keeps them, since many tests look often."""
+        kept = dynamodb_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].get_table(self.table.name).all_items()
+        items = [dynamo_to_dict(item.attrs) for item in kept]
+        return {(item["PK"]["S"], item["SK"]["S"]): item for item in items}
 
     def memory(self) -> dict[tuple[str, str], dict[str, Any]]:
         """The items of sessions, without who holds them and until when: what later turns can see."""
@@ -254,7 +260,6 @@ class StoredTurns:
         }
 
     def objects(self) -> dict[str, Any]:
-        """The name and content of every object of the bucket."""
-        listed = self.s3.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
-        read = self.s3.client.get_object
-        return {o["Key"]: json.loads(read(Bucket=self.bucket, Key=o["Key"])["Body"].read()) for o in listed}
+        """The name and content of every object of the bucket; from where moto keeps them."""
+        kept = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[self.bucket].keys
+        return {name: json.loads(kept[name].value) for name in kept}
