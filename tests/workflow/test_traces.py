@@ -2,20 +2,20 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import pytest
 from botocore.exceptions import EventStreamError
 
+from local.__main__ import main
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests import logs_insights, trace_schema
 from tests.infrastructure.test_template import of_type
-from tests.paths import ROOT
 from tests.waiting import eventually
 from tests.workflow.turns import ask, calls, fails, new_session, says
 
@@ -303,17 +303,18 @@ def test_the_terminal_gives_machines_the_events(run: Run, stack: LocalStack) -> 
 
 
 def test_a_name_that_nothing_has_is_one_line_on_stderr(run: Run, stack: LocalStack) -> None:
-    done = command(stack, "no-such-session")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "turnwright: there is no trace of a turn or session no-such-session\n"
+    complaint = "turnwright: there is no trace of a turn or session no-such-session\n"
+    assert command(stack, "no-such-session") == (1, "", complaint)
 
 
 def terminal(stack: LocalStack, *arguments: str) -> list[str]:
-    done = command(stack, *arguments)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    status, shown, complaint = command(stack, *arguments)
+    assert (status, complaint) == (0, "")
+    return shown.splitlines()
 
 
-def command(stack: LocalStack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-m", "local", "trace", "--aws-url", stack.aws_url, *arguments]
-    return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60)
+def command(stack: LocalStack, *arguments: str) -> tuple[int, str, str]:
+    """The command's exit status and what it printed."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        status = main(["trace", "--aws-url", stack.aws_url, *arguments])
+    return status, out.getvalue(), err.getvalue()
