@@ -85,7 +85,15 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory,
 
     template = copy_project(tmp_path_factory.mktemp("project"), tool_calls)
     options = LocalStackOptions(
-        port=0, aws_port=0, model=ScriptedModel([]), template=template, quiet=True, schedules=False
+        port=0,
+        aws_port=0,
+        model=ScriptedModel([]),
+        template=template,
+        quiet=True,
+        schedules=False,
+        warmed=[
+            f"{name}Function" for name in ("InvokeAgent", "LoadMemory", "InvokeModel", "WriteMemory", "InvokeTool")
+        ],
     )
     with LocalStack(options) as running:
         yield running
