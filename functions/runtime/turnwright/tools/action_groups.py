@@ -120,9 +120,7 @@ def _typed_all(values: Iterable[tuple[str, Any, str | None]]) -> list[dict[str, 
 
 
 def _typed(name: str, kind: str, value: Any) -> dict[str, str]:
-    """A string as it is, anything else as JSON. 5.0 is an integer to JSON Schema, but "5.0" is none to a tool."""
-    if kind == "integer" and isinstance(value, float) and value.is_integer():
-        value = int(value)
+    """A string as it is, anything else as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return {"name": name, "type": kind, "value": text}
 
