@@ -18,6 +18,7 @@ from turnwright.tools.tool_failures import ToolFailure
 
 INTEGER, NUMBER, BOOLEAN, STRING = ({"type": kind} for kind in ("integer", "number", "boolean", "string"))
 ARRAY, OBJECT = {"type": "array", "items": INTEGER}, {"type": "object", "properties": {"n": INTEGER}}
+STILL_MATCHED = f'after 0.2 s "{"a" * 40}" was still being matched with the pattern'
 BACKTRACKING = r"^([a-z]+[._-]?)+@x$"
 
 
@@ -199,11 +200,16 @@ def test_arguments_nested_too_deeply_are_refused(schema: Any) -> None:
     )
 
 
+SWALLOWED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""An interruption may fall into a callback of the garbage collector, which swallows it; the next one follows."""
+
+
+@SWALLOWED
 @pytest.mark.parametrize(
     ("schema", "value", "reason"),
     [
-        ({"pattern": BACKTRACKING}, "a" * 40, f'/a: "{"a" * 40}" takes too long to match the pattern {BACKTRACKING}'),
-        ({"items": {"anyOf": [{"pattern": BACKTRACKING}]}}, ["a" * 40], f'/a/0: "{"a" * 40}" takes too long to match'),
+        ({"pattern": BACKTRACKING}, "a" * 40, f"/a: {STILL_MATCHED} {BACKTRACKING}; send less"),
+        ({"items": {"anyOf": [{"pattern": BACKTRACKING}]}}, ["a" * 40], f"/a/0: {STILL_MATCHED}"),
         ({"not": {"pattern": BACKTRACKING}}, "a" * 40, "/a: "),
         ({"patternProperties": {BACKTRACKING: {}}}, {"a" * 40: 1}, "its schema takes longer than 0.2 s"),
         ({"propertyNames": {"pattern": BACKTRACKING}}, {"a" * 40: 1}, ": "),
@@ -223,6 +229,7 @@ def test_a_check_that_would_not_end_is_given_up_and_the_call_is_not_made(
     assert told.startswith(reason)
 
 
+@SWALLOWED
 def test_alternatives_within_alternatives_are_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool_arguments, "CHECK_SECONDS", 0.2)
     schema: Any = INTEGER

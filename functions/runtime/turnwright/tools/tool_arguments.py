@@ -63,14 +63,14 @@ def read(tool: Tool, given: Mapping[str, Any]) -> Mapping[str, Any]:
 
     def checked() -> tuple[Mapping[str, Any], list[str]]:
         arguments: Mapping[str, Any] = _read(validator, tool.input_schema, given)
-        return arguments, list(islice(dict.fromkeys(_faults(validator.iter_errors(arguments))), _MOST_FAULTS))
+        return arguments, list(islice(_faults(validator.iter_errors(arguments)), _MOST_FAULTS))
 
     try:
         arguments, faults = interrupted(CHECK_SECONDS, checked)
     except _SlowPattern as slow:
         place = next((place for place, value in _places(given) if value is slow.value), "")
-        reason = f"{place}: {_quoted(slow.value)} takes too long to match the pattern {slow.pattern}; send less of it"
-        raise ArgumentsUnchecked(tool.name, reason) from slow
+        still = f"{_quoted(slow.value)} was still being matched with the pattern {slow.pattern}"
+        raise ArgumentsUnchecked(tool.name, f"{place}: after {CHECK_SECONDS:g} s {still}; send less") from slow
     except TimeoutError as error:
         raise ArgumentsUnchecked(
             tool.name, f"its schema takes longer than {CHECK_SECONDS:g} s on so many values; send fewer"
@@ -130,10 +130,11 @@ def _types(schema: Schema) -> set[str]:
         kinds = schema["type"]
         return {kinds} if isinstance(kinds, str) else set(kinds)
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
-    return {_type_of(value) for value in values}
+    return {json_type(value) for value in values}
 
 
-def _type_of(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """The type of JSON Schema that a value has, the narrower one of integer and number."""
     match value:
         case None:
             return "null"
@@ -237,6 +238,10 @@ def _dialect() -> Any:
         if validator.is_type(value, "number") and (_fraction(value) / _fraction(factor)).denominator != 1:
             yield ValidationError("")
 
+    def required(validator: Any, names: list[str], value: Any, _schema: Schema) -> Iterator[ValidationError]:
+        if validator.is_type(value, "object") and not all(name in value for name in names):
+            yield ValidationError("")  # one for all names that are missing
+
     def pattern(validator: Any, expression: str, value: Any, _schema: Schema) -> Iterator[ValidationError]:
         if not validator.is_type(value, "string"):
             return
@@ -248,7 +253,7 @@ def _dialect() -> Any:
             yield ValidationError("")
 
     extend: Any = validators.extend
-    return extend(Draft202012Validator, {"multipleOf": multiple_of, "pattern": pattern})
+    return extend(Draft202012Validator, {"multipleOf": multiple_of, "pattern": pattern, "required": required})
 
 
 def _fraction(number: int | float) -> Fraction:
@@ -273,7 +278,7 @@ def _faults(errors: Iterator[Any]) -> Iterator[str]:
                     if name not in named and not any(re.search(pattern, name) for pattern in patterns)
                 )
             case "anyOf" | "oneOf" if error.context:
-                reasons = " / ".join(islice(dict.fromkeys(_faults(iter(error.context))), _MOST_FAULTS))
+                reasons = " / ".join(islice(_faults(iter(error.context)), _MOST_FAULTS))
                 yield f"{place}: {_quoted(value)} is none of the alternatives: {reasons}".removeprefix(": ")
             case keyword:
                 yield f"{place}: {_quoted(value)} {_broken(keyword, rule)}".removeprefix(": ")
