@@ -7,6 +7,7 @@ from botocore.exceptions import ClientError
 
 from turnwright.api.bedrock import wire_errors
 from turnwright.api.bedrock.agent_memory import delete_agent_memory, get_agent_memory
+from turnwright.api.request_bodies import query_fields
 from turnwright.memory.erasure.erasures import Erasures, request_identity
 from turnwright.storage import clients
 from turnwright.storage.documents import documents, json_text
@@ -29,14 +30,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 @app.get(_MEMORIES)
 def read(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
     store = table()
-    body = get_agent_memory(store, agentId, agentAliasId, app.current_event.query_string_parameters)
+    body = get_agent_memory(store, agentId, agentAliasId, query_fields(app.current_event.raw_event))
     logger().info("memory listed", **store.consumed.fields())
     return _answer(200, body)
 
 
 @app.delete(_MEMORIES)
 def delete(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - the path's own names
-    query, machine = app.current_event.query_string_parameters, settings().erase_memory_state_machine_arn
+    query, machine = query_fields(app.current_event.raw_event), settings().erase_memory_state_machine_arn
     erasures = Erasures(clients.stepfunctions(), machine, request_identity(app.current_event.raw_event))
     store = table()
     delete_agent_memory(store, documents(), erasures, agentId, agentAliasId, query)

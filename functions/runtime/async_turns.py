@@ -8,6 +8,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from turnwright.api.bedrock import async_turns
 from turnwright.api.bedrock.async_turns import Answer, AsyncTurns, caller_of
 from turnwright.api.bedrock.front_door import FrontDoor
+from turnwright.api.request_bodies import query_fields
 from turnwright.storage import clients
 from turnwright.storage.documents import documents, json_text
 from turnwright.storage.settings import settings
@@ -30,8 +31,7 @@ def read_turn(turn_id: str) -> Response[str]:
 
 @app.get("/turns/<turn_id>/trace")
 def read_trace(turn_id: str) -> Response[str]:
-    token = app.current_event.query_string_parameters.get("nextToken")
-    return _answered(lambda event: _turns().trace(turn_id, caller_of(event), token))
+    return _answered(lambda event: _turns().trace(turn_id, caller_of(event), query_fields(event).get("nextToken")))
 
 
 @with_safe_errors

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from local import moto_patches
 from local.aws.faults import Faults, InvocationRefused
-from local.gateway.loopback import REFUSAL, is_foreign
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
+from local.loopback import ThisMachinesRequests
 from local.moto_patches import ExecutionChange, FunctionAnswer, FunctionCall, Hooks
 from local.xray import Recorder
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    pass
 
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
@@ -206,26 +206,17 @@ class AwsServer:
         self._workers.on_log(spec, f"The asynchronous event was given up after {tries} failed attempts")
 
 
-class _Handler(MotoRequestHandler):  # type: ignore[misc]
-    """Answers without an access log, and without waiting for the client's acknowledgement between two small writes."""
+class _Handler(ThisMachinesRequests, MotoRequestHandler):  # type: ignore[misc]
+    """Answers without an access log, and without waiting for the client's acknowledgement between two small writes.
+
+    moto itself lets the pages of all sites read and write (CORS).
+    """
 
     disable_nagle_algorithm = True
+    takes_chunks = True
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         pass
-
-
-class _ThisMachineOnly:
-    """moto lets the pages of all sites read and write (CORS); this lets none."""
-
-    def __init__(self, app: "WSGIApplication") -> None:
-        self._app = app
-
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if is_foreign(environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN")):
-            start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Content-Length", str(len(REFUSAL)))])
-            return [REFUSAL.encode()]
-        return self._app(environ, start_response)
 
 
 def _listen(port: int) -> BaseWSGIServer:
@@ -234,7 +225,7 @@ def _listen(port: int) -> BaseWSGIServer:
     except OSError as error:
         raise PortTaken(port) from error
     with listener:  # the server works on a duplicate of the descriptor
-        app = _ThisMachineOnly(DomainDispatcherApplication(create_backend_app))
+        app = DomainDispatcherApplication(create_backend_app)
         return make_server(
             "127.0.0.1",
             listener.getsockname()[1],

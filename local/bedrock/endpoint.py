@@ -2,9 +2,10 @@
 over HTTP on 127.0.0.1.
 
 It answers as the service does: percent-encoded model ids, `x-amzn-errortype`, event streams with exception frames.
-The signature of a request is not looked at. A failure of the backend is always an error to the caller: nothing falls
-back to another model. Embeddings are those of the model behind it, where it is one that has a say in them (`bedrock`,
-`openai`); the others, which are no models, come with `hashed_embeddings`.
+The signature of a request is not looked at, but pages of other sites are refused (`local/loopback.py`): a model may
+cost money. A failure of the backend is always an error to the caller: nothing falls back to another model. Embeddings
+are those of the model behind it, where it is one that has a say in them (`bedrock`, `openai`); the others, which are no
+models, come with `hashed_embeddings`.
 """
 
 import json
@@ -34,6 +35,7 @@ from local.bedrock.model_backend import (
     StreamEvent,
 )
 from local.bedrock.request_rules import check_request
+from local.loopback import ThisMachinesRequests
 from turnwright.api import event_stream
 
 _ROUTE = re.compile(r"/model/([^/]+)/(converse|converse-stream|invoke)/?")
@@ -104,10 +106,12 @@ class _Server(ThreadingHTTPServer):
             traceback.print_exc()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(ThisMachinesRequests, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 64 * 1024
+    largest_body = 25_000_000
+    """What InvokeModel takes."""
 
     def setup(self) -> None:
         super().setup()
@@ -148,12 +152,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _owner(self) -> _Server:
         return cast(_Server, self.server)
 
+    def refuse(self, status: int, message: str) -> None:
+        name = "AccessDeniedException" if status == 403 else "ValidationException"
+        self._answer_error(ModelError(status, name, message))
+
     def _read_body(self) -> bytes:
-        length = self.headers.get("content-length", "0")
-        if not length.isdigit() or "transfer-encoding" in self.headers:
+        """Raises ConnectionResetError for a caller that goes away before the end of its request."""
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
             self.close_connection = True
-            return b""
-        return self.rfile.read(int(length))
+            raise ConnectionResetError(f"the request ended after {len(body)} of {length} bytes")
+        return body
 
     def _request(self, payload: bytes) -> ConverseRequest | EmbeddingRequest:
         route = _ROUTE.fullmatch(urlsplit(self.path).path)

@@ -140,13 +140,19 @@ def block_events(index: int, block: JsonObject) -> Iterator[StreamEvent]:
     """The events of one text or toolUse block."""
     if "toolUse" in block:
         use = block["toolUse"]
-        start = {"toolUse": {"toolUseId": use["toolUseId"], "name": use["name"]}}
-        yield StreamEvent("contentBlockStart", {"contentBlockIndex": index, "start": start})
-        for piece in _pieces(json.dumps(use["input"], ensure_ascii=False)):
-            yield delta_event(index, {"toolUse": {"input": piece}})
-    else:
-        for piece in _pieces(block["text"]):
-            yield delta_event(index, {"text": piece})
+        yield from argument_events(index, use["toolUseId"], use["name"], json.dumps(use["input"], ensure_ascii=False))
+        return
+    for piece in _pieces(block["text"]):
+        yield delta_event(index, {"text": piece})
+    yield StreamEvent("contentBlockStop", {"contentBlockIndex": index})
+
+
+def argument_events(index: int, identifier: str, name: str, arguments: str) -> Iterator[StreamEvent]:
+    """The events of one toolUse block; `arguments` is JSON, unless the answer was cut in it."""
+    start = {"toolUse": {"toolUseId": identifier, "name": name}}
+    yield StreamEvent("contentBlockStart", {"contentBlockIndex": index, "start": start})
+    for piece in _pieces(arguments):
+        yield delta_event(index, {"toolUse": {"input": piece}})
     yield StreamEvent("contentBlockStop", {"contentBlockIndex": index})
 
 

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 from local.invocations import Functions
+from local.loopback import ThisMachinesRequests
 
 RequestType = Literal["Create", "Update", "Delete"]
 
@@ -135,8 +136,11 @@ class _AnswerServer(ThreadingHTTPServer):
     receive: Callable[[str, dict[str, Any]], None]
 
 
-class _AnswerHandler(BaseHTTPRequestHandler):
+class _AnswerHandler(ThisMachinesRequests, BaseHTTPRequestHandler):
     """Takes an answer, as S3 takes it behind a presigned URL: a PUT with a JSON document."""
+
+    largest_body = 4096
+    """CloudFormation's own bound."""
 
     server: _AnswerServer
 
@@ -147,8 +151,10 @@ class _AnswerHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             answer = json.loads(body)
-        except ValueError:
-            self.send_error(400, "not JSON")
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            self.send_error(400, "not a JSON object")
             return
         self.server.receive(self.path.strip("/"), answer)
         self.send_response(200)

@@ -8,7 +8,6 @@ part of the path. Since anybody's signature will do, pages of other sites are re
 """
 
 import json
-import re
 import socket
 import sys
 import threading
@@ -17,11 +16,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email.message import Message
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from local.gateway.loopback import REFUSAL, is_foreign
 from local.gateway.proxy_integration import (
     Answer,
     Refused,
@@ -33,9 +31,9 @@ from local.gateway.proxy_integration import (
 )
 from local.gateway.routes import Api, Route
 from local.invocations import Functions, Invocation
+from local.loopback import ThisMachinesRequests, chunk_size
 from local.xray import Recorder, Span
 
-_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 LARGEST_BODY = 10 * 1024 * 1024
 LARGEST_BUFFERED_ANSWER = 6 * 1024 * 1024
 LARGEST_EVENT = 6_291_456
@@ -125,19 +123,26 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-class _Connection(BaseHTTPRequestHandler):
+class _Connection(ThisMachinesRequests):
     """One connection of one caller, any number of requests after each other."""
 
     protocol_version = "HTTP/1.1"
     server_version = "local"
     disable_nagle_algorithm = True
+    takes_chunks = True
     server: _Server
     headers: "Message[str, str]"
 
     def log_message(self, *_: Any) -> None:
         """Requests are not logged here: the functions log what they do."""
 
+    def refuse(self, status: int, message: str) -> None:
+        name = "AccessDeniedException" if status == HTTPStatus.FORBIDDEN else "BadRequestException"
+        self._send(Refused(status, name, message).answer)
+
     def handle_expect_100(self) -> bool:
+        if not self._is_taken():
+            return False
         if int(self.headers.get("Content-Length") or 0) > LARGEST_BODY:
             self.close_connection = True
             self._send(_too_large().answer)
@@ -171,8 +176,6 @@ class _Connection(BaseHTTPRequestHandler):
                 front.port,
                 request_id,
             )
-            if is_foreign(request.header("Host"), request.header("Origin")):
-                raise Refused(403, "AccessDeniedException", REFUSAL)
             page = front.site(request)
             if page is not None:
                 self._send(page, request_id)
@@ -205,25 +208,21 @@ class _Connection(BaseHTTPRequestHandler):
     do_DELETE = do_GET = do_HEAD = do_OPTIONS = do_PATCH = do_POST = do_PUT = _serve
 
     def _read_body(self) -> bytes:
-        if "chunked" in (self.headers.get("Transfer-Encoding") or "").lower():
+        if "Transfer-Encoding" in self.headers:
             return self._read_chunked_body()
-        length = self.headers.get("Content-Length") or "0"
-        if not length.isdecimal():
-            self.close_connection = True
-            raise Refused(400, "BadRequestException", "Bad Content-Length")
-        if int(length) > LARGEST_BODY:
-            self._discard(int(length))
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > LARGEST_BODY:
+            self._discard(length)
             raise _too_large()
-        return self._read_exactly(int(length))
+        return self._read_exactly(length)
 
     def _read_chunked_body(self) -> bytes:
         body = bytearray()
         while True:
-            head = self.rfile.readline(256).split(b";")[0].strip()
-            if not _CHUNK_SIZE.fullmatch(head):
+            size = chunk_size(self.rfile.readline(256))
+            if size is None:
                 self.close_connection = True
                 raise Refused(400, "BadRequestException", "Bad chunk")
-            size = int(head, 16)
             if size == 0:
                 while self.rfile.readline(1024).strip():
                     pass

@@ -200,7 +200,10 @@ def _encoded_body(api: Api, request: Request) -> tuple[str | None, bool]:
     main_type = media_type.split("/")[0]
     if {"*/*", f"{main_type}/*", media_type} & api.binary_media_types:
         return base64.b64encode(request.body).decode(), True
-    return request.body.decode("utf-8", "replace"), False
+    try:
+        return request.body.decode(), False
+    except UnicodeDecodeError as error:
+        raise Refused(400, "BadRequestException", f"The body is not UTF-8 at byte {error.start}") from error
 
 
 def _identity(request: Request, caller: str | None) -> dict[str, Any]:

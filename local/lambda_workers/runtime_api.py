@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
 
 from local.lambda_workers.invocation import LARGEST_BUFFERED_RESPONSE, Invocation, InvocationError
+from local.loopback import ThisMachinesRequests, chunk_size
 
 _PREFIX = "/2018-06-01/runtime/"
 _ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
@@ -115,9 +116,16 @@ class RuntimeApi:
                 self._served.notify_all()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _BadChunk(ConnectionError):
+    """Where the body ends cannot be told."""
+
+
+class _Handler(ThisMachinesRequests, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
+    takes_chunks = True
+    largest_body = 256 * 1024 * 1024
+    """Far more than an answer may have: what is too large is told as Lambda tells it."""
 
     def __init__(self, connection: socket.socket, address: Any, client: RuntimeClient) -> None:
         self._client = client
@@ -144,7 +152,18 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Lambda-Runtime-Client-Context"] = invocation.client_context
         return self._answer(200, invocation.payload, headers)
 
+    def refuse(self, status: int, message: str) -> None:
+        error = {"errorType": "Forbidden" if status == 403 else "InvalidRequest", "errorMessage": message}
+        self._answer(status, json.dumps(error).encode())
+
     def do_POST(self) -> None:
+        try:
+            self._post()
+        except _BadChunk as error:
+            self.close_connection = True
+            self.refuse(400, str(error))
+
+    def _post(self) -> None:
         if self.path == f"{_PREFIX}init/error":
             self._client.fail_init(self._reported_error(b"".join(self._body())))
             return self._answer(202, b'{"status":"OK"}')
@@ -159,6 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(400, b'{"errorType":"InvalidRequestID","errorMessage":"Invalid request ID"}')
         try:
             error = self._take(invocation, what)
+        except _BadChunk as malformed:
+            self._client.finish(invocation, InvocationError.of("Runtime.TruncatedResponse", str(malformed)))
+            raise
         except ConnectionError:
             if self._client.wait_for_exit(_EXIT_WAIT_SECONDS):
                 raise  # its end is reported where it is noticed, with its exit status
@@ -203,12 +225,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, trailers: HTTPMessage | None = None) -> Iterator[bytes]:
         """The request's body as it comes. Raises ConnectionResetError when it ends early."""
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        if "Transfer-Encoding" not in self.headers:
             yield self._exactly(int(self.headers.get("Content-Length") or 0))
             return
-        while size := int(self._line().split(b";")[0], 16):
+        while size := chunk_size(self._line()):
             yield self._exactly(size)
             self._line()
+        if size is None:
+            raise _BadChunk("a chunk of the request has no size")
         for name, value in parse_headers(self.rfile).items():
             if trailers is not None:
                 trailers[name] = value

@@ -142,6 +142,12 @@ def test_what_breaks_a_rule_is_refused_with_field_and_rule(
     assert error["message"].startswith(f"{named}: ")
 
 
+def test_two_tokens_for_one_page_are_refused(caller: Caller) -> None:
+    status, body = caller.send("GET", f"/turns/{'0' * 32}/trace?nextToken=a&nextToken=b")
+    assert (status, body["__type"]) == (400, "ValidationException")
+    assert body["message"] == "nextToken: is in the query 2 times; give it once"
+
+
 def test_an_unknown_agent_is_told(caller: Caller) -> None:
     status, error = start(caller, agentId="NOBODY")
     assert (status, error["__type"]) == (404, "ResourceNotFoundException")

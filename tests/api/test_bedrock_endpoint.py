@@ -477,7 +477,7 @@ def test_closing_ends_connections_and_frees_the_port(model: ScriptedModel) -> No
     endpoint = BedrockEndpoint(model)
     port = int(endpoint.url.rsplit(":", 1)[1])
     idle = socket.create_connection(("127.0.0.1", port), timeout=patient(20))
-    idle.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    idle.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert idle.recv(65536).startswith(b"HTTP/1.1 404")
     endpoint.close()
     assert idle.recv(1) == b""

@@ -12,8 +12,8 @@ import pytest
 from local.bedrock.scripted_model import ScriptedModel
 from local.console.console_data import ConsoleData
 from local.console.console_site import FILES, ConsoleSite
-from local.gateway.loopback import is_loopback
 from local.gateway.proxy_integration import Answer, Request
+from local.loopback import is_loopback
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
 from tests.workflow.turns import ask, calls, new_session, says

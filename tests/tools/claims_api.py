@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import BedrockAgentResolver
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 app = BedrockAgentResolver()
 
 
 class Order(BaseModel):
-    item: str
+    item: Annotated[str, Field(pattern="^([a-z]+[._-]?)+$")]
     count: int
 
 

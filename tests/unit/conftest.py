@@ -111,6 +111,12 @@ def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
 
 
 @pytest.fixture
+def threads_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of a test check arguments, without the clock that only a main thread has."""
+    monkeypatch.setattr("turnwright.tools.tool_arguments.interrupted", lambda _seconds, work: work())
+
+
+@pytest.fixture
 def memory(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> StoredMemory:
     """The storage with an agent that remembers, a model that extracts, and a dead-letter queue."""
     model, queue = StatementModel(), Queue()

@@ -1,12 +1,15 @@
+import re
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.paths import RUNTIME
-from turnwright.deadline import within
+from turnwright.deadline import interrupted, within
 
 LONG = 60
 """Seconds that no test waits for."""
@@ -75,7 +78,7 @@ def test_calls_at_the_same_time_do_not_mix_their_results(released: threading.Eve
 def test_an_abandoned_call_does_not_keep_the_process_alive() -> None:
     program = (
         "import time\n"
-        "from turnwright.deadline import within\n"
+        "from turnwright.deadline import interrupted, within\n"
         "try:\n"
         f"    within(0.05, lambda: time.sleep({LONG}))\n"
         "except TimeoutError:\n"
@@ -86,3 +89,38 @@ def test_an_abandoned_call_does_not_keep_the_process_alive() -> None:
     )
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "left\n", "")
+
+
+@pytest.mark.parametrize("work", [lambda: re.search("(a|a)*c", "a" * 40), lambda: [0 for _ in iter(int, 1)]])
+def test_what_computes_for_too_long_is_interrupted_and_the_clock_is_given_back(work: Callable[[], object]) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(TimeoutError, match=r"not within 0\.05 s"):
+        interrupted(0.05, work)
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_work_that_swallows_its_interruption_is_interrupted_again() -> None:
+    def work() -> None:
+        try:
+            time.sleep(LONG)
+        except TimeoutError:
+            time.sleep(LONG)
+
+    with pytest.raises(TimeoutError):
+        interrupted(0.05, work)
+
+
+def test_what_computes_in_time_passes_its_result_or_error_through() -> None:
+    assert interrupted(LONG, lambda: 5) == 5
+    with pytest.raises(KeyError):
+        interrupted(LONG, lambda: {"a": 1}["b"])
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_no_other_thread_than_the_main_one_can_be_interrupted() -> None:
+    def work() -> object:
+        return interrupted(LONG, lambda: pytest.fail("it runs without a clock"))
+
+    with pytest.raises(ValueError, match="main thread"):
+        within(LONG, work)

@@ -31,7 +31,8 @@ FLOORS = {
         "api.bedrock api.agentcore",
     ],
     "local": [
-        "xray invocations terminal moto_patches bedrock",
+        "loopback xray invocations terminal moto_patches",
+        "bedrock",
         "lambda_workers gateway",
         "deployment",
         "aws",

@@ -179,9 +179,12 @@ def one_call(model: ScriptedModel, agent_client: Any, name: str, **arguments: An
         ("get_claim", {"claim_id": 404}, "error", "FAILURE"),
         ("get_claim", {"claim_id": 500}, "error", "TOOL_ERROR"),
         ("get_claim", {"claim_id": "seven"}, "error", "INVALID_ARGUMENTS"),
+        ("get_claim", {"claim_id": "7", "verbose": "true"}, "success", '{"id":7,"verbose":true}'),
+        ("get_claim", {"claim_id": 7.0, "verbose": None}, "success", '{"id":7,"verbose":false}'),
         ("get_claim", {}, "error", "INVALID_ARGUMENTS"),
         ("create_order", {"item": "pen", "count": 2}, "success", '{"item":"pen","count":2}'),
         ("create_order", {"item": "pen", "count": 2, "colour": "red"}, "error", "INVALID_ARGUMENTS"),
+        ("create_order", {"item": "a" * 40 + "!", "count": 2}, "error", "INVALID_ARGUMENTS"),  # the pattern backtracks
         ("misbehave", {"how": "recursive"}, "error", "INVALID_RESPONSE"),
         ("misbehave", {"how": "bytes"}, "error", "TOOL_CRASHED"),
         ("misbehave", {"how": "seven_megabytes"}, "error", "RESPONSE_TOO_LARGE"),
@@ -218,7 +221,7 @@ def test_arguments_that_break_the_schema_never_reach_the_function(
     told = ask(agent_client, "go")
     [(status, text)] = tool_results(model)
     assert (status, json.loads(text)["errorCode"]) == ("error", "INVALID_ARGUMENTS")
-    assert "how: 5 is not of type 'string'" in json.loads(text)["errorMessage"]
+    assert "/how: 5 is not of type string" in json.loads(text)["errorMessage"]
     assert noted_calls(tool_calls, told.turn_id) == []
 
 

@@ -338,7 +338,7 @@ def test_arguments_that_break_the_schema_are_sent_back(memory: Memory) -> None:
     code, message = memory.refusal("remember", namespace="facts")
 
     assert code == "INVALID_ARGUMENTS"
-    assert "'text' is a required property" in message
+    assert message.endswith("/text: is missing")
 
 
 def test_without_an_actor_only_the_session_has_a_memory(stored: StoredTurns) -> None:
@@ -403,6 +403,7 @@ def test_a_repeat_does_not_undo_what_somebody_else_has_said_since(memory: Memory
     assert [record.text for record in memory.records("preferences")] == ["Reports in GBP."]
 
 
+@pytest.mark.usefixtures("threads_check")
 def test_calls_at_once_lose_nothing_and_write_one_record_for_a_key(memory: Memory) -> None:
     numbers = [
         memory.ask("remember", namespace="preferences", text=f"Reports in currency {n}.", key="currency")
@@ -422,6 +423,7 @@ def test_calls_at_once_lose_nothing_and_write_one_record_for_a_key(memory: Memor
     assert said == {record.text, *(former["text"] for former in record.provenance.replaced)}
 
 
+@pytest.mark.usefixtures("threads_check")
 def test_gateways_of_one_call_at_once_remember_once(memory: Memory) -> None:
     number = memory.ask("remember", namespace="facts", text="Likes tea.")
     start = Barrier(3)

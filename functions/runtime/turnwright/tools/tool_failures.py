@@ -15,7 +15,7 @@
 | the gateway may not invoke the function | ACCESS_DENIED | no |
 | the tool answered `responseState: FAILURE` | FAILURE | no |
 | the tool asks for other arguments (`responseState: REPROMPT`) | REPROMPT | no |
-| the model's arguments break the tool's schema; nothing was invoked | INVALID_ARGUMENTS | no |
+| the arguments break the tool's schema, or take too long to check; nothing was invoked | INVALID_ARGUMENTS | no |
 | the agent has no such tool; nothing was invoked | UNKNOWN_TOOL | no |
 | the circuit is open; nothing was invoked | CIRCUIT_OPEN | no |
 | the gateway was lost, and no result is recorded: the tool may have run | OUTCOME_UNKNOWN | no |

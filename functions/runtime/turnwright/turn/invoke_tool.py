@@ -16,7 +16,6 @@ from turnwright.agents.retry_policy import OnTimeout, retry_delay_ms
 from turnwright.errors import CommitConflict, ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
 from turnwright.memory.memory_tools import MemoryTools
 from turnwright.memory.records.accesses import CallAccesses
-from turnwright.models.converse import UNREADABLE_INPUT
 from turnwright.sessions.attributes import growth_allowed, size
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.values import JOURNAL_DAYS, Header, Step, ToolResult, Turn
@@ -25,9 +24,10 @@ from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.dead_letters import DeadLetters
 from turnwright.storage.documents import Documents, json_text
 from turnwright.storage.table import ConditionFailed, Put, Table, TransactionRefused, Write
-from turnwright.tools import action_groups, given_up_calls
+from turnwright.tools import action_groups, given_up_calls, tool_arguments
 from turnwright.tools.action_groups import ToolAnswer
 from turnwright.tools.breakers import Breakers, CircuitOpen, Passage
+from turnwright.tools.tool_arguments import ArgumentsUnchecked
 from turnwright.tools.tool_failures import ToolFailure
 from turnwright.tools.tool_invocation import invoke
 from turnwright.tracing import metrics
@@ -118,15 +118,18 @@ class Gateway:
             return recorded
         if tool is None:
             raise ToolAttemptFailed(json_text(unknown_tool(self._agent, tool_use["name"], call)))
-        event = self._event(header, steps, step, call, tool, tool_use)
-        attempt = _Attempt(step, call, number, tool, event, len(tool_uses), now_ms(), traced)
+        started = now_ms()
+        arguments, refusal = _arguments(tool, tool_use["input"], lost=lost)
+        event = self._event(header, steps, step, call, tool, {**tool_use, "input": arguments})
+        attempt = _Attempt(step, call, number, tool, event, len(tool_uses), started, traced)
         passage: Passage | None = None
         try:
+            if refusal:
+                raise refusal
             if tool.is_memory:
-                return self._use_memory(attempt, header, tool_use["input"])
+                return self._use_memory(attempt, header, arguments)
             if lost:
                 raise ToolFailure("OUTCOME_UNKNOWN", "the gateway was lost; whether the tool ran is not known")
-            check_arguments(tool, tool_use["input"])
             passage = self._enter(attempt)
             answer = self._invoke(attempt, passage)
         except ToolFailure as failure:
@@ -199,7 +202,6 @@ class Gateway:
     def _use_memory(self, attempt: _Attempt, header: Header, arguments: Mapping[str, Any]) -> ToolResult:
         """Carries the call out and records its result in one transaction. Raises ToolFailure."""
         tool, call = attempt.tool, attempt.call
-        check_arguments(tool, arguments)
         memory = MemoryTools(self._table, self._agent, header)
         for _ in range(_MOST_MEMORY_TRIES):
             use = memory.use(tool.name, arguments, attempt.event["idempotencyKey"])
@@ -316,6 +318,20 @@ class Gateway:
         return ToolAttemptFailed(json_text(report))
 
 
+def _arguments(tool: Tool, given: Mapping[str, Any], *, lost: bool) -> tuple[Mapping[str, Any], ToolFailure | None]:
+    """The arguments that the tool gets, and why it is not called. Refused ones are in no event, which may be unable to
+    hold them.
+
+    Those of a lost attempt were refused then too, unless the check was given up: it may have come to its end before.
+    """
+    try:
+        return tool_arguments.read(tool, given), None
+    except ArgumentsUnchecked as unchecked:
+        return ({}, unchecked) if not lost or tool.is_memory else (given, None)
+    except ToolFailure as refused:
+        return {}, refused
+
+
 def circuit_state(passage: Passage | None) -> CircuitState | None:
     """The state of the circuit that let a call through; None without a breaker."""
     if passage is None:
@@ -359,24 +375,6 @@ def check_growth(tool: Tool, session: Mapping[str, str], answer: ToolAnswer, cal
             f"the response of {tool.name} makes the sessionAttributes {grown} bytes of JSON longer; "
             f"there is room for {allowed}",
         )
-
-
-def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
-    """Raises ToolFailure INVALID_ARGUMENTS, in words that let the model correct itself."""
-    if UNREADABLE_INPUT in arguments:
-        raise _refused(f"the arguments of {tool.name} were not a JSON object; send them whole")
-    from jsonschema import Draft202012Validator  # 100 ms to import, and only this function needs it
-
-    faults = [
-        f"{'/'.join(map(str, error.absolute_path)) or 'arguments'}: {error.message}"
-        for error in Draft202012Validator(tool.input_schema).iter_errors(arguments)
-    ]
-    if faults:
-        raise _refused(f"the arguments of {tool.name} break its schema: {'; '.join(faults)}")
-
-
-def _refused(message: str) -> ToolFailure:
-    return ToolFailure("INVALID_ARGUMENTS", message, invoked=False)
 
 
 def _changed_attributes(answer: ToolAnswer) -> dict[str, dict[str, str]]:

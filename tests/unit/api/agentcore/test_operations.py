@@ -138,6 +138,15 @@ def test_a_request_is_its_body_its_path_and_its_query() -> None:
     assert read == {"memoryId": "Store-0123456789", "memoryRecordId": "mem-" + "0" * 36, "namespace": "/a/"}
 
 
+def test_a_parameter_that_is_in_the_query_twice_is_refused() -> None:
+    operation = operations()["GetMemoryRecord"]
+    twice = event(operation, query={"namespace": "/b/"}) | {
+        "multiValueQueryStringParameters": {"namespace": ["/a/", "/b/"]}
+    }
+    with pytest.raises(InvalidRequest, match="namespace: is in the query 2 times; give it once"):
+        operation.read(twice)
+
+
 def test_a_null_counts_as_absent_but_in_a_document() -> None:
     payload = [
         {"conversational": None, "blob": {"x": None}},

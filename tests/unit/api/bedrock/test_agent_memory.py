@@ -47,9 +47,15 @@ def executions(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> Executio
 
 
 def call(
-    method: str, query: Mapping[str, str], agent_id: str = "BANK", alias: str = "live", invocation: str | None = "i-1"
+    method: str,
+    query: Mapping[str, str],
+    agent_id: str = "BANK",
+    alias: str = "live",
+    invocation: str | None = "i-1",
+    before: Mapping[str, list[str]] | None = None,
 ) -> tuple[int, Any, dict[str, str]]:
-    """Status, body and headers of the answer."""
+    """Status, body and headers of the answer. The query has the values of `before` too."""
+    every = {name: [*(before or {}).get(name, []), value] for name, value in query.items()}
     headers = {"amz-sdk-invocation-id": invocation} if invocation else {}
     event = {
         "resource": PATH.format("{agentId}", "{agentAliasId}"),
@@ -58,7 +64,7 @@ def call(
         "headers": headers,
         "multiValueHeaders": {name: [value] for name, value in headers.items()},
         "queryStringParameters": dict(query) or None,
-        "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
+        "multiValueQueryStringParameters": every or None,
         "pathParameters": {"agentId": agent_id, "agentAliasId": alias},
         "requestContext": {"requestId": "r-1", "identity": {"userArn": "arn:aws:iam::123456789012:user/alice"}},
         "body": None,
@@ -215,6 +221,20 @@ def test_a_request_that_breaks_a_rule_is_refused_with_the_field_and_the_rule(
     assert (status, body["__type"]) == (400, "ValidationException")
     assert headers["x-amzn-ErrorType"] == "ValidationException"
     assert body["message"].startswith(message)
+    assert executions.started == []
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("GET", "memoryId"), ("GET", "memoryType"), ("DELETE", "memoryId"), ("DELETE", "sessionId")]
+)
+def test_a_parameter_that_is_in_the_query_twice_is_refused(
+    stored: StoredTurns, executions: Executions, method: str, name: str
+) -> None:
+    more = {"memoryType": "SESSION_SUMMARY"} if method == "GET" else {"sessionId": "session-1"}
+    query = {"memoryId": "user-1", **more}
+    status, body, _ = call(method, query, before={name: [query[name]]})
+    assert (status, body["__type"]) == (400, "ValidationException")
+    assert body["message"] == f"{name}: is in the query 2 times; give it once"
     assert executions.started == []
 
 

@@ -297,8 +297,8 @@ def test_a_broken_answer_fails(server: FakeServer, chunks: list[Any], error_type
 
 
 def test_an_answer_that_is_no_event_stream_fails(server: FakeServer) -> None:
-    server.content_type = "application/json"
-    assert error(server).message == f"{server.url} answered application/json where text/event-stream was asked for"
+    server.content_type = "text/html"
+    assert error(server).message == f"{server.url} answered text/html where text/event-stream was asked for"
     server.content_type, server.body = "text/event-stream", b"data: nonsense\n\n"
     assert error(server).error_type == "ModelStreamErrorException"
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from turnwright.api.agentcore.refusals import Finding, Invalid
 from turnwright.api.agentcore.validation import Check, Schema
-from turnwright.api.request_bodies import decoded_body, json_object
+from turnwright.api.request_bodies import decoded_body, json_object, query_fields
 
 FILE = Path(__file__).with_suffix(".json")
 """`{service: {"operations": {name: {"method", "path", "query", "status", "request"}}, "$defs": {shape: schema}}}`"""
@@ -78,11 +78,7 @@ class Operation:
         """
         body = json_object(decoded_body(event.get("body"), bool(event.get("isBase64Encoded"))))
         elsewhere = {*self.path_parameters, *self.query}
-        query = {
-            name: value
-            for name, value in (event.get("queryStringParameters") or {}).items()
-            if not name.lower().startswith(_SIGNATURE)
-        }
+        query = {name: value for name, value in query_fields(event).items() if not name.lower().startswith(_SIGNATURE)}
         misplaced = [Finding(name, "is not a field of this request's body") for name in body if name in elsewhere]
         misplaced += [
             Finding(name, "is not a query parameter of this request") for name in query if name not in self.query
