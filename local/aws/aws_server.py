@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moto.core.base_backend import BackendDict
 from moto.core.config import default_user_config
@@ -25,9 +25,6 @@ from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
 from local.loopback import ThisMachinesRequests
 from local.moto_patches import ExecutionChange, FunctionAnswer, FunctionCall, Hooks
 from local.xray import Recorder
-
-if TYPE_CHECKING:
-    pass
 
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
