@@ -323,7 +323,7 @@ class _Deployer:
 
     def _prepare_layers(self) -> None:
         for logical_id, properties in self._of_type("AWS::Lambda::LayerVersion"):
-            declared = self._declared(logical_id)
+            declared = self._template.declared(logical_id)
             content = self._local_path(properties["Content"], declared, "ContentUri")
             is_built = "BuildMethod" in (self._template["Resources"][declared].get("Metadata") or {})
             name = str(properties["LayerName"])
@@ -639,14 +639,9 @@ class _Deployer:
             raise self._fault(message, "Resources", logical_id, "Properties", name)
         return path.resolve()
 
-    def _declared(self, logical_id: str) -> str:
-        """The resource of the template of which SAM made this one: it begins the names that it gives by that."""
-        declared = [name for name in self._template["Resources"] if logical_id.startswith(name)]
-        return max(declared, key=len, default=logical_id)
-
     def _fault(self, message: str, *place: str | int) -> DeploymentError:
         if place[:1] == ("Resources",):
-            place = ("Resources", self._declared(str(place[1])), *place[2:])
+            place = ("Resources", self._template.declared(str(place[1])), *place[2:])
         return DeploymentError(str(self._template.error(message, *place)))
 
 

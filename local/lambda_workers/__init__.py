@@ -2,9 +2,8 @@
 
 A worker is a persistent process that is started as Lambda starts it (`python /var/runtime/bootstrap.py`, or what
 `AWS_LAMBDA_EXEC_WRAPPER` makes of that command line), and runs the official runtime client against a Runtime API
-served here. As on Lambda a
-worker handles one invocation at a time; a failed invocation leaves its worker alive, a timeout or a crash
-does not; a worker that fails to start fails the invocation that needed it and is not reused.
+served here. As on Lambda a worker handles one invocation at a time; a failed invocation leaves its worker alive, a
+timeout or a crash does not; a worker that fails to start fails the invocation that needed it and is not reused.
 
     pool.py           LambdaWorkers: who runs what, generations, timeouts
     runtime_api.py    the HTTP side, one port a worker
