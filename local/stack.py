@@ -262,7 +262,9 @@ class LocalStack:
         return ConsoleSite(data, self._logs.problem).answer
 
     def _register(self, function: DeployedFunction) -> None:
-        self._aws.functions[function.name] = FunctionCode(function.code_root, function.layers, function.log_group)
+        self._aws.functions[function.name] = FunctionCode(
+            function.code_root, function.layers, function.log_group, function.requirements
+        )
 
     def _publish(self, change: ExecutionChange) -> None:
         self._events.publish(execution_event(change))

@@ -47,6 +47,7 @@ class FunctionCode:
     code_root: Path
     layers: tuple[Path, ...] = ()
     log_group: str | None = None
+    requirements: tuple[Path, ...] = ()
 
 
 class _RefusedByLambda(JsonRESTError):  # type: ignore[misc]
@@ -160,6 +161,7 @@ class AwsServer:
             memory_mb=int(function.memory_size or 128),
             log_group=code.log_group or f"/aws/lambda/{name}",
             layers=tuple(layer.resolve() for layer in code.layers),
+            requirements=code.requirements,
         )
 
     def _tell(self, change: ExecutionChange) -> None:

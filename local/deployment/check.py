@@ -1,14 +1,19 @@
-"""`make check` of what no other tool opens: the state machines and the agent files that the template names.
+"""`make check` of what no other tool opens: the state machines and agent files of the template, what its functions
+import, and whether they may invoke the agents' tools.
 
 Prints a line for each problem, `file: place: rule`, and exits 1 if there is any.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from local.deployment.definitions import check_template
-from local.deployment.sam_yaml import Template, TemplateError, load_template
+from local.deployment.imports import check_imports
+from local.deployment.parameters import overrides
+from local.deployment.sam_yaml import Template, TemplateError, load_template, transform
+from local.deployment.tool_permissions import check_tool_permissions
 from turnwright.agents import agent_files
 
 _ANY_FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:any"
@@ -17,7 +22,22 @@ _ANY_FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:any"
 def problems(template: Template) -> Iterator[str]:
     """All that is wrong with the definitions and the agent files of a template."""
     yield from map(str, check_template(template))
-    yield from map(str, agent_files.check(template.file.parent / "agents", _substitutions(template)))
+    folder = template.file.parent / "agents"
+    broken = agent_files.check(folder, _substitutions(template))
+    yield from map(str, broken)
+    try:
+        document = transform(template, overrides(template.file.parent))
+    except TemplateError as error:
+        yield str(error)
+        return
+    yield from check_imports(template, document)
+    sound = {
+        name: json.loads(path.read_bytes())
+        for path in sorted(folder.glob("*.json"))
+        if agent_files.is_agent_file(path)
+        and (name := f"{folder.name}/{path.name}") not in {problem.file for problem in broken}
+    }
+    yield from check_tool_permissions(template, document, sound)
 
 
 def _substitutions(template: Template) -> dict[str, str]:

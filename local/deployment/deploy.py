@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ from local.deployment.schedules import ScheduleError, parse_rate
 from local.gateway.proxy_integration import ACCOUNT_ID
 from local.gateway.routes import Api, UnsupportedApi, read_api
 from local.invocations import Functions
+from local.lambda_workers import packages
 from local.moto_patches.state_machines import definition_fault
 
 CARRIED_BY_MOTO = frozenset(
@@ -90,7 +91,7 @@ class DeploymentError(Exception):
 @dataclass(frozen=True, slots=True)
 class DeployedFunction:
     """A function and where its code runs from. `layers` are the folders that AWS would unpack into /opt, in
-    order.
+    order; `requirements` name the packages that a build adds to code and layers.
     """
 
     logical_id: str
@@ -98,6 +99,7 @@ class DeployedFunction:
     code_root: Path
     layers: tuple[Path, ...]
     log_group: str
+    requirements: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +143,11 @@ class Rule:
 
 @dataclass(slots=True)
 class _Layer:
-    """A layer's folder, or None for one that a build fills, and its current version."""
+    """A layer's folder, or for one that a build fills None and what it is `built_from`, and its current version."""
 
     name: str
     folder: Path | None
+    built_from: Path | None = None
     version: int = 1
     digest: str = ""
 
@@ -320,10 +323,11 @@ class _Deployer:
 
     def _prepare_layers(self) -> None:
         for logical_id, properties in self._of_type("AWS::Lambda::LayerVersion"):
-            declared = self._declared(logical_id)
+            declared = self._template.declared(logical_id)
             content = self._local_path(properties["Content"], declared, "ContentUri")
             is_built = "BuildMethod" in (self._template["Resources"][declared].get("Metadata") or {})
-            layer = _Layer(str(properties["LayerName"]), None if is_built else content)
+            name = str(properties["LayerName"])
+            layer = _Layer(name, None, content) if is_built else _Layer(name, content)
             layer.has_changed()
             self._layers[logical_id] = layer
             self._attributes[logical_id] = layer.arn()
@@ -449,24 +453,37 @@ class _Deployer:
                 message = f"{logical_id}: the handler {properties['Handler']} is not in {_shown(code_root)}"
                 raise self._fault(message, "Resources", logical_id)
             arns = self._resolver.resolve(properties.get("Layers") or [])
-            by_arn = {layer.arn(): layer.folder for layer in self._layers.values()}
+            by_arn = {layer.arn(): layer for layer in self._layers.values()}
             unknown = [arn for arn in arns if arn not in by_arn]
             if unknown:
                 raise self._fault(
                     f"{logical_id}: the layer {unknown[0]} is not in the template", "Resources", logical_id
                 )
-            folders = [by_arn[arn] for arn in arns]
+            layers = [by_arn[arn] for arn in arns]
             logging = self._resolver.resolve(properties.get("LoggingConfig") or {})
             name = str(self._attributes[logical_id])
             function = DeployedFunction(
                 logical_id,
                 name,
                 code_root,
-                tuple(folder for folder in folders if folder is not None),
+                tuple(layer.folder for layer in layers if layer.folder is not None),
                 str(logging.get("LogGroup") or f"/aws/lambda/{name}"),
+                self._requirements(logical_id, code_root, layers),
             )
             self._deployment.functions[logical_id] = function
             self._register(function)
+
+    def _requirements(self, logical_id: str, code_root: Path, layers: Iterable[_Layer]) -> tuple[Path, ...]:
+        built, all_built = (
+            [layer.built_from for layer in some if layer.built_from is not None]
+            for some in (layers, self._layers.values())
+        )
+        files = packages.requirements_of(code_root, built, all_built)
+        for file in files:
+            for unusable in packages.read(file)[1]:
+                message = f"{logical_id}: {_shown(file)}:{unusable.line}: {unusable.rule}"
+                raise self._fault(message, "Resources", logical_id)
+        return files
 
     def _check_function(self, logical_id: str, properties: Mapping[str, Any]) -> None:
         runtime = str(properties.get("Runtime", "an image"))
@@ -622,14 +639,9 @@ class _Deployer:
             raise self._fault(message, "Resources", logical_id, "Properties", name)
         return path.resolve()
 
-    def _declared(self, logical_id: str) -> str:
-        """The resource of the template of which SAM made this one: it begins the names that it gives by that."""
-        declared = [name for name in self._template["Resources"] if logical_id.startswith(name)]
-        return max(declared, key=len, default=logical_id)
-
     def _fault(self, message: str, *place: str | int) -> DeploymentError:
         if place[:1] == ("Resources",):
-            place = ("Resources", self._declared(str(place[1])), *place[2:])
+            place = ("Resources", self._template.declared(str(place[1])), *place[2:])
         return DeploymentError(str(self._template.error(message, *place)))
 
 

@@ -44,6 +44,11 @@ class Template(dict[str, Any]):
                 return self.lines[path[:length]]
         return None
 
+    def declared(self, logical_id: str) -> str:
+        """The resource of which SAM made the one of that id: it begins the names that it gives by that."""
+        declared = [name for name in self["Resources"] if logical_id.startswith(name)]
+        return max(declared, key=len, default=logical_id)
+
     def error(self, message: str, *path: str | int) -> TemplateError:
         return TemplateError(self.file, self.line_of(*path), message)
 

@@ -4,9 +4,7 @@ import hashlib
 import os
 import re
 import shutil
-import stat
-import sys
-import tempfile
+import sysconfig
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,19 +12,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TMPDIR")
-"""All that a worker gets to see of this process's own environment."""
+from local.lambda_workers.filesystem import private_directory
 
 _WATCHED_SUFFIXES = frozenset({".py", ".json", ".sh", ""})
 _SCAN_SHARE = 4
 """Files are looked at again after this many times the time that the last look took."""
+_LIBPYTHON = sysconfig.get_config_var("LIBDIR")
+"""Where an interpreter that is linked with its library finds it, as Lambda's does in /var/lang/lib."""
 _TASK_OR_LAYER = re.compile(r"(?:(?<=:)|^)/(var/task|opt)(?=[/:]|$)")
 
 
 @dataclass(frozen=True)
 class FunctionSpec:
     """A function as it is deployed: `code_root` stands for /var/task, `layers` (in order, the last wins) for
-    /opt.
+    /opt. `requirements` are the files that name the packages that a build adds to either.
     """
 
     name: str
@@ -38,27 +37,39 @@ class FunctionSpec:
     memory_mb: int
     log_group: str
     layers: tuple[Path, ...] = ()
+    requirements: tuple[Path, ...] = ()
 
 
-def worker_environment(spec: FunctionSpec, runtime_api: str, opt: Path, bytecode_cache: Path) -> dict[str, str]:
-    """The whole environment of a worker. Lambda's reserved names win over the function's own variables."""
+def worker_environment(
+    spec: FunctionSpec, runtime_api: str, lang: Path, root: Path, bytecode_cache: Path
+) -> dict[str, str]:
+    """The whole environment of a worker: nothing of this process's own. Lambda's reserved names win over the function's
+    own variables, which win over the others. `lang` and `root` are of `filesystem.py`.
+
+    Source: "Defined runtime environment variables" in the Lambda guide. The variables of the second part are not
+    Lambda's: they keep a worker from the credentials of whoever runs it, and its bytecode out of the source folder.
+    """
     region = spec.arn.split(":")[3] if spec.arn.count(":") >= 3 else "us-east-1"
+    task, opt, runtime = spec.code_root, root / "opt", root / "var" / "runtime"
     own = {
-        name: _TASK_OR_LAYER.sub(lambda found: str(spec.code_root if found[1] == "var/task" else opt), value)
+        name: _TASK_OR_LAYER.sub(lambda found: str(task if found[1] == "var/task" else opt), value)
         for name, value in spec.environment.items()
     }
-    layer_paths = [opt / "python", opt / f"python/lib/python3.{sys.version_info.minor}/site-packages"]
-    log_stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[$LATEST]{uuid.uuid4().hex}"
-    python_path = [str(path) for path in layer_paths if path.is_dir()]
+    libraries = (_LIBPYTHON, "/lib64", "/usr/lib64", runtime, runtime / "lib", task, task / "lib", opt / "lib")
     return {
-        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
-        "AWS_ACCESS_KEY_ID": "offline",
-        "AWS_SECRET_ACCESS_KEY": "offline",
+        "LANG": "en_US.UTF-8",
+        "PATH": f"{lang}/bin:/usr/local/bin:/usr/bin/:/bin:{opt}/bin",
+        "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1:2000",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
-        "PYTHONUNBUFFERED": "1",
+        "PYTHONPYCACHEPREFIX": str(bytecode_cache),
         **own,
+        "AWS_ACCESS_KEY_ID": "offline",
+        "AWS_SECRET_ACCESS_KEY": "offline",
+        "AWS_SESSION_TOKEN": "offline",
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
         "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
         "AWS_LAMBDA_FUNCTION_NAME": spec.name,
@@ -66,49 +77,21 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, opt: Path, bytecode
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": spec.log_group,
-        "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d', time.gmtime())}/[$LATEST]{uuid.uuid4().hex}",
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
-        "LAMBDA_TASK_ROOT": str(spec.code_root),
+        "LAMBDA_TASK_ROOT": str(task),
+        "LAMBDA_RUNTIME_DIR": str(runtime),
         "_HANDLER": spec.handler,
         "TZ": ":UTC",
-        "PYTHONPATH": os.pathsep.join([*python_path, *filter(None, [own.get("PYTHONPATH")])]),
-        "PYTHONPYCACHEPREFIX": str(bytecode_cache),
     }
 
 
-def worker_command(spec: FunctionSpec, environment: Mapping[str, str]) -> list[str]:
+def worker_command(environment: Mapping[str, str], interpreter: Path) -> list[str]:
     """The runtime's command line, or the wrapper script with it as arguments."""
-    runtime = [sys.executable, "-m", "awslambdaric", spec.handler]
+    runtime = [str(interpreter), f"{environment['LAMBDA_RUNTIME_DIR']}/bootstrap.py"]
     wrapper = environment.get("AWS_LAMBDA_EXEC_WRAPPER")
     return [wrapper, *runtime] if wrapper else runtime
-
-
-def merge_layers(layers: Sequence[Path], target: Path) -> Path:
-    """The directory that stands for /opt: the only layer itself, or `target` filled with links, the last
-    layer winning.
-    """
-    if len(layers) == 1:
-        return layers[0]
-    target.mkdir(parents=True, exist_ok=True)
-    for layer in layers:
-        _link(layer, target)
-    return target
-
-
-def _link(source: Path, target: Path) -> None:
-    for entry in source.iterdir():
-        place = target / entry.name
-        if entry.is_dir():
-            if place.is_symlink() or place.is_file():
-                place.unlink()
-            place.mkdir(exist_ok=True)
-            _link(entry, place)
-        else:
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            place.unlink(missing_ok=True)
-            place.symlink_to(entry)
 
 
 class FileWatch:
@@ -163,21 +146,16 @@ class BytecodeCache:
     """
 
     def __init__(self) -> None:
-        name = f"turnwright-bytecode-{os.getuid()}-3.{sys.version_info.minor}"
-        self.directory = Path(tempfile.gettempdir()) / name
-        self.directory.mkdir(mode=0o700, exist_ok=True)
-        status = self.directory.lstat()
-        if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
-            raise PermissionError(f"{self.directory} belongs to somebody else: remove it, or set TMPDIR")
+        self.directory = private_directory("bytecode")
 
-    def refresh(self, source_directory: Path) -> None:
-        """Forgets a source tree that is not what it was when this was last asked, in this run or one before: Python
-        compares times by the second, so it could miss a file that was saved twice.
+    def refresh(self, sources: Sequence[Path], imported_from: Path) -> None:
+        """Forgets what was compiled of `imported_from` if the source trees are not what they were when this was last
+        asked, in this run or one before: Python compares times by the second, so it could miss a file that was saved
+        twice.
         """
-        source = source_directory.resolve()
-        compiled = self.directory / source.relative_to(source.anchor)
+        compiled = self.directory / imported_from.relative_to(imported_from.anchor)
         note = compiled / _NOTE
-        stamps = hashlib.sha256(repr(sorted(_stamps(str(source)))).encode()).hexdigest()
+        stamps = hashlib.sha256(repr([sorted(_stamps(str(source))) for source in sources]).encode()).hexdigest()
         with suppress(FileNotFoundError):
             if note.read_text() == stamps:
                 return

@@ -6,10 +6,8 @@ function.
 """
 
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections import deque
@@ -24,10 +22,10 @@ from local.lambda_workers.environment import (
     BytecodeCache,
     FileWatch,
     FunctionSpec,
-    merge_layers,
     worker_command,
     worker_environment,
 )
+from local.lambda_workers.filesystem import Filesystem
 from local.lambda_workers.guardian import Guardian
 from local.lambda_workers.invocation import Invocation, InvocationError, InvokeResult, StreamingInvocation
 from local.lambda_workers.process import WorkerHandle
@@ -66,11 +64,11 @@ class LambdaWorkers:
         self.api = RuntimeApi()
         self.alarms = Alarms()
         self.bytecode = BytecodeCache()
+        self.filesystem = Filesystem()
         self.closed = False
         self.xray: Recorder | None = None
         """Records a segment for each invocation, if there is one."""
         self.starts_at_once = max(2, os.cpu_count() or 2)
-        self._directory = Path(tempfile.mkdtemp(prefix="turnwright-workers-"))
         self._files = FileWatch()
         self._compiled: dict[Path, int] = {}
         self._functions: dict[str, _Function] = {}
@@ -149,7 +147,6 @@ class LambdaWorkers:
         self.alarms.close()
         self.api.close()
         self.guardian.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _enqueue(self, spec: FunctionSpec, invocation: Invocation) -> None:
         if self.xray is not None:
@@ -168,8 +165,7 @@ class LambdaWorkers:
 
     def _current(self, spec: FunctionSpec) -> "_Function":
         """The function with its present spec and files; a change retires the workers that it has."""
-        directories = (spec.code_root, *spec.layers)
-        files = self._files.fingerprint(directories)
+        files = self._files.fingerprint((spec.code_root, *spec.layers))
         function = self._functions.get(spec.arn)
         if function is None:
             function = self._functions[spec.arn] = _Function(self, spec, files)
@@ -177,11 +173,11 @@ class LambdaWorkers:
             function.change(spec, files)
         else:
             return function
-        if self._compiled.get(spec.code_root) != files:
-            self._compiled[spec.code_root] = files
-            for directory in directories:
-                self.bytecode.refresh(directory)
-        function.opt = merge_layers(spec.layers, Path(tempfile.mkdtemp(prefix="opt-", dir=self._directory)))
+        function.root = self.filesystem.root(spec.layers, spec.requirements)
+        for sources, imported_from in (((spec.code_root,), spec.code_root), (spec.layers, function.root / "opt")):
+            if self._compiled.get(imported_from) != files:
+                self._compiled[imported_from] = files
+                self.bytecode.refresh(sources, imported_from)
         return function
 
 
@@ -199,7 +195,7 @@ class _Function:
         self.pool = pool
         self.spec = spec
         self.files = files
-        self.opt = Path()
+        self.root = Path()
         self.pending: deque[Invocation] = deque()
         self._patience: dict[str, Alarm] = {}
         self._growth = Alarm(self._grow)
@@ -287,10 +283,13 @@ class _Worker:
         self._init_error: InvocationError | None = None
         self._listener: socket.socket = self.pool.api.listen(self)
         address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        environment = worker_environment(self.spec, address, function.opt, self.pool.bytecode.directory)
+        filesystem = self.pool.filesystem
+        environment = worker_environment(
+            self.spec, address, filesystem.lang, function.root, self.pool.bytecode.directory
+        )
         try:
             self.handle = WorkerHandle(
-                worker_command(self.spec, environment),
+                worker_command(environment, filesystem.interpreter),
                 environment,
                 self.spec.code_root,
                 self._log,

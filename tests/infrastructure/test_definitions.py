@@ -252,6 +252,7 @@ def project(folder: Path, change: Callable[[str], str], *, template: Callable[[s
     file = definitions / "agent_turn.asl.json"
     file.write_text(change(file.read_text()))
     shutil.copytree(ROOT / "agents", folder / "agents")
+    (folder / "functions").symlink_to(ROOT / "functions")
     copied = folder / "template.yaml"
     copied.write_text(template((ROOT / "template.yaml").read_text()))
     return copied

@@ -195,8 +195,27 @@ class TestTheProject:
             runtime,
             (agents,),
             deployment.outputs["RuntimeLogGroup"],
+            (runtime / "requirements.txt",),
         )
         assert deployer.registered["InvokeToolFunction"].layers == ()
+
+    def test_a_tool_has_the_requirements_of_its_folder(self, deployer: Deployer) -> None:
+        deployer.deploy(ROOT / "template.yaml")
+        tool = deployer.registered["BankingToolsFunction"]
+        assert tool.requirements == (ROOT / "functions" / "banking_tools" / "requirements.txt",)
+
+    @pytest.mark.parametrize("has_layer", [True, False])
+    def test_what_a_layer_is_built_from_is_required_by_the_functions_that_have_the_layer(
+        self, deployer: Deployer, project: Project, has_layer: bool
+    ) -> None:
+        file = project.folder / "code" / "requirements.txt"
+        file.write_text("boto3\n")
+        project.resources["Files"] |= {"Metadata": {"BuildMethod": "makefile"}}
+        project.resources["Files"]["Properties"]["ContentUri"] = "code"
+        if not has_layer:
+            del project.resources["Work"]["Properties"]["Layers"]
+        deployer.deploy(project.write())
+        assert deployer.registered["Work"].requirements == ((file,) if has_layer else ())
 
     def test_the_agents_are_published_by_the_function_that_cloudformation_would_call(self, deployer: Deployer) -> None:
         deployer.deploy(ROOT / "template.yaml")
@@ -350,6 +369,23 @@ class TestRefusals:
         project.resources["Work"]["Properties"]["CodeUri"] = "nowhere"
         message = self.refused(deployer, project)
         assert message.endswith(f":{self.line_of(project, 'CodeUri')}: Work: CodeUri nowhere is not there")
+
+    @pytest.mark.parametrize(
+        ("line", "rule"),
+        [
+            (
+                "no-such-package==1",
+                "no-such-package is not installed here: add it to the group offline of pyproject.toml",
+            ),
+            ("-r other.txt", "'-r other.txt' is not the name of a package with its version"),
+        ],
+    )
+    def test_a_requirement_whose_packages_are_not_known(
+        self, deployer: Deployer, project: Project, line: str, rule: str
+    ) -> None:
+        file = project.folder / "code" / "requirements.txt"
+        file.write_text(f"# What it needs.\nboto3==1.44.5\n{line}\n")
+        assert f"Work: {file}:3: {rule}" in self.refused(deployer, project)
 
     def test_a_layer_of_somebody_else(self, deployer: Deployer, project: Project) -> None:
         arn = "arn:aws:lambda:us-east-1:210987654321:layer:theirs:1"

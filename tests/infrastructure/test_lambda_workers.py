@@ -6,9 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ def echo(event, context):
         "environment": dict(os.environ),
         "directory": os.getcwd(),
         "path": sys.path,
+        "python": sys.executable,
         "function": context.function_name,
         "memory": context.memory_limit_in_mb,
         "request": context.aws_request_id,
@@ -200,11 +203,148 @@ def test_a_trace_header_is_made_when_there_is_none(stack: Stack) -> None:
     assert sampled == "Sampled=1"
 
 
-def test_a_function_does_not_see_the_environment_of_the_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "production")
-    monkeypatch.setenv("SECRET_OF_THE_DEVELOPER", "1")
+LAMBDAS_VARIABLES = {
+    *("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION"),
+    *("AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME"),
+    *("AWS_LAMBDA_RUNTIME_API", "AWS_EXECUTION_ENV", "AWS_DEFAULT_REGION", "AWS_REGION"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AWS_XRAY_CONTEXT_MISSING", "AWS_XRAY_DAEMON_ADDRESS", "_X_AMZN_TRACE_ID"),
+    *("LAMBDA_RUNTIME_DIR", "LAMBDA_TASK_ROOT", "_HANDLER"),
+    *("LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ"),
+}
+PROTECTING_VARIABLES = {
+    "AWS_CONFIG_FILE",
+    "AWS_EC2_METADATA_DISABLED",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "PYTHONPYCACHEPREFIX",
+}
+
+
+def test_a_function_sees_lambdas_variables_and_no_others_of_whoever_runs_it(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_PROFILE", "SECRET", "HOME", "TMPDIR", "LC_ALL", "VIRTUAL_ENV", "PYTHONHASHSEED"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG"):
+        monkeypatch.setenv(name, f"{tmp_path}:{os.environ.get(name, '')}")
     environment = stack.call(stack.function("handlers.echo"))["environment"]
-    assert not {"AWS_PROFILE", "SECRET_OF_THE_DEVELOPER"} & environment.keys()
+    assert environment.keys() - {"LC_CTYPE"} == LAMBDAS_VARIABLES | PROTECTING_VARIABLES  # Python may set LC_CTYPE
+    assert not [name for name in LAMBDAS_VARIABLES if f"{tmp_path}:" in environment[name]]
+
+
+def test_a_variable_that_is_not_reserved_is_the_functions_own(stack: Stack) -> None:
+    own = {
+        "LANG": "C",
+        "PATH": "/bin:/opt/bin",
+        "AWS_XRAY_CONTEXT_MISSING": "IGNORE_ERROR",
+        "PYTHONPATH": "/var/task/x",
+    }
+    environment = stack.call(stack.function("handlers.echo", environment=own))["environment"]
+    opt = Path(environment["LAMBDA_RUNTIME_DIR"]).parents[1] / "opt"
+    assert {name: environment[name] for name in own} == {
+        **own,
+        "PATH": f"/bin:{opt}/bin",
+        "PYTHONPATH": f"{stack.code}/x",
+    }
+
+
+def test_code_comes_first_then_the_layers_then_what_the_runtime_brings_and_nothing_else(stack: Stack) -> None:
+    answer = stack.call(stack.function("handlers.echo"))
+    runtime = answer["environment"]["LAMBDA_RUNTIME_DIR"]
+    layers = f"{runtime.removesuffix('/var/runtime')}/opt/python"
+    version = f"python3.{sys.version_info.minor}"
+    code, below, above, lang, *rest = answer["path"]
+    assert [code, below, above] == [str(stack.code), f"{layers}/lib/{version}/site-packages", layers]
+    assert rest[0] == runtime
+    assert answer["environment"]["PYTHONPATH"] == runtime
+    standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_config_var("DESTSHARED")}
+    assert {path for path in rest[1:] if path not in standard and not path.endswith(".zip")} <= {lang, below, above}
+    brought = {path.name.partition(".")[0] for path in Path(lang).iterdir() if not path.name.endswith(".dist-info")}
+    assert brought == {
+        "awslambdaric",
+        "boto3",
+        "botocore",
+        "dateutil",
+        "jmespath",
+        "runtime_client",
+        "s3transfer",
+        "simplejson",
+        "six",
+        "snapshot_restore_py",
+        "urllib3",
+    }
+
+
+def importing(stack: Stack, module: str) -> str:
+    """The name of a handler of a file of its own, which imports `module`."""
+    name = f"imports_{module.replace('.', '_')}"
+    (stack.code / f"{name}.py").write_text(f"import {module}\ndef handler(event, context):\n    return __name__\n")
+    return f"{name}.handler"
+
+
+@pytest.fixture
+def requirements(tmp_path: Path) -> Path:
+    file = tmp_path / "requirements.txt"
+    file.write_text("# A comment.\njsonschema==4.26.0\naws-lambda-powertools\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    "module", ["boto3", "jsonschema", "referencing", "aws_lambda_powertools", "importlib.metadata"]
+)
+def test_a_function_finds_its_requirements_and_what_these_need(stack: Stack, requirements: Path, module: str) -> None:
+    spec = stack.function(importing(stack, module), requirements=(requirements,))
+    assert stack.call(spec) == spec.handler.partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    "module", ["moto", "yaml", "pytest", "packaging", "local", "turnwright", "aws_lambda_powertools"]
+)
+def test_a_function_finds_no_package_that_only_this_environment_has(stack: Stack, module: str) -> None:
+    error = stack.failure(stack.function(importing(stack, module)))
+    assert error["errorType"] == "Runtime.ImportModuleError"
+    assert f"No module named '{module}'" in error["errorMessage"]
+
+
+def test_a_package_tells_its_version_as_it_does_where_it_is_installed(stack: Stack, requirements: Path) -> None:
+    (stack.code / "versions.py").write_text(
+        "from importlib.metadata import PackageNotFoundError, version\n"
+        "def handler(event, context):\n"
+        "    try:\n"
+        "        return version(event['of'])\n"
+        "    except PackageNotFoundError:\n"
+        "        return None\n"
+    )
+    spec = stack.function("versions.handler", requirements=(requirements,))
+    assert stack.call(spec, {"of": "jsonschema"}) == version("jsonschema")
+    assert stack.call(spec, {"of": "moto"}) is None
+
+
+def test_a_wrapper_that_starts_something_else_gets_no_layers_unless_it_looks_for_them(
+    stack: Stack, requirements: Path
+) -> None:
+    handler = importing(stack, "jsonschema")
+    wrapper = stack.code / "wrapper"
+    wrapper.write_text('#!/bin/sh\nexec "$1" -m awslambdaric "$_HANDLER"\n')
+    wrapper.chmod(0o755)
+    environment = {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/wrapper"}
+    spec = stack.function(handler, environment=environment, requirements=(requirements,))
+    assert "No module named 'jsonschema'" in stack.failure(spec)["errorMessage"]
+    assert stack.call(replace(spec, environment={**environment, "PYTHONPATH": "/opt/python"})) == handler.split(".")[0]
+
+
+@pytest.mark.parametrize(("streams", "handler"), [(True, "stream_handler"), (False, "handler")])
+def test_the_front_door_starts_with_the_layer_of_its_dependencies(stack: Stack, streams: bool, handler: str) -> None:
+    code = ROOT / "functions" / "runtime"
+    environment = {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/stream_responses"} if streams else {}
+    spec = stack.function(
+        f"invoke_agent.{handler}",
+        code_root=code,
+        requirements=(code / "requirements.txt",),
+        environment={**environment, "TABLE_NAME": "none", "BUCKET_NAME": "none", "POWERTOOLS_SERVICE_NAME": "test"},
+    )
+    error = stack.failure(spec, {"no": "event"})
+    assert error["errorType"] == "KeyError"
 
 
 def test_a_worker_is_used_again_also_after_an_exception(stack: Stack) -> None:
@@ -273,7 +413,30 @@ def test_a_wrapper_gets_the_command_line_of_the_runtime(stack: Stack) -> None:
     wrapper.write_text('#!/bin/sh\nexport SEEN="$*"\nexec "$@"\n')
     wrapper.chmod(0o755)
     spec = stack.function("handlers.echo", environment={"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/wrapper"})
-    assert stack.call(spec)["environment"]["SEEN"] == f"{sys.executable} -m awslambdaric handlers.echo"
+    answer = stack.call(spec)
+    interpreter, bootstrap = answer["environment"]["SEEN"].split()
+    assert interpreter == answer["python"]
+    assert bootstrap == f"{answer['environment']['LAMBDA_RUNTIME_DIR']}/bootstrap.py"
+
+
+def test_a_layers_files_and_folders_take_the_place_of_one_another(stack: Stack, tmp_path: Path) -> None:
+    for place in ("below/python/a/x.py", "below/python/b.py", "above/python/a", "above/python/b.py/x.py"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("")
+    (stack.code / "listing.py").write_text(
+        "import os\ndef handler(event, context):\n"
+        "    return sorted(name + str(files) for name, _, files in os.walk(os.environ['DATA']))\n"
+    )
+    layers = (tmp_path / "below", tmp_path / "above")
+    found = stack.call(stack.function("listing.handler", environment={"DATA": "/opt"}, layers=layers))
+    assert [line.partition("/opt")[2] for line in found] == ["/python/b.py['x.py']", "/python['a']", "[]"]
+
+
+def test_a_path_file_of_a_layer_is_read(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "layer" / "python").mkdir(parents=True)
+    (tmp_path / "layer" / "python" / "more.pth").write_text(f"{tmp_path}\n")
+    path = stack.call(stack.function("handlers.echo", layers=(tmp_path / "layer",)))["path"]
+    assert path[-1] == str(tmp_path)
 
 
 def test_layers_stand_for_opt_and_the_last_one_wins(stack: Stack, tmp_path: Path) -> None:
@@ -559,7 +722,7 @@ def test_compiled_modules_are_kept_across_runs_until_a_file_is_saved(
 
     def kept() -> bool:
         cache = environment.BytecodeCache()
-        cache.refresh(source)
+        cache.refresh([source], source)
         compiled = cache.directory / source.resolve().relative_to("/") / "module.pyc"
         found = compiled.exists()
         compiled.touch()

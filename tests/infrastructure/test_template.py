@@ -16,6 +16,7 @@ import pytest
 from local.deployment.definitions import Definition, used_substitutions
 from local.deployment.intrinsics import Resolver
 from local.deployment.sam_yaml import LOCAL_BUCKET, Template, TemplateError, load_template, transform
+from local.lambda_workers.packages import requirements_of
 from tests.paths import ROOT
 from turnwright.api.agentcore.operations import operations
 from turnwright.costs import prices
@@ -921,6 +922,16 @@ def test_every_resource_that_is_built_has_a_target_in_the_makefile_of_its_folder
     assert {name for name, _ in targets} == {*functions(), "DependenciesLayer"}
     for name, folder in targets:
         make(f"build-{name}", tmp_path, "--dry-run", folder=folder)
+
+
+def test_requirements_are_installed_by_the_layer_of_a_folder_or_else_by_its_functions(tmp_path: Path) -> None:
+    """What `requirements_of` takes for granted, and the offline stack and `make check` with it."""
+    targets = built_with_make()
+    layers = [ROOT / folder for name, folder in targets if name not in functions()]
+    for name, folder in targets:
+        recipe = make(f"build-{name}", tmp_path, "--dry-run", folder=folder)
+        brings = name not in functions() or requirements_of(ROOT / folder, (), layers) != ()
+        assert ("--requirement requirements.txt" in recipe) == brings, name
 
 
 def test_a_runtime_artifact_is_the_handlers_the_package_and_the_wrapper(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_the_address_may_have_a_path(api: FakeRuntimeApi) -> None:
     assert api.posted.get(timeout=patient(SECONDS)).path == "/worker/7/2018-06-01/runtime/invocation/r-1/response"
 
 
-def start(api: FakeRuntimeApi, task_root: Path, handler: str) -> subprocess.Popen[str]:
+def start(api: FakeRuntimeApi, task_root: Path, handler: str, **variables: str) -> subprocess.Popen[str]:
     """The runtime as Lambda starts it through the wrapper script: the interpreter's command line as arguments."""
     wrapper = LOOP.parents[2] / "stream_responses"
     (task_root / "turnwright").symlink_to(LOOP.parents[1])
@@ -276,10 +276,40 @@ def start(api: FakeRuntimeApi, task_root: Path, handler: str) -> subprocess.Pope
         "AWS_LAMBDA_RUNTIME_API": api.address,
         "LAMBDA_TASK_ROOT": str(task_root),
         "_HANDLER": handler,
+        **variables,
     }
     return subprocess.Popen(
         [wrapper, sys.executable, "/var/runtime/bootstrap.py"], env=environment, stderr=subprocess.PIPE, text=True
     )
+
+
+def test_the_loop_finds_the_layers_after_the_code_and_reads_their_path_files(
+    api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    code, layers = tmp_path / "var" / "task", tmp_path / "opt" / "python"
+    site_packages = layers / f"lib/python3.{sys.version_info.minor}/site-packages"
+    for folder in (code, site_packages, tmp_path / "further"):
+        folder.mkdir(parents=True)
+        (folder / "both.py").write_text(f"NAME = {folder.name!r}\n")
+        (folder / f"of_{folder.name.replace('-', '_')}.py").write_text("")
+    for name in ("both", "below", "sooner"):
+        (layers / f"{name}.py").write_text("NAME = 'python'\n")
+    (site_packages / "sooner.py").write_text("NAME = 'site-packages'\n")
+    (layers / "more.pth").write_text(f"{tmp_path / 'further'}\n")
+    (code / "door.py").write_text(
+        "import below, both, of_further, of_site_packages, sooner\n"
+        "def stream(event, context):\n"
+        "    return {}, [both.NAME.encode(), sooner.NAME.encode(), below.NAME.encode()]\n"
+    )
+    process = start(api, code, "door.stream", LAMBDA_RUNTIME_DIR=str(tmp_path / "var" / "runtime"))
+    try:
+        api.invoke(b"{}")
+        assert api.posted.get(timeout=patient(SECONDS)).body.endswith(
+            b"\0" * 8 + b"task" + b"site-packages" + b"python"
+        )
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_wrapper_starts_the_loop_which_serves_one_invocation_after_the_other(

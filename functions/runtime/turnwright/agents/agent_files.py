@@ -83,7 +83,7 @@ def _read(
     directory: Path, substitutions: Mapping[str, str], read_object: ReadObject | None
 ) -> tuple[list[Any], list[Problem]]:
     """The documents without a problem, substitutions made, and the problems of the others."""
-    paths = sorted(path for path in directory.glob("*.json") if _is_agent_file(path))
+    paths = sorted(path for path in directory.glob("*.json") if is_agent_file(path))
     if not paths:
         return [], [Problem(_FOLDER, "", "has no agent file; add one, such as my_agent.json")]
     try:
@@ -151,7 +151,7 @@ _NAMESPACE_FIELDS = {
 }
 
 
-def _is_agent_file(path: Path) -> bool:
+def is_agent_file(path: Path) -> bool:
     return path.name != SCHEMA_FILE and not path.name.startswith(".")
 
 
