@@ -195,7 +195,8 @@ UNREADABLE_INPUT = "unreadableInput"
 
 def _content(block: _Block) -> list[dict[str, Any]]:
     if block.tool_use is not None:
-        return [{"toolUse": {**block.tool_use, "input": _tool_input("".join(block.tool_input))}}]
+        use = {name: block.tool_use.get(name, "") for name in ("toolUseId", "name")}
+        return [{"toolUse": {**use, "input": _tool_input("".join(block.tool_input))}}]
     if block.redacted:
         return [{"reasoningContent": {"redactedContent": base64.b64encode(block.redacted).decode()}}]
     if block.reasoning or block.signature:

@@ -8,6 +8,7 @@ from typing import Any
 from turnwright.agents.definitions import Agent
 from turnwright.errors import ModelError, ModelsExhausted, ModelsThrottled, ModelThrottled, TurnAlreadyEnded
 from turnwright.models import converse, model_calls
+from turnwright.models.sound_replies import called_name, with_sound_calls
 from turnwright.sessions.history import History, Window
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.turns import Turns
@@ -72,7 +73,7 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
     answered = Step(
         number=asked.step,
         tool_results=asked.tool_results,
-        message=reply.message,
+        message=with_sound_calls(reply.message, agent, turn.turnId, asked.step),
         stop_reason=reply.stop_reason,
         model=model_id,
         usage=reply.usage,
@@ -124,7 +125,7 @@ def _tool_call(index: int, tool_use: Mapping[str, Any], agent: Agent, inline: in
     }
     tool = agent.tool(tool_use["name"])
     if tool is None:
-        return {**call, "handler": "none", "failure": unknown_tool(agent, tool_use["name"], Call.decode(call))}
+        return {**call, "handler": "none", "failure": unknown_tool(agent, called_name(tool_use), Call.decode(call))}
     return {**call, "handler": "lambda", "timeoutSeconds": tool.policy.timeout_seconds}
 
 

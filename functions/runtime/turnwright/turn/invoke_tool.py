@@ -17,6 +17,7 @@ from turnwright.errors import CommitConflict, ToolAttemptFailed, ToolFailedTurn,
 from turnwright.memory.memory_tools import MemoryTools
 from turnwright.memory.records.accesses import CallAccesses
 from turnwright.models.converse import UNREADABLE_INPUT
+from turnwright.models.sound_replies import called_name
 from turnwright.sessions.attributes import growth_allowed, size
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.values import JOURNAL_DAYS, Header, Step, ToolResult, Turn
@@ -117,7 +118,7 @@ class Gateway:
             self._traces.tool_attempted(step, traced, number, result["text"], started=None)
             return recorded
         if tool is None:
-            raise ToolAttemptFailed(json_text(unknown_tool(self._agent, tool_use["name"], call)))
+            raise ToolAttemptFailed(json_text(unknown_tool(self._agent, called_name(tool_use), call)))
         event = self._event(header, steps, step, call, tool, tool_use)
         attempt = _Attempt(step, call, number, tool, event, len(tool_uses), now_ms(), traced)
         passage: Passage | None = None
