@@ -11,8 +11,13 @@ from itertools import count
 from typing import Any
 
 from turnwright.agents.definitions import Agent
-from turnwright.models.converse import Message
+from turnwright.errors import ModelUnavailable
+from turnwright.models.converse import Message, Reply
+from turnwright.models.stop_reasons import Calls, ending
 from turnwright.surrogates import mended
+
+_WITHHELD = "(Nothing of the answer was let through.)"
+"""Stands for an answer that was withheld whole: Converse refuses a message without content as history."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -22,7 +27,25 @@ _NO_TOOL = "invalid_tool_name"
 _CALLED_NAME, _CALLED_INPUT = "calledName", "calledInput"
 
 
-def with_sound_calls(message: Message, agent: Agent, turn_id: str, step: int) -> Message:
+def received(reply: Reply, agent: Agent, turn_id: str, step: int) -> Message:
+    """The message as the journal has it. Raises ModelUnavailable for a reply that neither says nor asks anything."""
+    message = _with_sound_calls(reply.message, agent, turn_id, step)
+    if any("text" in block or "toolUse" in block for block in message["content"]):
+        return message
+    if ending(reply.stop_reason).calls is Calls.LEFT_OUT:
+        return {**message, "content": [*message["content"], {"text": _WITHHELD}]}
+    raise ModelUnavailable(f"the model's reply is empty; it stopped with {reply.stop_reason}")
+
+
+def called_name(tool_use: Mapping[str, Any]) -> str:
+    """The name of the tool that the model called, in its own words."""
+    given = tool_use["input"]
+    if tool_use["name"].startswith(_NO_TOOL) and given.keys() == {_CALLED_NAME, _CALLED_INPUT}:
+        return str(given[_CALLED_NAME])
+    return str(tool_use["name"])
+
+
+def _with_sound_calls(message: Message, agent: Agent, turn_id: str, step: int) -> Message:
     """The message with an id of the runtime's for each tool call, and only names that Converse takes back.
 
     An id is made of the turn, the step and the call's place, and of no word of the model's, which repeats ids and makes
@@ -39,14 +62,6 @@ def with_sound_calls(message: Message, agent: Agent, turn_id: str, step: int) ->
         for block in message["content"]
     ]
     return {**message, "content": content}
-
-
-def called_name(tool_use: Mapping[str, Any]) -> str:
-    """The name of the tool that the model called, in its own words."""
-    given = tool_use["input"]
-    if tool_use["name"].startswith(_NO_TOOL) and given.keys() == {_CALLED_NAME, _CALLED_INPUT}:
-        return str(given[_CALLED_NAME])
-    return str(tool_use["name"])
 
 
 def _tool_use_id(turn_id: str, step: int, index: int) -> str:

@@ -327,9 +327,14 @@ def circuit_state(passage: Passage | None) -> CircuitState | None:
 def unknown_tool(agent: Agent, name: str, call: Call) -> dict[str, Any]:
     """The report of a call of a tool that the agent does not have."""
     known = ", ".join(tool.name for tool in agent.tools) or "none"
+    return not_invoked(Failure("UNKNOWN_TOOL", f"there is no tool {name}; the tools are: {known}"), call)
+
+
+def not_invoked(failure: Failure, call: Call) -> dict[str, Any]:
+    """The report of a call that the model can correct at once, and that was not made."""
     return {
-        "errorCode": "UNKNOWN_TOOL",
-        "errorMessage": call.message(f"there is no tool {name}; the tools are: {known}"),
+        "errorCode": failure.code,
+        "errorMessage": call.message(failure.message),
         "attempts": 0,
         "tryAgainNow": True,
     }
