@@ -1,7 +1,8 @@
 """Bedrock's Converse, without the network: what a model is asked, and what its stream of events adds up to.
 
 Source of the shapes: `ConverseStream` in botocore's service model of `bedrock-runtime`. Messages are stored in
-Converse's own form; the one difference is that JSON has no bytes, so that redacted reasoning is kept in base64.
+Converse's own form, with two differences: JSON has no bytes, so that redacted reasoning is kept in base64, and what a
+model thinks in its text is kept as reasoning (`thinking.py`).
 """
 
 import base64
@@ -13,6 +14,7 @@ from typing import Any
 from turnwright.agents.definitions import Agent, Tool
 from turnwright.errors import ModelUnavailable
 from turnwright.models.stop_reasons import COMPLETES_A_CALL, Calls, ending
+from turnwright.models.thinking import is_thought
 from turnwright.surrogates import mended, mended_json
 
 Message = Mapping[str, Any]
@@ -119,7 +121,7 @@ def characters(messages: Iterable[Message]) -> int:
 
 
 def wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Stored messages as boto3 takes them: redacted reasoning is bytes again."""
+    """Stored messages as boto3 takes them: redacted reasoning is bytes again, and thoughts are the text they were."""
     return [
         {"role": message["role"], "content": [_wire_block(block) for block in message["content"]]}
         for message in messages
@@ -274,5 +276,7 @@ def _wire_block(block: Mapping[str, Any]) -> Mapping[str, Any]:
     match block:
         case {"reasoningContent": {"redactedContent": redacted}}:
             return {"reasoningContent": {"redactedContent": base64.b64decode(redacted)}}
+        case {"reasoningContent": {"reasoningText": {"text": text}}} if is_thought(text):
+            return {"text": text}
         case _:
             return block

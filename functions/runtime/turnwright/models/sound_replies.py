@@ -6,14 +6,15 @@ so that what is shown of the reply to a model again is not refused (`ToolUseBloc
 
 import hashlib
 import re
-from collections.abc import Mapping
-from itertools import count
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, groupby
 from typing import Any
 
 from turnwright.agents.definitions import Agent
 from turnwright.errors import ModelUnavailable
 from turnwright.models.converse import Message, Reply
 from turnwright.models.stop_reasons import Calls, ending
+from turnwright.models.thinking import is_thought, split
 from turnwright.surrogates import mended
 
 _WITHHELD = "(Nothing of the answer was let through.)"
@@ -27,13 +28,21 @@ _NO_TOOL = "invalid_tool_name"
 _CALLED_NAME, _CALLED_INPUT = "calledName", "calledInput"
 
 
-def received(reply: Reply, agent: Agent, turn_id: str, step: int) -> Message:
-    """The message as the journal has it. Raises ModelUnavailable for a reply that neither says nor asks anything."""
+def received(reply: Reply, agent: Agent, turn_id: str, step: int, *, has_said: bool) -> Message:
+    """The message as the journal has it. Raises ModelUnavailable for a reply that neither says nor asks anything.
+
+    `has_said` tells whether the model has spoken in the turn before: then it may end by saying nothing more, as models
+    do that have said all beside their last tool call.
+    """
     message = _with_sound_calls(reply.message, agent, turn_id, step)
+    message = {**message, "content": list(_with_thoughts_apart(message["content"]))}
     if any("text" in block or "toolUse" in block for block in message["content"]):
         return message
-    if ending(reply.stop_reason).calls is Calls.LEFT_OUT:
+    calls = ending(reply.stop_reason).calls
+    if calls is Calls.LEFT_OUT:
         return {**message, "content": [*message["content"], {"text": _WITHHELD}]}
+    if calls is Calls.MADE and has_said:
+        return message
     raise ModelUnavailable(f"the model's reply is empty; it stopped with {reply.stop_reason}")
 
 
@@ -62,6 +71,18 @@ def _with_sound_calls(message: Message, agent: Agent, turn_id: str, step: int) -
         for block in message["content"]
     ]
     return {**message, "content": content}
+
+
+def _with_thoughts_apart(content: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The blocks with what the model thinks in its texts as reasoning. Texts side by side are one text in pieces."""
+    for is_text, neighbours in groupby(content, lambda block: "text" in block):
+        blocks = list(neighbours)
+        parts = split("".join(block["text"] for block in blocks)) if is_text else []
+        if not any(map(is_thought, parts)):
+            yield from blocks
+            continue
+        for part in parts:
+            yield {"reasoningContent": {"reasoningText": {"text": part}}} if is_thought(part) else {"text": part}
 
 
 def _tool_use_id(turn_id: str, step: int, index: int) -> str:

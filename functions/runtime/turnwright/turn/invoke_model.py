@@ -65,7 +65,8 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
     started = time.monotonic()
     try:
         reply = model_calls.converse(arguments, agent.limits.model_timeout_seconds - _MODEL_MARGIN_SECONDS)
-        message = received(reply, agent, turn.turnId, asked.step)
+        has_said = any(step.text().strip() for step in earlier)
+        message = received(reply, agent, turn.turnId, asked.step, has_said=has_said)
     except ModelError as error:
         traces.model_failed(asked.step, asked.redrive, call, error, _milliseconds_since(started))
         if not last_resort:
@@ -149,12 +150,15 @@ def _tool_call(
 
 
 def turn_messages(documents: Documents, input_text: str, steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """The turn's own Converse messages: the user's, and each step's tool results and answer."""
+    """The turn's own Converse messages: the user's, and each step's tool results and answer; not an answer that says
+    nothing, which Converse refuses as history.
+    """
     messages = [converse.user_message(input_text)]
     for step in steps:
         if step.tool_results:
             messages.append(results_message(documents, step.tool_results))
-        messages.append(dict(step.message))
+        if any("reasoningContent" not in block for block in step.message["content"]):
+            messages.append(dict(step.message))
     return messages
 
 

@@ -1,7 +1,7 @@
 """How a turn ends well: its messages become one event of the session."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,7 +66,7 @@ def commit(table: Table, documents: Documents, turn: Turn, agent: Agent, bill: B
         documents, header, request, [result for step in steps for result in step.tool_results]
     )
     last = steps[-1]
-    answer = noted(last.text(), last.stop_reason)
+    answer = noted(_answer(steps), last.stop_reason)
     usage = _total(step.usage for step in steps)
     Traces.of_turn(table, documents, turn).final_response(
         last.number, request["inputText"], answer, usage, header.fields["startedAt"], last.stop_reason
@@ -85,6 +85,11 @@ def commit(table: Table, documents: Documents, turn: Turn, agent: Agent, bill: B
             receipt=lambda units: bill.receipt(calls, last.stop_reason, own, units),
         ),
     )
+
+
+def _answer(steps: Sequence[Step]) -> str:
+    """What the last step says; if it ends the turn without a word, what the model said last before it."""
+    return next((text for step in reversed(steps) if (text := step.text()).strip()), "")
 
 
 def _model_calls(steps: Iterable[Step]) -> list[PaidCall]:
