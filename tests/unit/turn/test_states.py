@@ -36,7 +36,7 @@ from turnwright.storage.settings import settings
 
 EXECUTION = f"arn:aws:states:us-east-1:123456789012:execution:turns:{A}"
 
-USE = "tooluse_a2b72e5f1181f92f16609db9"
+USE = "tooluse_a2b72e5f1181f92f16609d"
 """The id of the first call of A's first step, whatever the model calls it. Turns that are running know it by this."""
 
 

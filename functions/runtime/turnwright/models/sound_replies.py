@@ -86,7 +86,7 @@ def _with_thoughts_apart(content: Sequence[Mapping[str, Any]]) -> Iterator[Mappi
 
 
 def _tool_use_id(turn_id: str, step: int, index: int) -> str:
-    return f"tooluse_{hashlib.sha256(f'{turn_id}/{step}/{index}'.encode()).hexdigest()[:24]}"
+    return f"tooluse_{hashlib.sha256(f'{turn_id}/{step}/{index}'.encode()).hexdigest()[:22]}"
 
 
 def _sound_call(tool_use: Mapping[str, Any], agent: Agent, tool_use_id: str) -> dict[str, Any]:
