@@ -351,13 +351,20 @@ def test_a_blank_text_beside_a_tool_use_is_left_out() -> None:
     assert read(events).message["content"] == [{"toolUse": {"toolUseId": "t-1", "name": "a", "input": {}}}]
 
 
-@pytest.mark.parametrize(("said", "content"), [("Done.", [{"text": "Done."}]), (None, [])], ids=["text", "no text"])
-def test_a_tool_that_was_not_offered_is_not_called(said: str | None, content: list[dict[str, str]]) -> None:
-    events = [start(1, toolUseId="t-1", name="a"), *end("tool_use")]
+def test_a_tool_that_was_not_offered_is_not_called() -> None:
+    call = [start(1, toolUseId="t-1", name="a"), *end("tool_use")]
 
-    reply = read([delta(0, text=said), *events] if said else events, may_use_tools=False)
+    reply = read([delta(0, text="Done."), *call], may_use_tools=False)
 
-    assert reply.message == {"role": "assistant", "content": content}
+    assert reply.message == {"role": "assistant", "content": [{"text": "Done."}]}
+
+
+@pytest.mark.parametrize("stop_reason", ["tool_use", "end_turn"])
+def test_a_reply_that_only_calls_a_tool_which_was_not_offered_is_no_answer(stop_reason: str) -> None:
+    thinking = delta(0, reasoningContent={"text": "Hm."})
+
+    with pytest.raises(ModelUnavailable, match=r"^the model only called a tool, and was offered none$"):
+        read([thinking, start(1, toolUseId="t-1", name="a"), *end(stop_reason)], may_use_tools=False)
 
 
 def test_a_character_that_the_stream_cut_in_two_is_whole_again() -> None:

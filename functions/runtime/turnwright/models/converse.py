@@ -162,7 +162,8 @@ class ReplyReader:
         """The reply, which may say nothing at all. Raises ModelUnavailable if the stream ended before the message did,
         and what the stop reason's `Ending` says.
 
-        Without `may_use_tools` a tool use is left out: no tool was offered, and nobody would answer it.
+        Without `may_use_tools` a tool use is left out: no tool was offered, and nobody would answer it. Raises
+        ModelUnavailable if it is all that there is.
         """
         if not self._stop_reason or self._usage is None:
             missing = "usage was told" if self._stop_reason else "message was complete"
@@ -174,8 +175,12 @@ class ReplyReader:
         without_calls = [block for block in content if "toolUse" not in block]
         if self._stop_reason == "tool_use" and content == without_calls:
             raise ModelUnavailable("the model stopped with tool_use and called no tool")
-        if not may_use_tools or end.calls is Calls.LEFT_OUT:
+        if end.calls is Calls.LEFT_OUT:
             content = without_calls
+        elif not may_use_tools and content != without_calls:
+            content = without_calls
+            if not any("text" in block for block in content):
+                raise ModelUnavailable("the model only called a tool, and was offered none")
         return Reply({"role": "assistant", "content": content}, self._stop_reason, self._usage)
 
     def _block(self, event: Mapping[str, Any]) -> _Block:

@@ -27,6 +27,9 @@ _UNAVAILABLE = {
     "ServiceUnavailableException",
 }
 
+_BROKEN_STREAM = (HTTPError, ParserError, ResponseParserError)
+"""What a stream that breaks raises: urllib3's own error, and two of botocore's that are no BotoCoreError."""
+
 
 def converse(arguments: Mapping[str, Any], timeout_seconds: int) -> Reply:
     """One ConverseStream call, read to its end.
@@ -57,12 +60,7 @@ def converse(arguments: Mapping[str, Any], timeout_seconds: int) -> Reply:
         raise classify(error)(f"{arguments['modelId']}: {error}") from error
     except ParamValidationError as error:
         raise ModelRejected(f"{arguments['modelId']}: {error}") from error
-    except (
-        BotoCoreError,
-        HTTPError,
-        ParserError,
-        ResponseParserError,
-    ) as error:  # a broken stream raises urllib3's own
+    except (BotoCoreError, *_BROKEN_STREAM) as error:
         raise ModelUnavailable(f"{arguments['modelId']}: {error}") from error
 
 
