@@ -71,7 +71,7 @@ class StoredTurn:
         self.commit(text)
 
     def told(self, step: int, text: str) -> None:
-        self.traces.final_response(step, "Hi", text, {}, now_ms())
+        self.traces.final_response(step, "Hi", text, {}, now_ms(), "end_turn")
 
     def tool(self, step: int, index: int, text: str) -> None:
         """The first attempt of a tool call."""

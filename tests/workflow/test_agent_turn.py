@@ -225,6 +225,66 @@ def test_arguments_that_break_the_schema_never_reach_the_function(
     assert noted_calls(tool_calls, told.turn_id) == []
 
 
+def test_what_the_model_calls_its_calls_costs_none_of_them(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    use = {"toolUseId": "a|b", "name": "misbehave", "input": {"how": "fine"}}
+    asking = {"toolUse": [use, use, {**use, "name": "$X"}]}
+    model.replace([{"when": {"step": step}, "reply": asking} for step in (1, 2)] + [says("done")])
+    told = ask(agent_client, "go")
+    assert told.answer == "done"
+    assert len(set(noted_calls(tool_calls, told.turn_id))) == 4
+    assert [status for status, _ in tool_results(model)] == ["success", "success", "error"]
+    assert "there is no tool $X" in tool_results(model)[2][1]
+
+
+def test_a_call_that_was_cut_is_not_made_and_a_text_that_was_cut_is_told_as_cut(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, tool_calls: Path
+) -> None:
+    cut = calls(("misbehave", {}), ("misbehave", {"how": "fine"}), step=1)
+    cut["reply"]["stopReason"] = "max_tokens"
+    answer = {"reply": {"text": "It went", "stopReason": "max_tokens"}}
+    model.replace([cut, answer])
+    session = new_session()
+    told = ask(agent_client, "go", session)
+    assert told.answer == "It went\n\n[The answer is cut: the model stopped with max_tokens.]"
+    assert told.receipt["stopReason"] == "max_tokens"
+    assert execution_of(stack, told).states == with_tools(*["Which Handler?", "Return Error To Agent"] * 2)
+    assert noted_calls(tool_calls, told.turn_id) == []
+    assert [json.loads(text)["errorCode"] for _, text in tool_results(model)] == ["INVALID_ARGUMENTS"] * 2
+    model.replace([says("It went well.")])
+    assert ask(agent_client, "and?", session).answer == "It went well."
+    assert model.requests[-1].body["messages"][-2]["content"] == [{"text": "It went"}]
+
+
+def test_a_malformed_reply_is_retried_and_one_that_fills_the_window_is_left_for_the_next_model(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    malformed = {"times": 1, **calls(("echo", {"text": "x"})), "when": {"model": "first-model"}}
+    full = {"when": {"model": "first-model"}, "reply": {"text": "So", "stopReason": "model_context_window_exceeded"}}
+    malformed["reply"]["stopReason"] = "malformed_tool_use"
+    model.replace([malformed, full, says("second here")])
+    told = ask(agent_client, "go")
+    assert told.answer == "second here"
+    execution = execution_of(stack, told)
+    assert execution.states == ["Load Memory", "Invoke Model", "Use Next Model", *NO_TOOLS[1:]]
+    assert [attempt.error for attempt in execution.visits[1].tries] == ["ModelUnavailable", "ModelRejected"]
+    assert told.receipt["stopReason"] == "end_turn"
+
+
+def test_a_turn_may_end_without_a_word_after_what_was_said_beside_its_call(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    asking = calls(("echo", {"text": "ping"}), step=1)
+    asking["reply"]["text"] = "<thinking>Ping it.</thinking>\nI said ping."
+    model.replace([asking, {"reply": {}}])
+    session = new_session()
+    assert ask(agent_client, "go", session).answer == "I said ping."
+    model.replace([says("Yes.")])
+    assert ask(agent_client, "really?", session).answer == "Yes."
+    assert last_user_content(model)[-1] == {"text": "really?"}
+
+
 def test_eight_of_the_longest_results_travel_by_reference_and_reach_the_model_bounded(
     stack: LocalStack, model: ScriptedModel, agent_client: Any
 ) -> None:

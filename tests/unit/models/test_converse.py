@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.samples import MODEL, agent
 from turnwright.errors import ModelUnavailable
 from turnwright.models import converse
-from turnwright.models.converse import EMPTY_ANSWER, EMPTY_RESULT, Reply, ReplyReader
+from turnwright.models.converse import EMPTY_RESULT, Reply, ReplyReader
 
 CONVERSE_STREAM = (
     botocore.session.get_session().get_service_model("bedrock-runtime").operation_model("ConverseStream").input_shape
@@ -266,8 +266,8 @@ def test_a_tool_without_arguments_has_an_empty_input() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"account_id": "12', "[1, 2]", '"text"', "{'a': 1}", '{"a": NaN}', '{"a": -1e999}', "[" * 100_000],
-    ids=["cut", "list", "string", "python", "nan", "infinity", "deep"],
+    ["", '{"account_id": "12', "[1, 2]", '"text"', "{'a': 1}", '{"a": NaN}', '{"a": -1e999}', "[" * 100_000],
+    ids=["cut at once", "cut", "list", "string", "python", "nan", "infinity", "deep"],
 )
 def test_arguments_that_are_no_json_object_are_kept_as_the_text_that_they_are(text: str) -> None:
     reply = read([start(0, toolUseId="t-1", name="a"), delta(0, toolUse={"input": text}), *end("max_tokens")])
@@ -288,7 +288,6 @@ def test_reasoning_keeps_its_signature_and_does_not_count_as_an_answer() -> None
 
     assert read(events).message["content"] == [
         {"reasoningContent": {"reasoningText": {"text": "Let me think.", "signature": "c2ln"}}},
-        {"text": EMPTY_ANSWER},
     ]
 
 
@@ -340,10 +339,10 @@ def test_redacted_reasoning_is_stored_as_base64_and_goes_back_as_the_same_bytes(
 
 
 @pytest.mark.parametrize("pieces", [[], [""], [" ", "\n"]], ids=["no block", "empty", "blank"])
-def test_an_empty_answer_says_that_it_is_empty(pieces: list[str]) -> None:
+def test_an_empty_text_is_no_content(pieces: list[str]) -> None:
     reply = read([*(delta(0, text=piece) for piece in pieces), *end()])
 
-    assert reply.message == {"role": "assistant", "content": [{"text": EMPTY_ANSWER}]}
+    assert reply.message == {"role": "assistant", "content": []}
 
 
 def test_a_blank_text_beside_a_tool_use_is_left_out() -> None:
@@ -352,15 +351,20 @@ def test_a_blank_text_beside_a_tool_use_is_left_out() -> None:
     assert read(events).message["content"] == [{"toolUse": {"toolUseId": "t-1", "name": "a", "input": {}}}]
 
 
-@pytest.mark.parametrize(
-    ("said", "content"), [("Done.", [{"text": "Done."}]), (None, [{"text": EMPTY_ANSWER}])], ids=["text", "no text"]
-)
-def test_a_tool_that_was_not_offered_is_not_called(said: str | None, content: list[dict[str, str]]) -> None:
-    events = [start(1, toolUseId="t-1", name="a"), *end("tool_use")]
+def test_a_tool_that_was_not_offered_is_not_called() -> None:
+    call = [start(1, toolUseId="t-1", name="a"), *end("tool_use")]
 
-    reply = read([delta(0, text=said), *events] if said else events, may_use_tools=False)
+    reply = read([delta(0, text="Done."), *call], may_use_tools=False)
 
-    assert reply.message == {"role": "assistant", "content": content}
+    assert reply.message == {"role": "assistant", "content": [{"text": "Done."}]}
+
+
+@pytest.mark.parametrize("stop_reason", ["tool_use", "end_turn"])
+def test_a_reply_that_only_calls_a_tool_which_was_not_offered_is_no_answer(stop_reason: str) -> None:
+    thinking = delta(0, reasoningContent={"text": "Hm."})
+
+    with pytest.raises(ModelUnavailable, match=r"^the model only called a tool, and was offered none$"):
+        read([thinking, start(1, toolUseId="t-1", name="a"), *end(stop_reason)], may_use_tools=False)
 
 
 def test_a_character_that_the_stream_cut_in_two_is_whole_again() -> None:
@@ -389,10 +393,9 @@ def test_a_stream_that_ends_before_its_message_is_no_answer(events: list[dict[st
         read(events)
 
 
-def test_an_answer_whose_usage_got_lost_is_an_answer() -> None:
-    assert read([delta(0, text="Hi"), end()[0]]) == Reply(
-        {"role": "assistant", "content": [{"text": "Hi"}]}, "end_turn", {}
-    )
+def test_an_answer_whose_usage_got_lost_is_no_answer() -> None:
+    with pytest.raises(ModelUnavailable, match=r"^the model's stream ended before its usage was told$"):
+        read([delta(0, text="Hi"), end()[0]])
 
 
 def test_usage_keeps_counts_and_leaves_out_what_is_none() -> None:

@@ -200,15 +200,57 @@ def test_each_exception_in_the_middle_of_a_stream_is_what_it_means_for_the_turn(
     assert "because" in str(error)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 3])
+@pytest.mark.parametrize("kept", [0, 1, 3, 4])
 @pytest.mark.parametrize("ends", ["whole", "cut"])
 def test_a_stream_without_its_end_is_unavailable_however_it_ends(model: Model, kept: int, ends: str) -> None:
     model.headers = {"Content-Type": CONTENT_TYPE}
     model.body = ANSWER[:kept]
     model.ends = ends
 
-    with pytest.raises(ModelUnavailable):
-        model_calls.converse(arguments(), 5)
+    assert type(failure()) is ModelUnavailable
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        *[("contentBlockDelta", payload) for payload in (b"", b"no JSON", b"[]", b"{}", b'{"delta": {"text": "Hi"}}')],
+        ("contentBlockDelta", b'{"contentBlockIndex": 0}'),
+        ("contentBlockDelta", b'{"contentBlockIndex": 0, "delta": {"text": 5}}'),
+        ("contentBlockDelta", b'{"contentBlockIndex": 1, "delta": {"toolUse": {}}}'),
+        ("contentBlockStart", b'{"contentBlockIndex": 1}'),
+        ("contentBlockStart", b'{"contentBlockIndex": 1, "start": null}'),
+        ("messageStop", b"{}"),
+        ("metadata", b'{"metrics": {"latencyMs": 1}}'),
+    ],
+)
+def test_an_event_without_what_it_is_about_makes_the_reply_no_answer(model: Model, name: str, payload: bytes) -> None:
+    model.headers = {"Content-Type": CONTENT_TYPE}
+    headers = {":message-type": "event", ":event-type": name, ":content-type": "application/json"}
+    model.body = [*ANSWER[:2], frame(headers, payload), *ANSWER[2:]]
+
+    error = failure()
+
+    assert type(error) is ModelUnavailable
+    assert "the model's stream is malformed: " in str(error)
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "expected"),
+    [
+        ("malformed_model_output", ModelUnavailable),
+        ("malformed_tool_use", ModelUnavailable),
+        ("model_context_window_exceeded", ModelRejected),
+        ("tool_use", ModelUnavailable),
+        ("", ModelUnavailable),
+    ],
+)
+def test_a_reply_whose_stop_reason_forbids_to_use_it_is_a_failed_call(
+    model: Model, stop_reason: str, expected: type[ModelError]
+) -> None:
+    model.headers = {"Content-Type": CONTENT_TYPE}
+    model.body = [*ANSWER[:3], event("messageStop", {"stopReason": stop_reason}), ANSWER[4]]
+
+    assert type(failure()) is expected
 
 
 def test_a_stream_that_is_cut_inside_a_frame_is_unavailable(model: Model) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import record_failure
-from tests.unit.stored_turns import A, StoredTurns, text, tool_use
+from tests.unit.stored_turns import AGENT, A, StoredTurns, text, tool_use
 from tests.unit.tool_turns import FakeLambda, FakeQueue, answered, raised
 from tests.unit.turn.test_states import Model, invoke, load, model, queue, run_tool, write  # noqa: F401 (fixtures too)
 from turnwright.errors import ToolAttemptFailed
@@ -70,7 +70,12 @@ def test_a_turn_full_of_a_secret_leaves_it_nowhere_and_the_model_and_the_session
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     stored = written.stored
-    stored.publish(actionGroupExecutionConfig={"retryPolicy": {"maxAttempts": 1}})
+    account = {"account": {"type": "string", "description": "The account's number."}}
+    balance = {"name": "balance", "description": "The balance of an account.", "parameters": account}
+    stored.publish(
+        actionGroupExecutionConfig={"retryPolicy": {"maxAttempts": 1}},
+        actionGroups=[{**AGENT["actionGroups"][0], "functionSchema": {"functions": [balance]}}],
+    )
     asking = {"role": "assistant", "content": [{"text": SECRET}, *tool_use("use-1", account=SECRET)["content"]]}
     again = tool_use("use-2", account=json.dumps({"in": SECRET}))
     model.replies = [asking, again, "ThrottlingException", text(f"It is {SECRET}")]
@@ -84,7 +89,7 @@ def test_a_turn_full_of_a_secret_leaves_it_nowhere_and_the_model_and_the_session
         run_tool(turn, call, step=2)
     report = json.loads(str(failed.value))
     assert report["errorCode"] == "TOOL_ERROR"
-    told = {"toolUseId": "use-2", "status": "error", "result": report["told"]}
+    told = {"toolUseId": call["toolUseId"], "status": "error", "result": report["told"]}
     with pytest.raises(Exception, match=r"model-1|characters"):
         invoke(turn, 3, told)
     traces = Traces.of_turn(stored.table, stored.documents, Turn.decode(turn))

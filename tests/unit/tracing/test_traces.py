@@ -62,7 +62,7 @@ class Written:
         self.traces.tool_attempted(step, ToolCall("search", "t-1", index, "{}"), attempt, text, started)
 
     def final(self, step: int, text: str) -> None:
-        self.traces.final_response(step, "Hi", text, {"inputTokens": 3, "outputTokens": 2}, AT - 90)
+        self.traces.final_response(step, "Hi", text, {"inputTokens": 3, "outputTokens": 2}, AT - 90, "end_turn")
 
     def orchestration(self, agent: Agent | None = None) -> list[dict[str, Any]]:
         """The orchestrationTrace of each part; the rest of each part is checked."""

@@ -1,5 +1,6 @@
 """The handlers of the states against the storage, with a model that says what the test has it say."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import invoke_model
 import invoke_tool
 import load_memory
 import write_memory
+from local.bedrock.request_rules import check_request
 from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die, text, tool_result, tool_use
 from tests.unit.tool_turns import QUEUE_URL, FakeLambda, FakeQueue, answered, client_error, raised
 from turnwright.errors import (
@@ -34,16 +36,20 @@ from turnwright.storage.settings import settings
 
 EXECUTION = f"arn:aws:states:us-east-1:123456789012:execution:turns:{A}"
 
+USE = "tooluse_a2b72e5f1181f92f16609d"
+"""The id of the first call of A's first step, whatever the model calls it. Turns that are running know it by this."""
+
 
 @dataclass(slots=True)
 class Model:
-    """Bedrock's runtime: answers with the replies in turn, each a message or an error code."""
+    """Bedrock's runtime: answers with the replies in turn, each a message or an error code, what Bedrock would take."""
 
     replies: list[dict[str, Any] | str]
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def converse_stream(self, **arguments: Any) -> dict[str, Any]:
         self.asked.append(arguments)
+        check_request(arguments["modelId"], {name: value for name, value in arguments.items() if name != "modelId"})
         reply = self.replies.pop(0)
         if isinstance(reply, str):
             raise ClientError({"Error": {"Code": reply, "Message": "no"}}, "ConverseStream")
@@ -54,6 +60,9 @@ class Model:
             if "toolUse" in block:
                 use = {name: block["toolUse"][name] for name in ("toolUseId", "name")}
                 yield {"contentBlockStart": {"contentBlockIndex": index, "start": {"toolUse": use}}}
+                if block["toolUse"]["input"]:
+                    piece = json.dumps(block["toolUse"]["input"])
+                    yield {"contentBlockDelta": {"contentBlockIndex": index, "delta": {"toolUse": {"input": piece}}}}
             elif "reasoningContent" in block:
                 for name, piece in block["reasoningContent"]["reasoningText"].items():
                     yield {
@@ -61,7 +70,7 @@ class Model:
                     }
             else:
                 yield {"contentBlockDelta": {"contentBlockIndex": index, "delta": {"text": block["text"]}}}
-        yield {"messageStop": {"stopReason": "end_turn"}}
+        yield {"messageStop": {"stopReason": message.get("stopReason", "end_turn")}}
         yield {"metadata": {"usage": {"inputTokens": 10, "outputTokens": 2, "totalTokens": 12}}}
 
 
@@ -148,7 +157,7 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
     stored: StoredTurns, model: Model, fake_lambda: FakeLambda, queue: FakeQueue, breaker: dict[str, Any]
 ) -> None:
     stored.publish(actionGroupExecutionConfig=breaker)
-    model.replies = [tool_use("use-1"), text("5 USD")]
+    model.replies = [tool_use("the model's own id"), text("5 USD")]
     fake_lambda.answers = [answered("5 USD")]
     stored.run(B, session="s-0")
     stored.dynamodb.forget()
@@ -166,7 +175,7 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
     }
     assert calls == [
         {
-            "toolUseId": "use-1",
+            "toolUseId": USE,
             "toolName": "balance",
             "index": 0,
             "inlineBytes": 16_384,
@@ -174,7 +183,7 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
             "timeoutSeconds": stored.agent().tools[0].policy.timeout_seconds,
         }
     ]
-    assert result == tool_result("use-1", "5 USD")
+    assert result == tool_result(USE, "5 USD")
     assert last == []
     assert written == {
         "turnId": A,
@@ -188,10 +197,10 @@ def test_a_turn_with_a_tool_runs_from_state_to_state_and_writes_eight_items(
 
 def test_the_model_is_shown_the_history_the_input_and_the_steps_so_far(stored: StoredTurns, model: Model) -> None:
     stored.run(B, words="Before", answer="Then")
-    model.replies = [tool_use("use-1"), text("5 USD")]
+    model.replies = [tool_use(USE), text("5 USD")]
     turn = load(stored, words="Balance?")["turn"]
     invoke(turn)
-    invoke(turn, 2, tool_result("use-1", "5"))
+    invoke(turn, 2, tool_result(USE, "5"))
 
     first, second = (asked["messages"] for asked in model.asked)
     assert first == [
@@ -199,21 +208,21 @@ def test_the_model_is_shown_the_history_the_input_and_the_steps_so_far(stored: S
         text("Then"),
         {"role": "user", "content": [{"text": "Balance?"}]},
     ]
-    result = {"toolResult": {"toolUseId": "use-1", "status": "success", "content": [{"text": "5"}]}}
-    assert second == [*first, tool_use("use-1"), {"role": "user", "content": [result]}]
+    result = {"toolResult": {"toolUseId": USE, "status": "success", "content": [{"text": "5"}]}}
+    assert second == [*first, tool_use(USE), {"role": "user", "content": [result]}]
 
 
 def test_a_step_that_the_journal_holds_is_answered_without_a_model_call_and_without_a_write(
     stored: StoredTurns, model: Model
 ) -> None:
-    model.replies = [tool_use("use-1"), text("5 USD")]
+    model.replies = [tool_use(USE), text("5 USD")]
     turn = load(stored)["turn"]
     first = invoke(turn)
-    invoke(turn, 2, tool_result("use-1"))
+    invoke(turn, 2, tool_result(USE))
     before = stored.items()
 
     assert invoke(turn) == first
-    assert invoke(turn, 2, tool_result("use-1")) == []
+    assert invoke(turn, 2, tool_result(USE)) == []
     assert invoke(turn, 1, model=1) == first
     assert len(model.asked) == 2
     assert stored.items() == before
@@ -221,15 +230,15 @@ def test_a_step_that_the_journal_holds_is_answered_without_a_model_call_and_with
 
 def test_of_two_answers_to_one_step_the_first_recorded_is_used_by_both(stored: StoredTurns, model: Model) -> None:
     """The first delivery hung, so that a second one was made; both models answer, the second one first."""
-    model.replies = [tool_use("use-second"), text("the first delivery's answer")]
+    model.replies = [tool_use(USE), text("the first delivery's answer")]
     turn = load(stored)["turn"]
     stored.dynamodb.forget()
     calls: list[dict[str, Any]] = []
     stored.dynamodb.after[1] = lambda: calls.extend(invoke(turn))  # after it read the header, before it asked
 
     assert invoke(turn) == calls
-    assert [call["toolUseId"] for call in calls] == ["use-second"]
-    assert [step.message for step in Journal(stored.table, stored.documents, A).steps()] == [tool_use("use-second")]
+    assert [call["toolUseId"] for call in calls] == [USE]
+    assert [step.message for step in Journal(stored.table, stored.documents, A).steps()] == [tool_use(USE)]
     assert len(model.asked) == 2
 
 
@@ -278,7 +287,7 @@ def test_a_call_of_an_unknown_tool_carries_its_failure_and_calls_share_the_inlin
     unknown, *known = invoke(load(stored)["turn"])
 
     assert unknown == {
-        "toolUseId": "use-0",
+        "toolUseId": USE,
         "toolName": "fly",
         "index": 0,
         "inlineBytes": 8_192,
@@ -298,11 +307,11 @@ def test_a_long_tool_result_goes_by_the_bucket_to_the_model_and_into_the_session
 ) -> None:
     stored.publish(memoryConfiguration={"history": {"maxTurns": 3, "maxCharacters": 1_000_000}})
     long = "€" * 60_000
-    model.replies = [tool_use("use-1"), text("long")]
+    model.replies = [tool_use(USE), text("long")]
     turn = load(stored)["turn"]
     invoke(turn)
     stowed = stored.documents.stow({"text": long}, lambda digest: f"turns/{A}/{digest}.json", 100)
-    invoke(turn, 2, {"toolUseId": "use-1", "status": "success", "result": stowed})
+    invoke(turn, 2, {"toolUseId": USE, "status": "success", "result": stowed})
     write(turn, 2)
 
     (result,) = model.asked[1]["messages"][-1]["content"]
@@ -315,10 +324,10 @@ def test_a_long_tool_result_goes_by_the_bucket_to_the_model_and_into_the_session
 def test_prompt_attributes_of_the_request_and_of_tools_reach_the_model_and_not_the_session(
     stored: StoredTurns, model: Model
 ) -> None:
-    model.replies = [tool_use("use-1"), text("Hi")]
+    model.replies = [tool_use(USE), text("Hi")]
     turn = load(stored, promptSessionAttributes={"today": "Monday"})["turn"]
     invoke(turn)
-    invoke(turn, 2, tool_result("use-1", promptSessionAttributes={"mood": "good"}))
+    invoke(turn, 2, tool_result(USE, promptSessionAttributes={"mood": "good"}))
     write(turn, 2)
 
     shown = [asked["system"][1]["text"] for asked in model.asked]
@@ -344,24 +353,24 @@ def test_signed_reasoning_is_only_for_the_model_that_signed_it_and_for_its_turn(
     stored: StoredTurns, model: Model
 ) -> None:
     signed = {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "c2ln"}}}
-    asking = {"role": "assistant", "content": [signed, *tool_use("use-1")["content"]]}
+    asking = {"role": "assistant", "content": [signed, *tool_use(USE)["content"]]}
     model.replies = [asking, "ValidationException", text("5 USD"), text("Again")]
     turn = load(stored)["turn"]
     invoke(turn)
     with pytest.raises(ModelRejected):
-        invoke(turn, 2, tool_result("use-1"))
-    invoke(turn, 2, tool_result("use-1"), model=1)
+        invoke(turn, 2, tool_result(USE))
+    invoke(turn, 2, tool_result(USE), model=1)
     write(turn, 2)
     invoke(load(stored, B)["turn"])
 
     same, other, later = (asked["messages"][1] for asked in model.asked[1:])
     assert same == asking
-    assert other == later == tool_use("use-1")
+    assert other == later == tool_use(USE)
 
 
 def called(stored: StoredTurns, model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
     """A turn whose model has asked for a tool, and the call."""
-    model.replies = [tool_use("use-1")]
+    model.replies = [tool_use(USE)]
     turn = load(stored)["turn"]
     (call,) = invoke(turn)
     return turn, call
@@ -379,8 +388,8 @@ def test_a_gateway_that_dies_before_its_answer_is_looked_up_and_the_tool_runs_on
         run_tool(turn, call)
     assert stored.dynamodb.operations == ["batch_get_item", "query", "put_item"]
 
-    assert run_tool(turn, call, lost=True) == tool_result("use-1", "5 USD")
-    assert run_tool(turn, call) == tool_result("use-1", "5 USD")
+    assert run_tool(turn, call, lost=True) == tool_result(USE, "5 USD")
+    assert run_tool(turn, call) == tool_result(USE, "5 USD")
     assert len(fake_lambda.invoked) == 1
 
 
@@ -417,7 +426,7 @@ def test_a_call_that_cannot_be_dead_lettered_is_not_forgotten(
     queue.fault = None
     with pytest.raises(ToolAttemptFailed):
         run_tool(turn, call, lost=True)
-    assert [letter["toolUseId"] for letter in queue.letters] == ["use-1"]
+    assert [letter["toolUseId"] for letter in queue.letters] == [USE]
 
 
 def test_the_gateway_sleeps_the_milliseconds_that_remain_before_the_attempt(
@@ -449,7 +458,7 @@ def test_a_redriven_tool_call_takes_the_session_back_before_it_invokes_anything(
     Sessions(stored.table).release(SESSION, other.turnId)
     fake_lambda.answers = [answered("5 USD")]
 
-    assert run_tool(turn, call, redrives=1) == tool_result("use-1", "5 USD")
+    assert run_tool(turn, call, redrives=1) == tool_result(USE, "5 USD")
     assert stored.session()["leaseOwner"] == A
     assert stored.header(A).status is Status.RUNNING
 
@@ -460,14 +469,14 @@ def fail(stored: StoredTurns) -> None:
 
 
 def test_a_redriven_turn_goes_on_where_it_failed_without_paying_twice(stored: StoredTurns, model: Model) -> None:
-    model.replies = [tool_use("use-1"), "ValidationException", text("5 USD")]
+    model.replies = [tool_use(USE), "ValidationException", text("5 USD")]
     turn = load(stored, words="Balance?")["turn"]
     invoke(turn)
     with pytest.raises(ModelsExhausted):
-        invoke(turn, 2, tool_result("use-1"), model=2)
+        invoke(turn, 2, tool_result(USE), model=2)
     fail(stored)
 
-    assert invoke(turn, 2, tool_result("use-1"), redrives=1) == []
+    assert invoke(turn, 2, tool_result(USE), redrives=1) == []
     assert stored.header(A).status is Status.RUNNING
     written = write(turn, 2, redrives=1)
 
@@ -563,12 +572,12 @@ def test_what_travels_in_state_is_short_whatever_the_length_of_input_and_answer(
 def test_every_step_of_a_turn_is_shown_the_same_of_memory(stored: StoredTurns, model: Model) -> None:
     stored.publish(memoryConfiguration={"namespaces": [{"name": "facts"}]})
     keep(stored, "Reports in USD.", "mem-1")
-    model.replies = [tool_use("use-1"), text("5 USD")]
+    model.replies = [tool_use(USE), text("5 USD")]
     loaded = load(stored, words="Balance?")
     invoke(loaded["turn"])
     keep(stored, "Reports in EUR.", "mem-2")
 
-    invoke(loaded["turn"], 2, tool_result("use-1"))
+    invoke(loaded["turn"], 2, tool_result(USE))
 
     shown = [asked["system"][1]["text"] for asked in model.asked]
     assert shown[0] == shown[1]

@@ -12,6 +12,7 @@ from typing import Any
 from turnwright.errors import ModelError, ModelRejected
 from turnwright.models import model_calls
 from turnwright.models.converse import UNREADABLE_INPUT, Reply, user_message
+from turnwright.models.stop_reasons import Calls, ending
 from turnwright.sessions.values import Step
 from turnwright.storage.documents import json_text
 from turnwright.tracing.trace_events import ModelCall
@@ -113,9 +114,10 @@ def _checked(reply: Reply, form: Form) -> Mapping[str, Any]:
     value = next((use["input"] for use in uses if use["name"] == form.name), None)
     if value is None:
         raise BrokenAnswer(f"the tool {form.name} was not called")
+    if ending(reply.stop_reason).calls is not Calls.MADE:
+        raise BrokenAnswer(f"the input of {form.name} is cut, so give less: the model stopped with {reply.stop_reason}")
     if UNREADABLE_INPUT in value:
-        cut = ": it was cut, so give less" if reply.stop_reason == "max_tokens" else ""
-        raise BrokenAnswer(f"the input of {form.name} is not a JSON object{cut}")
+        raise BrokenAnswer(f"the input of {form.name} is not a JSON object")
     faults = sorted(
         f"{'/'.join(map(str, error.absolute_path)) or 'input'}: {_rule(error)}"
         for error in Draft202012Validator(form.schema).iter_errors(value)

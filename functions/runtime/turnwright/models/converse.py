@@ -1,7 +1,8 @@
 """Bedrock's Converse, without the network: what a model is asked, and what its stream of events adds up to.
 
 Source of the shapes: `ConverseStream` in botocore's service model of `bedrock-runtime`. Messages are stored in
-Converse's own form; the one difference is that JSON has no bytes, so that redacted reasoning is kept in base64.
+Converse's own form, with two differences: JSON has no bytes, so that redacted reasoning is kept in base64, and what a
+model thinks in its text is kept as reasoning (`thinking.py`).
 """
 
 import base64
@@ -12,12 +13,11 @@ from typing import Any
 
 from turnwright.agents.definitions import Agent, Tool
 from turnwright.errors import ModelUnavailable
+from turnwright.models.stop_reasons import COMPLETES_A_CALL, Calls, ending
+from turnwright.models.thinking import is_thought
 from turnwright.surrogates import mended, mended_json
 
 Message = Mapping[str, Any]
-
-EMPTY_ANSWER = "(The model gave an empty answer.)"
-"""Stands for a message without content, which Converse refuses to see again as history."""
 
 EMPTY_RESULT = "(The tool gave an empty answer.)"
 """Stands for a tool's blank text, which some models refuse too."""
@@ -121,7 +121,7 @@ def characters(messages: Iterable[Message]) -> int:
 
 
 def wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Stored messages as boto3 takes them: redacted reasoning is bytes again."""
+    """Stored messages as boto3 takes them: redacted reasoning is bytes again, and thoughts are the text they were."""
     return [
         {"role": message["role"], "content": [_wire_block(block) for block in message["content"]]}
         for message in messages
@@ -144,7 +144,7 @@ class ReplyReader:
     def __init__(self) -> None:
         self._blocks: dict[int, _Block] = {}
         self._stop_reason: str | None = None
-        self._usage: dict[str, int] = {}
+        self._usage: dict[str, int] | None = None
 
     def add(self, event: Mapping[str, Any]) -> None:
         match event:
@@ -159,17 +159,28 @@ class ReplyReader:
                 self._usage = {name: count for name, count in metadata["usage"].items() if isinstance(count, int)}
 
     def reply(self, *, may_use_tools: bool) -> Reply:
-        """Raises ModelUnavailable if the stream ended before the message did.
+        """The reply, which may say nothing at all. Raises ModelUnavailable if the stream ended before the message did,
+        and what the stop reason's `Ending` says.
 
-        Without `may_use_tools` a tool use is left out: no tool was offered, and nobody would answer it.
+        Without `may_use_tools` a tool use is left out: no tool was offered, and nobody would answer it. Raises
+        ModelUnavailable if it is all that there is.
         """
-        if self._stop_reason is None:
-            raise ModelUnavailable("the model's stream ended before its message was complete")
-        content = [block for _, part in sorted(self._blocks.items()) for block in _content(part)]
-        if not may_use_tools:
-            content = [block for block in content if "toolUse" not in block]
-        if not any("text" in block or "toolUse" in block for block in content):
-            content.append({"text": EMPTY_ANSWER})
+        if not self._stop_reason or self._usage is None:
+            missing = "usage was told" if self._stop_reason else "message was complete"
+            raise ModelUnavailable(f"the model's stream ended before its {missing}")
+        end = ending(self._stop_reason)
+        if end.failure:
+            raise end.failure(f"the model stopped with {self._stop_reason}")
+        content = [block for _, part in sorted(self._blocks.items()) for block in _content(part, self._stop_reason)]
+        without_calls = [block for block in content if "toolUse" not in block]
+        if self._stop_reason == "tool_use" and content == without_calls:
+            raise ModelUnavailable("the model stopped with tool_use and called no tool")
+        if end.calls is Calls.LEFT_OUT:
+            content = without_calls
+        elif not may_use_tools and content != without_calls:
+            content = without_calls
+            if not any("text" in block for block in content):
+                raise ModelUnavailable("the model only called a tool, and was offered none")
         return Reply({"role": "assistant", "content": content}, self._stop_reason, self._usage)
 
     def _block(self, event: Mapping[str, Any]) -> _Block:
@@ -190,12 +201,13 @@ class ReplyReader:
 
 
 UNREADABLE_INPUT = "unreadableInput"
-"""Key of a toolUse input that was not a JSON object (a message cut at maxTokens); its value is the text as it came."""
+"""Key of a toolUse input that was not a JSON object (it was cut, say); its value is the text as it came."""
 
 
-def _content(block: _Block) -> list[dict[str, Any]]:
+def _content(block: _Block, stop_reason: str) -> list[dict[str, Any]]:
     if block.tool_use is not None:
-        return [{"toolUse": {**block.tool_use, "input": _tool_input("".join(block.tool_input))}}]
+        use = {name: block.tool_use.get(name, "") for name in ("toolUseId", "name")}
+        return [{"toolUse": {**use, "input": _tool_input("".join(block.tool_input), stop_reason)}}]
     if block.redacted:
         return [{"reasoningContent": {"redactedContent": base64.b64encode(block.redacted).decode()}}]
     if block.reasoning or block.signature:
@@ -207,10 +219,11 @@ def _content(block: _Block) -> list[dict[str, Any]]:
     return [{"text": text}] if text.strip() else []
 
 
-def _tool_input(text: str) -> dict[str, Any]:
+def _tool_input(text: str, stop_reason: str) -> dict[str, Any]:
+    """The arguments; none at all are told by no text, unless it may have been cut before it began."""
     text = mended(text)
     try:
-        value = mended_json(json.loads(text or "{}"))
+        value = mended_json(json.loads(text or ("{}" if stop_reason in COMPLETES_A_CALL else "")))
         json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, which are no JSON numbers
     except (ValueError, RecursionError):
         return {UNREADABLE_INPUT: text}
@@ -268,5 +281,7 @@ def _wire_block(block: Mapping[str, Any]) -> Mapping[str, Any]:
     match block:
         case {"reasoningContent": {"redactedContent": redacted}}:
             return {"reasoningContent": {"redactedContent": base64.b64decode(redacted)}}
+        case {"reasoningContent": {"reasoningText": {"text": text}}} if is_thought(text):
+            return {"text": text}
         case _:
             return block

@@ -6,6 +6,7 @@ from typing import Any
 
 from botocore.eventstream import ParserError
 from botocore.exceptions import BotoCoreError, ClientError, EventStreamError, ParamValidationError
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from turnwright.deadline import within
@@ -26,6 +27,9 @@ _UNAVAILABLE = {
     "ServiceUnavailableException",
 }
 
+_BROKEN_STREAM = (HTTPError, ParserError, ResponseParserError)
+"""What a stream that breaks raises: urllib3's own error, and two of botocore's that are no BotoCoreError."""
+
 
 def converse(arguments: Mapping[str, Any], timeout_seconds: int) -> Reply:
     """One ConverseStream call, read to its end.
@@ -39,19 +43,24 @@ def converse(arguments: Mapping[str, Any], timeout_seconds: int) -> Reply:
         reader = ReplyReader()
         response = client.converse_stream(**{**arguments, "messages": wire_messages(arguments["messages"])})
         with closing(response["stream"]) as stream:
-            for event in stream:
-                reader.add(event)
-        return reader.reply(may_use_tools="toolConfig" in arguments)
+            try:
+                for event in stream:
+                    reader.add(event)
+                return reader.reply(may_use_tools="toolConfig" in arguments)
+            except (AttributeError, KeyError, TypeError) as error:  # an event lacks, or is not, what Converse promises
+                raise ModelUnavailable(f"the model's stream is malformed: {error!r}") from error
 
     try:
         return within(timeout_seconds, read)
+    except ModelError as error:  # what the reply itself says
+        raise type(error)(f"{arguments['modelId']}: {error}") from error
     except TimeoutError as error:
         raise ModelUnavailable(f"{arguments['modelId']} took longer than {timeout_seconds} s") from error
     except ClientError as error:
         raise classify(error)(f"{arguments['modelId']}: {error}") from error
     except ParamValidationError as error:
         raise ModelRejected(f"{arguments['modelId']}: {error}") from error
-    except (BotoCoreError, HTTPError, ParserError) as error:  # a stream that breaks raises urllib3's own error
+    except (BotoCoreError, *_BROKEN_STREAM) as error:
         raise ModelUnavailable(f"{arguments['modelId']}: {error}") from error
 
 

@@ -50,8 +50,12 @@ def fit(newest_first: Iterable[tuple[str, int]], bounds: HistoryWindow) -> Windo
 
 
 def shortened(messages: Sequence[Mapping[str, Any]], bounds: HistoryWindow) -> list[dict[str, Any]]:
-    """The question and the answer of a turn that is too long, together within the bound on characters."""
-    ends = [messages[0], messages[-1]] if len(messages) > 1 else messages
+    """The question and the answer of a turn that is too long, together within the bound on characters.
+
+    The answer is what was said last: a tool's result may follow it, with which the turn ended without a word more.
+    """
+    said = [message for message in messages if any("text" in block for block in message["content"])]
+    ends = [said[0], said[-1]] if len(said) > 1 else said
     return [
         {"role": message["role"], "content": [{"text": _cut(message, bounds.max_characters // 2)}]} for message in ends
     ]

@@ -67,14 +67,19 @@ class Traces:
             order, moment = _model_order(redrive, call), self._moment(step)
             self._keep(order, self._shown(moment, Type.MODEL_INVOCATION, Status.STARTED, **call.fields()))
 
-    def model_answered(self, redrive: int, call: ModelCall, step: Step, agent: Agent) -> None:
-        """The answer with what it cost by the price file, and a selection for each tool call in it."""
+    def model_answered(
+        self, redrive: int, call: ModelCall, step: Step, agent: Agent, refused: Failure | None = None
+    ) -> None:
+        """The answer with what it cost by the price file, and a selection for each tool call in it; `refused` says why
+        none of them is made.
+        """
         moment = self._moment(step.number)
         self._answered(redrive, moment, call, step, dollars=prices.current().of_model(step.model, step.usage))
         reasoning = reasoning_of(step.message)
         for index, tool_use in enumerate(step.tool_uses()):
             name = tool_use["name"]
-            refusal = None if agent.tool(name) else Failure("UNKNOWN_TOOL", f"the agent has no tool {name}")
+            unknown = None if agent.tool(name) else Failure("UNKNOWN_TOOL", f"the agent has no tool {name}")
+            refusal = refused or unknown
             self._tell(
                 f"{_SELECTION}#{index:03d}",
                 moment,
@@ -175,10 +180,12 @@ class Traces:
 
     # ---- The turn's end ----
 
-    def final_response(self, step: int, prompt: str, answer: str, usage: Mapping[str, int], started: int) -> None:
+    def final_response(
+        self, step: int, prompt: str, answer: str, usage: Mapping[str, int], started: int, stop_reason: str
+    ) -> None:
         """Told before the commit, behind which nobody reads on. Should the commit fail, TURN_FAILED follows.
 
-        `usage` and `started` are the whole turn's.
+        `usage` and `started` are the whole turn's, `stop_reason` is its last reply's.
         """
         moment = self._moment(step)
         self._tell(
@@ -188,6 +195,7 @@ class Traces:
             Status.SUCCESS,
             prompt=prompt,
             answer=answer,
+            stopReason=stop_reason,
             turnInputTokens=usage.get("inputTokens", 0),
             turnOutputTokens=usage.get("outputTokens", 0),
             durationMs=moment.at - started,

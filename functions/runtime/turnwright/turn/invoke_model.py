@@ -8,15 +8,17 @@ from typing import Any
 from turnwright.agents.definitions import Agent
 from turnwright.errors import ModelError, ModelsExhausted, ModelsThrottled, ModelThrottled, TurnAlreadyEnded
 from turnwright.models import converse, model_calls
+from turnwright.models.sound_replies import called_name, received
+from turnwright.models.stop_reasons import Calls, ending
 from turnwright.sessions.history import History, Window
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.turns import Turns
 from turnwright.sessions.values import Header, Step, ToolResult, Turn
 from turnwright.storage.documents import Documents, json_text
 from turnwright.storage.table import Table
-from turnwright.tracing.trace_events import ModelCall
+from turnwright.tracing.trace_events import Failure, ModelCall
 from turnwright.tracing.traces import Traces
-from turnwright.turn.invoke_tool import Call, merged_attributes, unknown_tool
+from turnwright.turn.invoke_tool import Call, merged_attributes, not_invoked, unknown_tool
 
 TOOL_RESULTS_BYTES = 128 * 1024
 """How much the results of one step may take of the 256 KiB that a state can carry; what is longer goes to the bucket.
@@ -63,6 +65,8 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
     started = time.monotonic()
     try:
         reply = model_calls.converse(arguments, agent.limits.model_timeout_seconds - _MODEL_MARGIN_SECONDS)
+        has_said = any(step.text().strip() for step in earlier)
+        message = received(reply, agent, turn.turnId, asked.step, has_said=has_said)
     except ModelError as error:
         traces.model_failed(asked.step, asked.redrive, call, error, _milliseconds_since(started))
         if not last_resort:
@@ -72,16 +76,19 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
     answered = Step(
         number=asked.step,
         tool_results=asked.tool_results,
-        message=reply.message,
+        message=message,
         stop_reason=reply.stop_reason,
         model=model_id,
         usage=reply.usage,
         latency_ms=_milliseconds_since(started),
     )
-    traces.model_answered(asked.redrive, call, answered, agent)  # before the record, behind which nobody tells it again
+    refusal = _refusal(answered)
+    traces.model_answered(
+        asked.redrive, call, answered, agent, refusal
+    )  # before the record, behind which nobody tells it again
     step = journal.record(answered)
     if step is not answered:  # another delivery was faster, and its answer counts
-        traces.model_answered(asked.redrive, replace(call, model=step.model), step, agent)
+        traces.model_answered(asked.redrive, replace(call, model=step.model), step, agent, _refusal(step))
     return step
 
 
@@ -109,32 +116,49 @@ def _milliseconds_since(started: float) -> int:
 
 
 def tool_calls(step: Step, agent: Agent) -> list[dict[str, Any]]:
-    """The items of Run Tools. Arguments stay in the journal; a call of an unknown tool carries its failure."""
-    tool_uses = step.tool_uses()
+    """The items of Run Tools. Arguments stay in the journal; a call that is not made carries its failure."""
+    tool_uses, refusal = step.tool_uses(), _refusal(step)
     inline = min(_LARGEST_INLINE_RESULT, TOOL_RESULTS_BYTES // max(1, len(tool_uses)))
-    return [_tool_call(index, tool_use, agent, inline) for index, tool_use in enumerate(tool_uses)]
+    return [_tool_call(index, tool_use, agent, inline, refusal) for index, tool_use in enumerate(tool_uses)]
 
 
-def _tool_call(index: int, tool_use: Mapping[str, Any], agent: Agent, inline: int) -> dict[str, Any]:
+def _refusal(step: Step) -> Failure | None:
+    """Why no call of the step is made, whatever it calls: its reply is not whole."""
+    if ending(step.stop_reason).calls is Calls.MADE:
+        return None
+    return Failure(
+        "INVALID_ARGUMENTS",
+        f"the reply was cut ({step.stop_reason}), so that none of its calls was made; ask again, for less at once",
+    )
+
+
+def _tool_call(
+    index: int, tool_use: Mapping[str, Any], agent: Agent, inline: int, refusal: Failure | None
+) -> dict[str, Any]:
     call: dict[str, Any] = {
         "toolUseId": tool_use["toolUseId"],
         "toolName": tool_use["name"],
         "index": index,
         "inlineBytes": inline,
     }
+    if refusal:
+        return {**call, "handler": "none", "failure": not_invoked(refusal, Call.decode(call))}
     tool = agent.tool(tool_use["name"])
     if tool is None:
-        return {**call, "handler": "none", "failure": unknown_tool(agent, tool_use["name"], Call.decode(call))}
+        return {**call, "handler": "none", "failure": unknown_tool(agent, called_name(tool_use), Call.decode(call))}
     return {**call, "handler": "lambda", "timeoutSeconds": tool.policy.timeout_seconds}
 
 
 def turn_messages(documents: Documents, input_text: str, steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """The turn's own Converse messages: the user's, and each step's tool results and answer."""
+    """The turn's own Converse messages: the user's, and each step's tool results and answer; not an answer that says
+    nothing, which Converse refuses as history.
+    """
     messages = [converse.user_message(input_text)]
     for step in steps:
         if step.tool_results:
             messages.append(results_message(documents, step.tool_results))
-        messages.append(dict(step.message))
+        if any("reasoningContent" not in block for block in step.message["content"]):
+            messages.append(dict(step.message))
     return messages
 
 

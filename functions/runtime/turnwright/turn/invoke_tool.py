@@ -16,6 +16,7 @@ from turnwright.agents.retry_policy import OnTimeout, retry_delay_ms
 from turnwright.errors import CommitConflict, ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
 from turnwright.memory.memory_tools import MemoryTools
 from turnwright.memory.records.accesses import CallAccesses
+from turnwright.models.sound_replies import called_name
 from turnwright.sessions.attributes import growth_allowed, size
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.values import JOURNAL_DAYS, Header, Step, ToolResult, Turn
@@ -117,7 +118,7 @@ class Gateway:
             self._traces.tool_attempted(step, traced, number, result["text"], started=None)
             return recorded
         if tool is None:
-            raise ToolAttemptFailed(json_text(unknown_tool(self._agent, tool_use["name"], call)))
+            raise ToolAttemptFailed(json_text(unknown_tool(self._agent, called_name(tool_use), call)))
         started = now_ms()
         arguments, refusal = _arguments(tool, tool_use["input"], lost=lost)
         event = self._event(header, steps, step, call, tool, {**tool_use, "input": arguments})
@@ -342,9 +343,14 @@ def circuit_state(passage: Passage | None) -> CircuitState | None:
 def unknown_tool(agent: Agent, name: str, call: Call) -> dict[str, Any]:
     """The report of a call of a tool that the agent does not have."""
     known = ", ".join(tool.name for tool in agent.tools) or "none"
+    return not_invoked(Failure("UNKNOWN_TOOL", f"there is no tool {name}; the tools are: {known}"), call)
+
+
+def not_invoked(failure: Failure, call: Call) -> dict[str, Any]:
+    """The report of a call that the model can correct at once, and that was not made."""
     return {
-        "errorCode": "UNKNOWN_TOOL",
-        "errorMessage": call.message(f"there is no tool {name}; the tools are: {known}"),
+        "errorCode": failure.code,
+        "errorMessage": call.message(failure.message),
         "attempts": 0,
         "tryAgainNow": True,
     }

@@ -1,7 +1,7 @@
 """How a turn ends well: its messages become one event of the session."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from turnwright.costs.receipts import receipt
 from turnwright.costs.spending import WRITE_MEMORY, Cost, Spent
 from turnwright.errors import TurnAlreadyEnded
 from turnwright.models.converse import characters
+from turnwright.models.stop_reasons import noted
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.turns import Outcome, Turns
 from turnwright.sessions.values import Header, PaidCall, Status, Step, Turn
@@ -36,11 +37,14 @@ class Bill:
     meter: Meter
     incomplete: tuple[str, ...] = ()
 
-    def receipt(self, calls: list[PaidCall], own: Cost, units: int) -> dict[str, Any]:
-        """`own` is what Write Memory cost before the commit, `units` what the commit will consume, an estimate."""
+    def receipt(self, calls: list[PaidCall], stop_reason: str, own: Cost, units: int) -> dict[str, Any]:
+        """`stop_reason` says how the answer ended, `own` is what Write Memory cost before the commit, `units` what the
+        commit will consume, an estimate.
+        """
         own = replace(own, write_units=own.write_units + units, item_writes=own.item_writes + _COMMITTED_ITEMS)
         spent = self.spent.plus(WRITE_MEMORY, own)
-        return receipt(spent, calls, self.transitions, prices.current(), self.incomplete, units)
+        costs = receipt(spent, calls, self.transitions, prices.current(), self.incomplete, units)
+        return {"stopReason": stop_reason, **costs}
 
 
 def commit(table: Table, documents: Documents, turn: Turn, agent: Agent, bill: Bill) -> Header:
@@ -61,10 +65,11 @@ def commit(table: Table, documents: Documents, turn: Turn, agent: Agent, bill: B
     session_attributes, _ = attributes_after(
         documents, header, request, [result for step in steps for result in step.tool_results]
     )
-    answer = steps[-1].text()
+    last = steps[-1]
+    answer = noted(_answer(steps), last.stop_reason)
     usage = _total(step.usage for step in steps)
     Traces.of_turn(table, documents, turn).final_response(
-        steps[-1].number, request["inputText"], answer, usage, header.fields["startedAt"]
+        last.number, request["inputText"], answer, usage, header.fields["startedAt"], last.stop_reason
     )
     calls = _model_calls(steps)
     own = bill.meter.cost()
@@ -77,9 +82,14 @@ def commit(table: Table, documents: Documents, turn: Turn, agent: Agent, bill: B
             usage=usage,
             session_attributes=session_attributes,
             memory=agent.memory,
-            receipt=lambda units: bill.receipt(calls, own, units),
+            receipt=lambda units: bill.receipt(calls, last.stop_reason, own, units),
         ),
     )
+
+
+def _answer(steps: Sequence[Step]) -> str:
+    """What the last step says; if it ends the turn without a word, what the model said last before it."""
+    return next((text for step in reversed(steps) if (text := step.text()).strip()), "")
 
 
 def _model_calls(steps: Iterable[Step]) -> list[PaidCall]:

@@ -13,7 +13,7 @@ from turnwright.api.bedrock.requests import Invocation
 from turnwright.sessions.values import Step
 from turnwright.storage.documents import Documents
 from turnwright.storage.table import Table
-from turnwright.tracing.trace_events import ModelCall
+from turnwright.tracing.trace_events import Failure, ModelCall
 from turnwright.tracing.traces import Traces
 
 INVOCATION = Invocation(
@@ -311,14 +311,17 @@ def test_a_model_call_is_told_when_it_begins_and_when_it_ends_each_once(followed
     assert kinds == ["modelInvocationInput", "modelInvocationOutput", "observation"]
 
 
-def test_what_is_selected_is_told_by_the_agents_own_schema(followed: Followed) -> None:
+@pytest.mark.parametrize("refused", [None, Failure("INVALID_ARGUMENTS", "it was cut")], ids=["made", "not made"])
+def test_what_is_selected_is_told_by_the_agents_own_schema_unless_the_call_is_not_made(
+    followed: Followed, refused: Failure | None
+) -> None:
     publish(followed.table, [Definition.of(samples.DEFINITION)])
     followed.turn.turn = replace(followed.turn.turn, agentVersion="1")
     traces = Traces.of_turn(followed.table, followed.documents, followed.turn.turn)
     content = [{"toolUse": {"toolUseId": "t-0", "name": "search", "input": {"limit": 5}}}]
     answered = Step(1, [], {"role": "assistant", "content": content}, "tool_use", "model-1", {}, 5)
     stream = followed.stream(
-        lambda: traces.model_answered(0, ModelCall("model-1", 1, "{}", "{}"), answered, samples.agent()),
+        lambda: traces.model_answered(0, ModelCall("model-1", 1, "{}", "{}"), answered, samples.agent(), refused),
         lambda: followed.turn.answer("Hi"),
     )
 
@@ -327,4 +330,4 @@ def test_what_is_selected_is_told_by_the_agents_own_schema(followed: Followed) -
         for event in samples.boto3_stream(stream)
         if "invocationInput" in event.get("trace", {"trace": {"orchestrationTrace": {}}})["trace"]["orchestrationTrace"]
     ]
-    assert inputs == [[{"name": "limit", "type": "integer", "value": "5"}]]
+    assert inputs == ([] if refused else [[{"name": "limit", "type": "integer", "value": "5"}]])

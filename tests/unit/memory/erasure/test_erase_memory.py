@@ -333,7 +333,9 @@ def test_a_running_turn_is_stopped_cannot_commit_and_what_it_writes_late_is_remo
 
     # Its functions do not know yet.
     Journal(stored.table, stored.documents, A).record(step(2, text(LONG)))
-    Traces.of_turn(stored.table, stored.documents, running).final_response(2, "Hello", LONG, {}, stored.clock.ms)
+    Traces.of_turn(stored.table, stored.documents, running).final_response(
+        2, "Hello", LONG, {}, stored.clock.ms, "end_turn"
+    )
     with pytest.raises(TurnAlreadyEnded):
         stored.commit(running)
     with pytest.raises(ActorErased):

@@ -30,7 +30,7 @@ def trace_parts(event: TraceEvent, agent_alias_id: str, tool: Callable[[str], To
             bodies = []
             if event["index"] == 0 and event.get("reasoning"):
                 bodies.append({"rationale": {"traceId": trace_id, "text": event["reasoning"]}})
-            selected = tool(event["toolName"])
+            selected = tool(event["toolName"]) if event["status"] == Status.SUCCESS else None
             if selected:
                 bodies.append({"invocationInput": {"traceId": trace_id, **_invocation_input(event, selected)}})
         case Type.TOOL_INVOCATION:

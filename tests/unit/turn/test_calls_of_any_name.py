@@ -1,0 +1,117 @@
+"""What a model calls its tool calls, ids and tools alike, never costs a call, a result or the turn."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.stored_turns import AGENT, A, B, StoredTurns, text, tool_use
+from tests.unit.tool_turns import QUEUE_URL, FakeLambda, FakeQueue, answered
+from tests.unit.turn.test_states import USE, Model, invoke, load, model, run_tool, write  # noqa: F401 (a fixture too)
+from turnwright.errors import ToolAttemptFailed
+from turnwright.sessions.journal import Journal
+from turnwright.storage.settings import settings
+
+UNSOUND_IDS = ["", " ", "a|b", "x" * 65, "функция", "id\n", "\ud800", "functions.balance:0"]
+
+
+@pytest.fixture(autouse=True)
+def queue(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    monkeypatch.setenv("TOOL_DEAD_LETTER_QUEUE_URL", QUEUE_URL)
+    settings.cache_clear()
+    return FakeQueue()
+
+
+def asking(*calls: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "assistant", "content": [call["content"][0] for call in calls]}
+
+
+@pytest.mark.parametrize("identifier", ["same", *UNSOUND_IDS])
+def test_two_calls_of_one_id_are_two_calls_with_a_key_and_a_result_each(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+    fake_lambda: FakeLambda,
+    identifier: str,
+) -> None:
+    model.replies = [asking(tool_use(identifier), tool_use(identifier)), tool_use(identifier), text("Done")]
+    fake_lambda.answers = [answered("1 USD"), answered("2 USD"), answered("3 USD")]
+    turn = load(stored)["turn"]
+
+    results = [dict(run_tool(turn, call)) for call in invoke(turn)]
+    (later,) = invoke(turn, 2, *results)
+    invoke(turn, 3, dict(run_tool(turn, later, step=2)))
+    write(turn, 3)
+
+    seen = [event["idempotencyKey"] for _, event in fake_lambda.invoked]
+    assert len(set(seen)) == 3
+    assert seen[0] == f"{A}/1/{USE}"
+    shown = [block["toolResult"]["content"] for block in model.asked[1]["messages"][-1]["content"]]
+    assert shown == [[{"text": "1 USD"}], [{"text": "2 USD"}]]
+    model.replies = [text("Again")]
+    invoke(load(stored, B)["turn"])
+
+
+def test_the_ids_of_a_step_are_the_same_whenever_it_is_taken_and_are_no_other_turns(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+) -> None:
+    model.replies = [asking(tool_use("a"), tool_use("b")), asking(tool_use("c"), tool_use("c"))]
+    turn = load(stored)["turn"]
+    first = invoke(turn)
+    before = Journal(stored.table, stored.documents, A).steps()
+    assert invoke(turn) == first, "a repeat finds them in the journal"
+
+    other = invoke(load(stored, B, session="s-2")["turn"])
+
+    assert Journal(stored.table, stored.documents, A).steps() == before
+    assert len({call["toolUseId"] for call in [*first, *other]}) == 4
+    assert first[0]["toolUseId"] == USE
+
+
+@pytest.mark.parametrize(
+    "name", ["$X", "functions.answer", "answer text", "n" * 80, "", " ", "balance\n", "имя", "\ud800"]
+)
+def test_a_name_that_no_tool_can_have_is_an_unknown_tool_to_the_model(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+    name: str,
+) -> None:
+    model.replies = [asking(tool_use("use-1", name, account=1), tool_use("use-2", name)), text("Done")]
+    turn = load(stored)["turn"]
+
+    calls = invoke(turn)
+
+    assert [call["handler"] for call in calls] == ["none", "none"]
+    told = name.replace("\ud800", "\ufffd")
+    assert calls[0]["failure"] == {
+        "errorCode": "UNKNOWN_TOOL",
+        "errorMessage": f"there is no tool {told}; the tools are: balance",
+        "attempts": 0,
+        "tryAgainNow": True,
+    }
+    results = [
+        {"toolUseId": call["toolUseId"], "status": "error", "result": {"inline": {"text": json.dumps(call["failure"])}}}
+        for call in calls
+    ]
+    invoke(turn, 2, *results)
+    assert model.asked[1]["messages"][1]["content"][0]["toolUse"] == {
+        "toolUseId": USE,
+        "name": "invalid_tool_name",
+        "input": {"calledName": told, "calledInput": {"account": 1}},
+    }
+    with pytest.raises(ToolAttemptFailed, match="UNKNOWN_TOOL"):
+        run_tool(turn, calls[0])
+
+
+def test_a_tool_of_the_name_that_stands_for_others_is_not_run_in_their_place(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+) -> None:
+    functions = [{"name": name, "description": "It has a name."} for name in ("balance", "invalid_tool_name")]
+    stored.publish(actionGroups=[{**AGENT["actionGroups"][0], "functionSchema": {"functions": functions}}])
+    model.replies = [asking(tool_use("use-1", "$X"), tool_use("use-2", "invalid_tool_name", calledName="balance"))]
+
+    unknown, known = invoke(load(stored)["turn"])
+
+    assert (unknown["toolName"], unknown["handler"]) == ("invalid_tool_name_", "none")
+    assert (known["toolName"], known["handler"]) == ("invalid_tool_name", "lambda")
