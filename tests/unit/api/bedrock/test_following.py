@@ -10,6 +10,7 @@ from turnwright.agents.definitions import Definition
 from turnwright.agents.versions import publish
 from turnwright.api.bedrock import following
 from turnwright.api.bedrock.requests import Invocation
+from turnwright.errors import StorageUnavailable
 from turnwright.sessions.values import Step
 from turnwright.storage.documents import Documents
 from turnwright.storage.table import Table
@@ -267,7 +268,7 @@ def test_a_turn_that_was_committed_is_answered_though_its_execution_failed_after
         ({"status": "RUNNING"}, None),
         ({"status": "SUCCEEDED"}, None),
         (None, None),
-        (None, client_error("ThrottlingException", "DescribeExecution")),
+        (None, StorageUnavailable("slow down", throttled=True)),
     ],
     ids=["running", "succeeded", "not started yet", "throttled"],
 )

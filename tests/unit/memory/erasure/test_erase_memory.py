@@ -17,7 +17,7 @@ from tests.unit.stored_turns import SESSION, A, B, C, Interrupted, StoredTurns, 
 from turnwright.agents.memory_configuration import digest_path
 from turnwright.api.agentcore.event_operations import Events
 from turnwright.api.agentcore.refusals import Busy
-from turnwright.errors import ActorErased, LeaseLost, NotAllDeleted, SessionBusy, TurnAlreadyEnded
+from turnwright.errors import ActorErased, LeaseLost, NotAllDeleted, SessionBusy, StorageUnavailable, TurnAlreadyEnded
 from turnwright.memory.erasure.belongings import Belongings
 from turnwright.memory.erasure.erase_memory import LATE_WRITE_SECONDS, Erasure, Progress, erase_session
 from turnwright.memory.records.actors import Actors
@@ -474,10 +474,11 @@ def test_objects_that_s3_leaves_are_an_error_and_not_forgotten(
     stored: StoredTurns, executions: Executions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live(stored)
-    refusing = {"Errors": [{"Key": "k", "Code": "InternalError"}]}
-    monkeypatch.setattr(stored.s3.client, "delete_objects", lambda **_: refusing)
-    with pytest.raises(NotAllDeleted, match="InternalError"):
-        erasure(stored, executions).run()
+    for codes, error in [({"InternalError"}, StorageUnavailable), ({"SlowDown", "AccessDenied"}, NotAllDeleted)]:
+        refusing = {"Errors": [{"Key": "k", "Code": code} for code in codes]}
+        monkeypatch.setattr(stored.s3.client, "delete_objects", lambda refusing=refusing, **_: refusing)
+        with pytest.raises(error, match=codes.pop()):
+            erasure(stored, executions).run()
     monkeypatch.undo()
     erase(stored, executions)
     assert left(stored) == []
@@ -486,7 +487,7 @@ def test_objects_that_s3_leaves_are_an_error_and_not_forgotten(
 def test_items_that_dynamodb_leaves_are_deleted_by_asking_again(
     stored: StoredTurns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("turnwright.storage.table._BATCH_BACK_OFF_SECONDS", 0)
+    monkeypatch.setattr("turnwright.storage.availability._PAUSE_SECONDS", (0.0,) * 4)
     events = [keys.session_event(SESSION, f"{number:016d}#aaaaaaaa") for number in range(4)]
     for key in events:
         stored.table.put(Put(key, {}))
@@ -507,7 +508,7 @@ def test_items_that_dynamodb_leaves_are_deleted_by_asking_again(
         "batch_write_item",
         lambda **arguments: {"UnprocessedItems": arguments["RequestItems"]},
     )
-    with pytest.raises(NotAllDeleted, match="left 4 of 4"):
+    with pytest.raises(StorageUnavailable, match="left 4 of 4"):
         stored.table.delete_many(events)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwright.agents.memory_configuration import SUMMARY
-from turnwright.errors import ActorErased, CommitConflict
+from turnwright.errors import ActorErased, CommitConflict, StorageUnavailable
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.session_ends.consolidations import Consolidation
 from turnwright.sessions.values import JOURNAL_DAYS
@@ -143,8 +143,8 @@ class ConsolidationJournal:
     def _put(self, write: Put) -> Entry | None:
         """Writes the item; the entry that is there instead, if it was not the first.
 
-        Entries of one consolidation are written at the same time, and each transaction is at the actor's item: a
-        conflict is no reason to ask a model again, so it is tried again here.
+        Entries of one consolidation are written at the same time, and each transaction is at the actor's item: neither
+        a conflict nor a throttled table is a reason to ask a model again, so it is tried again here.
         """
         owner = self._consolidation.owner
         for tries in range(1, _MOST_TRIES + 1):
@@ -158,7 +158,7 @@ class ConsolidationJournal:
                 if item is None:
                     raise ConditionFailed(None) from refused
                 return self._decode(item)
-            except CommitConflict:
+            except (CommitConflict, StorageUnavailable):
                 if tries == _MOST_TRIES:
                     raise
                 time.sleep(random.uniform(0, 0.05 * 2**tries))
