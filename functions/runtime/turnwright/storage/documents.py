@@ -36,7 +36,9 @@ class Documents:
         self._bucket = name
 
     def stow(self, value: Any, object_name: Callable[[str], str], bound: int) -> dict[str, Any]:
-        """Keeps `value` inline if its JSON has at most `bound` bytes; `object_name` makes a name of its digest."""
+        """Keeps `value` inline if its JSON has at most `bound` bytes; `object_name` makes a name of its digest, before
+        the object is written.
+        """
         encoded = json_text(value).encode()
         if len(encoded) <= bound:
             return {"inline": value}

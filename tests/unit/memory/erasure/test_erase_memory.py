@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import erase_memory
 from tests.thorough import some
+from tests.unit.stored_memory import StoredMemory
 from tests.unit.stored_turns import SESSION, A, B, C, Interrupted, StoredTurns, die, step, text, tool_use
 from turnwright.agents.memory_configuration import digest_path
 from turnwright.api.agentcore.event_operations import Events
@@ -673,3 +674,39 @@ def test_the_function_erases_with_an_eye_on_its_time(
     stored.clock.ms += 5_000
     assert erase_memory.handler(event, Context()) == {"done": True, "waitSeconds": 0, "erased": 0}
     assert left(stored) == []
+
+
+def test_an_object_that_a_consolidation_writes_late_before_it_dies_is_erased_too(
+    memory: StoredMemory, executions: Executions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has announced the object when the erasure begins, and may hang for as long as its function lives."""
+    monkeypatch.setattr("turnwright.memory.consolidation.consolidation_journal.ITEM_BYTES", 10)
+    stored = memory.stored
+    memory.say("currency: EUR")
+    work = memory.end()
+
+    def erase_meanwhile() -> None:
+        until = stored.clock.ms + 890_000
+        progress = erasure(stored, executions).run()
+        while not progress.done and stored.clock.ms + progress.waitSeconds * 1000 < until:
+            stored.clock.ms += progress.waitSeconds * 1000
+            progress = erasure(stored, executions).run()
+        assert [name for name in stored.objects() if "~memory" in name] == []
+
+    died = 0
+    for state in memory.states(work):
+        stored.s3.forget()
+        stored.s3.before[0] = erase_meanwhile
+        stored.s3.after[0] = die
+        try:
+            state()
+        except Interrupted:
+            died += 1
+            break
+    assert died
+    assert [name for name in stored.objects() if "~memory" in name] != []
+
+    erase(stored, executions)
+
+    assert [entry for entry in left(stored) if "user-1" in entry] == []
+    assert stored.objects() == {}

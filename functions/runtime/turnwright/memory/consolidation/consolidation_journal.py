@@ -2,7 +2,8 @@
 
 A repeated state finds its entry here and pays no model again; of two writers the second takes over what the first
 wrote. The entries are in the session's partition and are seen by nothing but the consolidation. No entry is written for
-an actor whose memory is being erased, or was: it would bring back what was said.
+an actor whose memory is being erased, or was: it would bring back what was said. An entry's object, which no condition
+can keep from being written late, is announced first, on that condition: whoever erases waits for it.
 """
 
 import random
@@ -96,7 +97,7 @@ class ConsolidationJournal:
 
         Raises ActorErased, and CommitConflict after some tries.
         """
-        stowed = self._documents.stow(entry, self._object_name, ITEM_BYTES)
+        stowed = self._documents.stow(entry, self._announced, ITEM_BYTES)
         now = now_ms()
         item: Item = {"entry": json_text(stowed), "recordedAt": now, "expiresAt": expiry(now, JOURNAL_DAYS)}
         try:
@@ -137,7 +138,11 @@ class ConsolidationJournal:
     def _progress_key(self) -> Key:
         return keys.consolidation_progress(self._session, self._consolidation.consolidationId)
 
-    def _object_name(self, digest: str) -> str:
+    def _announced(self, digest: str) -> str:
+        """The name of an object that is then written. Raises ActorErased."""
+        now = now_ms()
+        item: Item = {"announcedAt": now, "expiresAt": expiry(now, JOURNAL_DAYS)}
+        self._put(Put(keys.announced_object(self._session, digest), item))
         return keys.memory_object(self._consolidation.memoryStore, self._consolidation.actor, digest)
 
     def _put(self, write: Put) -> Entry | None:
