@@ -676,6 +676,37 @@ def test_the_function_erases_with_an_eye_on_its_time(
     assert left(stored) == []
 
 
+def test_an_erasure_of_which_any_request_fails_goes_on_with_its_retry(
+    stored: StoredTurns, executions: Executions, besides: Any
+) -> None:
+    def unavailable() -> None:
+        raise StorageUnavailable("no")
+
+    def run(erasure_id: str) -> int:
+        faults = 0
+        progress = Progress(done=False)
+        while not progress.done:
+            stored.clock.ms += progress.waitSeconds * 1000
+            try:
+                progress = erasure(stored, executions, erasure_id).run()
+            except StorageUnavailable:
+                faults += 1
+        return faults
+
+    live(stored)
+    stored.dynamodb.forget()
+    stored.s3.forget()
+    run("e-good")
+    places = [(client, number) for client in (stored.dynamodb, stored.s3) for number in range(len(client.made))]
+    for place, (client, number) in enumerate(some(places)):
+        live(stored)
+        stored.dynamodb.forget()
+        stored.s3.forget()
+        getattr(client, "before" if place % 2 else "after")[number] = unavailable
+        assert run(f"e-{place}") == 1
+        assert everything(stored) == besides, (place, number)
+
+
 def test_an_object_that_a_consolidation_writes_late_before_it_dies_is_erased_too(
     memory: StoredMemory, executions: Executions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
