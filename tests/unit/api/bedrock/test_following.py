@@ -282,6 +282,35 @@ def test_a_quiet_turn_that_has_not_failed_is_waited_for(
     assert followed.stepfunctions.described == [EXECUTION] * 3
 
 
+@pytest.mark.parametrize("trace", [True, False])
+def test_a_turn_is_followed_through_a_hiccup_of_the_table_and_told_of_a_longer_one(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, trace: bool
+) -> None:
+    monkeypatch.setattr("turnwright.storage.availability._PAUSE_SECONDS", (0.0, 0.0))
+    read = getattr(followed.table, "query" if trace else "get")
+    faults: list[Exception] = []
+
+    def sometimes(*arguments: Any, **named: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(followed.table, read.__name__, sometimes)
+
+    def hiccup(times: int) -> Callable[[], None]:
+        return lambda: faults.extend([StorageUnavailable("no")] * times)
+
+    def committed() -> None:
+        followed.turn.commit("Hi!")
+        faults.extend([StorageUnavailable("no")] * 2)
+
+    stream = followed.stream(hiccup(1), hiccup(2), committed, trace=trace)
+    assert [short(event) for event in samples.boto3_stream(stream)] == ["chunk Hi!"]
+    hiccup(3)()
+    with pytest.raises(StorageUnavailable):
+        followed.stream(trace=trace)
+
+
 @pytest.mark.usefixtures("quiet")
 def test_any_other_refusal_of_step_functions_is_not_hidden(followed: Followed) -> None:
     followed.stepfunctions.refusal = client_error("AccessDeniedException", "DescribeExecution")

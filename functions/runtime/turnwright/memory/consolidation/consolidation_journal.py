@@ -18,6 +18,7 @@ from turnwright.memory.records.actors import Actors
 from turnwright.memory.session_ends.consolidations import Consolidation
 from turnwright.sessions.values import JOURNAL_DAYS
 from turnwright.storage import keys
+from turnwright.storage.availability import patiently
 from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.documents import ITEM_BYTES, Documents, json_text
 from turnwright.storage.keys import Key
@@ -97,7 +98,7 @@ class ConsolidationJournal:
 
         Raises ActorErased, and CommitConflict after some tries.
         """
-        stowed = self._documents.stow(entry, self._announced, ITEM_BYTES)
+        stowed = patiently(lambda: self._documents.stow(entry, self._announced, ITEM_BYTES))
         now = now_ms()
         item: Item = {"entry": json_text(stowed), "recordedAt": now, "expiresAt": expiry(now, JOURNAL_DAYS)}
         try:
