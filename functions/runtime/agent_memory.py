@@ -3,7 +3,6 @@
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
-from botocore.exceptions import ClientError
 
 from turnwright.api.bedrock import wire_errors
 from turnwright.api.bedrock.agent_memory import delete_agent_memory, get_agent_memory
@@ -17,7 +16,6 @@ from turnwright.tracing.handler_errors import with_safe_errors
 from turnwright.tracing.log import logger
 
 _MEMORIES = "/agents/<agentId>/agentAliases/<agentAliasId>/memories"
-_THROTTLED = {"ThrottlingException", "ExecutionLimitExceeded"}
 app = APIGatewayRestResolver()
 
 
@@ -47,8 +45,6 @@ def delete(agentId: str, agentAliasId: str) -> Response[str]:  # noqa: N803 - th
 
 def refuse(error: Exception) -> Response[str]:
     refusal = wire_errors.of_exception(error, app.current_event.request_context.request_id or "")
-    if isinstance(error, ClientError) and error.response["Error"]["Code"] in _THROTTLED:
-        refusal = wire_errors.WireError(429, "ThrottlingException", "too many erasures start at once")
     if refusal.status >= 500:
         logger().exception("the request failed")
     return Response(refusal.status, "application/json", refusal.body.decode(), dict(refusal.headers))

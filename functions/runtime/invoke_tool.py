@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from turnwright.agents import versions
 from turnwright.costs.metering import Meter
-from turnwright.errors import GatewayFault, ToolAttemptFailed
+from turnwright.errors import GatewayFault, StorageUnavailable, ToolAttemptFailed
 from turnwright.sessions.turns import Turns
 from turnwright.sessions.values import ToolResult, Turn
 from turnwright.storage.dead_letters import tool_dead_letters
@@ -25,7 +25,8 @@ def handler(event: dict[str, Any], context: object) -> ToolResult:
     with the invocation's `cost`, which the message of ToolAttemptFailed has too.
 
     Raises GatewayFault when an AWS service that the gateway itself needs fails: the state machine then looks up whether
-    a result was recorded, and does not call the tool again.
+    a result was recorded, and does not call the tool again. But for StorageUnavailable before any tool was invoked,
+    with which it invokes the gateway again.
     """
     store, bucket = table(), documents()
     meter = Meter(store)
@@ -33,6 +34,7 @@ def handler(event: dict[str, Any], context: object) -> ToolResult:
     log = logger_for(turn.log_fields, toolUseId=call.toolUseId, sleptMs=event["sleepMs"])
     time.sleep(event["sleepMs"] / 1000)
     started = time.monotonic()
+    gateway: Gateway | None = None
     try:
         if event["redriveCount"] > 0:
             Turns(store).resume(turn)
@@ -43,6 +45,10 @@ def handler(event: dict[str, Any], context: object) -> ToolResult:
         log.info("tool attempt failed", **_cost(started), **store.consumed.fields())
         report = json.loads(str(failure))
         raise ToolAttemptFailed(json_text({**report, "cost": meter.cost().encode()})) from failure
+    except StorageUnavailable as error:
+        if gateway is None or not gateway.invoked:
+            raise
+        raise GatewayFault(str(error)) from error
     except (BotoCoreError, ClientError) as error:
         raise GatewayFault(str(error)) from error
     log.info("tool invoked", **_cost(started), **store.consumed.fields())

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -320,3 +320,47 @@ def test_a_changed_definition_must_say_its_new_version() -> None:
     assert written == definition_version(document)
     document["TimeoutSeconds"] = 901
     assert definition_version(document) != written
+
+
+NOTHING_RAN = {"CommitConflict", "StorageUnavailable", "Lambda.TooManyRequestsException"}
+"""After these a task may always be run again."""
+
+PLATFORM = {
+    "Lambda.AWSLambdaException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.SdkClientException",
+    "Lambda.ServiceException",
+    "Lambda.Unknown",
+    "Runtime.ExitError",
+    "Runtime.OutOfMemory",
+    "Sandbox.Timedout",
+    "States.Timeout",
+}
+"""Lambda's own faults, after which the task may have run. Source: "Handle Lambda service exceptions" in the guide of
+Step Functions, and how Lambda names what becomes of a function.
+"""
+
+
+def tasks(states: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, state in states.items():
+        if state["Type"] == "Task":
+            yield name, state
+        if state["Type"] == "Map":
+            yield from tasks(state["ItemProcessor"]["States"])
+
+
+def test_every_task_is_run_again_after_what_passes_but_a_tool_after_what_may_have_come_behind_it() -> None:
+    seen = set()
+    for file in sorted((ROOT / "statemachines").glob("*.json")):
+        for name, state in tasks(json.loads(file.read_text())["States"]):
+            retried = {error for entry in state["Retry"] for error in entry["ErrorEquals"]}
+            caught = {error for entry in state.get("Catch", ()) for error in entry["ErrorEquals"]}
+            assert retried >= NOTHING_RAN, name
+            assert "StorageUnavailable" not in caught, name
+            if name == "Invoke Tool":
+                assert not retried & PLATFORM
+                assert caught >= PLATFORM
+            else:
+                assert retried >= PLATFORM, name
+            seen.add(name)
+    assert len(seen) == 11

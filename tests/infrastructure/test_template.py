@@ -137,7 +137,9 @@ def test_a_function_outlives_the_longest_call_that_an_agent_file_may_ask_of_it()
                 visit(item)
 
     visit(schema)
-    assert 0 < longest["modelTimeoutSeconds"] < functions()["InvokeModelFunction"]["Timeout"]
+    definition = (ROOT / "statemachines/agent_turn.asl.json").read_text()
+    (margin,) = re.findall(r"\$limits.modelTimeoutSeconds \+ (\d+)", definition)
+    assert longest["modelTimeoutSeconds"] + int(margin) == functions()["InvokeModelFunction"]["Timeout"]
     assert 0 < longest["timeoutSeconds"] < functions()["InvokeToolFunction"]["Timeout"]
 
 

@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local.aws.faults import Faults
 from local.bedrock.scripted_model import ScriptedModel
 from local.stack import LocalStack
 from tests.project import LAST_STEP_AGENT, TEST_AGENT
@@ -346,6 +347,44 @@ def test_a_model_that_rejects_the_request_is_passed_over_at_once(
     told = ask(agent_client, "go")
     assert told.answer == "second here"
     assert [request.model_id for request in model.requests] == ["first-model", "second-model"]
+
+
+@pytest.fixture
+def faults(stack: LocalStack) -> Iterator[Faults]:
+    yield stack.faults
+    stack.faults.replace([])
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("crash", "Runtime.ExitError"),
+        ("out_of_memory", "Runtime.OutOfMemory"),
+        pytest.param("hang", "States.Timeout", marks=pytest.mark.whole),
+    ],
+)
+def test_the_next_model_answers_when_nothing_comes_of_the_call_of_the_first(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, faults: Faults, fault: str, error: str
+) -> None:
+    model.replace([says("second here", model="second-model")])
+    faults.replace([{"function": "InvokeModelFunction", "when": {"model": 0}, "fault": fault}])
+    told = ask(agent_client, "go")
+    assert told.answer == "second here"
+    execution = execution_of(stack, told)
+    assert execution.states == ["Load Memory", "Invoke Model", "Use Next Model", *NO_TOOLS[1:]]
+    assert [attempt.error for attempt in execution.visits[1].tries] == [error] * 3
+
+
+def test_models_of_whose_calls_nothing_comes_are_exhausted_after_one_more_try_of_the_first(
+    stack: LocalStack, agent_client: Any, faults: Faults
+) -> None:
+    faults.replace([{"function": "InvokeModelFunction", "when": {"model": n}, "fault": "crash"} for n in range(3)])
+    told = ask(agent_client, "go")
+    assert told.error == "dependencyFailedException"
+    execution = execution_of(stack, told)
+    assert (execution.status, execution.error) == ("FAILED", "ModelsExhausted")
+    assert execution.states == ["Load Memory", *["Invoke Model", "Use Next Model"] * 3, "Invoke Model"]
+    assert [len(visit.tries) for visit in execution.visits if visit.name == "Invoke Model"] == [3, 3, 3, 1]
 
 
 def test_a_stream_that_breaks_off_is_no_answer(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:

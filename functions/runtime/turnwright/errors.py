@@ -21,8 +21,9 @@ TurnwrightError
 ├── GatewayFault              an AWS service that the gateway needs failed: the result is looked up, not made again
 ├── RecordsChanged            a consolidation's namespace was written to by others: its merge is made again
 │   └── RecordsKeepChanging   ... too often: the execution fails, and a redrive goes on
+├── StorageUnavailable        DynamoDB, S3, SQS or Step Functions throttles or cannot be reached: try again
 ├── CommitConflict            another transaction was at the same items: try again
-├── NotAllDeleted             DynamoDB or S3 left some of what they were told to delete: try again
+├── NotAllDeleted             S3 left some of what it was told to delete: try again
 ├── StoreNotDeleting          an erasure was asked for of a store that nobody has deleted
 ├── InvalidRequest            the caller's input breaks a rule
 ├── NotFound                  the caller named something that is not there
@@ -105,6 +106,14 @@ class RecordsChanged(TurnwrightError):
 
 class RecordsKeepChanging(RecordsChanged):
     pass
+
+
+class StorageUnavailable(TurnwrightError):
+    """`throttled` says that the service was reached, and takes no more for now."""
+
+    def __init__(self, message: str, *, throttled: bool = False) -> None:
+        super().__init__(message)
+        self.throttled = throttled
 
 
 class CommitConflict(TurnwrightError):

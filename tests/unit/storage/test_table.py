@@ -5,7 +5,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.unit.stored_turns import StoredTurns
-from turnwright.errors import CommitConflict, UnknownSchemaVersion
+from turnwright.errors import CommitConflict, StorageUnavailable, UnknownSchemaVersion
 from turnwright.storage.keys import Key
 from turnwright.storage.table import ConditionFailed, Delete, Item, Put, Table, TransactionRefused, Update
 
@@ -115,12 +115,19 @@ def test_a_transaction_writes_all_or_nothing_and_says_which_condition_failed(sto
 
 
 @pytest.mark.parametrize(
-    "reason", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"], ids=lambda reason: reason
+    ("reason", "error"),
+    [
+        ("TransactionConflict", CommitConflict),
+        ("ThrottlingError", StorageUnavailable),
+        ("ProvisionedThroughputExceeded", StorageUnavailable),
+    ],
 )
-def test_a_transaction_that_met_another_one_is_a_conflict_to_try_again(reason: str) -> None:
+def test_a_transaction_that_met_another_one_or_no_capacity_is_to_be_tried_again(
+    reason: str, error: type[Exception]
+) -> None:
     client = Refusing("TransactionCanceledException", CancellationReasons=[{"Code": "None"}, {"Code": reason}])
 
-    with pytest.raises(CommitConflict, match=reason):
+    with pytest.raises(error, match=reason):
         Table(client, "t").transact([Put(ONE, {})])
 
 
@@ -177,6 +184,40 @@ def test_get_many_keeps_the_keys_order_and_asks_again_for_what_dynamodb_left_ove
 
     assert Table(client, "t").get_many(keys) == [filed(ONE), None, filed(Key("P", "3"))]
     assert client.consistent == [True, True, True]
+
+
+@pytest.mark.parametrize("operation", ["get_many", "delete_many"])
+def test_what_dynamodb_keeps_leaving_over_is_given_up_after_pauses_that_grow(
+    monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    class Busy:
+        """Answers that there is no room for anything now."""
+
+        asked = 0
+
+        def batch_get_item(self, RequestItems: Any, **_arguments: Any) -> Any:  # noqa: N803 (its name)
+            self.asked += 1
+            return {"Responses": {}, "UnprocessedKeys": RequestItems}
+
+        def batch_write_item(self, RequestItems: Any, **_arguments: Any) -> Any:  # noqa: N803 (its name)
+            self.asked += 1
+            return {"UnprocessedItems": RequestItems}
+
+    def half(_: float, bound: float) -> float:
+        bounds.append(bound)
+        return bound / 2
+
+    client, bounds, slept = Busy(), list[float](), list[float]()
+    monkeypatch.setattr("turnwright.storage.availability.random.uniform", half)
+    monkeypatch.setattr("turnwright.storage.availability.time.sleep", slept.append)
+
+    with pytest.raises(StorageUnavailable, match="left 2 of 2") as unavailable:
+        getattr(Table(client, "t"), operation)([ONE, TWO])
+
+    assert unavailable.value.throttled
+    assert client.asked == 1 + len(bounds) > 5
+    assert bounds == sorted(bounds)
+    assert slept == [bound / 2 for bound in bounds]
 
 
 def test_a_query_reads_page_by_page_no_more_than_its_limit(stored: StoredTurns) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 import record_failure
 from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die
+from turnwright.agents.versions import publish
 from turnwright.errors import ActorErased, LeaseLost, SessionBusy
 from turnwright.sessions.turns import Turns
 from turnwright.sessions.values import Status
@@ -197,6 +198,35 @@ def test_a_turn_that_died_between_its_claim_and_its_header_gives_the_session_bac
     assert "leaseOwner" not in stored.session()
     assert stored.header(A).status is Status.FAILED
     assert queue.letters == [letter(failed)]
+
+
+@pytest.mark.parametrize("later", [[{}], [{}, {"instruction": "More words than before."}], None])
+def test_the_session_is_given_back_in_the_store_that_the_turn_began_in_whatever_was_published_since(
+    stored: StoredTurns, later: list[dict[str, Any]] | None
+) -> None:
+    """None: the agent was removed."""
+    stored.dynamodb.before[3] = die
+    with pytest.raises(Interrupted):
+        stored.begin(A)
+    failed = failure(stored, error="States.Timeout")
+    if later is None:
+        publish(stored.table, [])
+    for changes in later or []:
+        stored.publish(memoryConfiguration={"memoryStore": "OTHER-turnwright"}, **changes)
+
+    record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), failed)
+
+    assert "leaseOwner" not in stored.session()
+    assert stored.items()[keys.turn_header(A)]["ownerPK"] == {"S": SESSION.owner}
+
+
+def test_a_refused_turn_looks_for_no_session_in_other_stores(stored: StoredTurns) -> None:
+    stored.run(B)
+    stored.dynamodb.forget()
+
+    record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), failure(stored, error="SessionBusy"))
+
+    assert "query" not in stored.dynamodb.operations
 
 
 def test_a_turn_of_an_agent_that_is_gone_is_recorded_and_dead_lettered(stored: StoredTurns) -> None:

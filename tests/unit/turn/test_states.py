@@ -14,7 +14,7 @@ import invoke_tool
 import load_memory
 import write_memory
 from local.bedrock.request_rules import check_request
-from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die, text, tool_result, tool_use
+from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die, step, text, tool_result, tool_use
 from tests.unit.tool_turns import QUEUE_URL, FakeLambda, FakeQueue, answered, client_error, raised
 from turnwright.errors import (
     GatewayFault,
@@ -276,6 +276,26 @@ def test_a_model_that_fails_leaves_no_step(stored: StoredTurns, model: Model) ->
 
     assert [asked["modelId"] for asked in model.asked] == ["model-1", "model-2", "model-1", "model-1"]
     assert stored.items() == before
+
+
+@pytest.mark.parametrize("redrives", [0, 1, 2])
+def test_past_the_last_try_no_model_is_asked_but_once_more_for_each_redrive(
+    stored: StoredTurns, model: Model, redrives: int
+) -> None:
+    """The last try was not answered in time, of which only the state machine knows: it asks for the next model."""
+    turn = load(stored)["turn"]
+    for number in range(3, 3 + redrives):
+        model.replies = ["ModelNotReadyException"]
+        with pytest.raises(ModelsExhausted, match="ModelNotReadyException"):
+            invoke(turn, model=number, redrives=redrives)
+    asked = len(model.asked)
+
+    with pytest.raises(ModelsExhausted, match="all 2 models failed; the last try did not end in time"):
+        invoke(turn, model=3 + redrives, redrives=redrives)
+
+    assert len(model.asked) == asked == redrives
+    stored.journal(stored.header(A).turn, step(1, text("late")))
+    assert invoke(turn, model=3 + redrives, redrives=redrives) == []
 
 
 def test_a_call_of_an_unknown_tool_carries_its_failure_and_calls_share_the_inline_bound(

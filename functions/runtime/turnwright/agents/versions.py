@@ -86,6 +86,14 @@ def load(table: Table, agent_id: str, version: str) -> Agent:
     return agent
 
 
+def newest(table: Table, agent_id: str, most: int) -> list[str]:
+    """The agent's last versions, the newest first."""
+    prefix = keys.agent_version(agent_id, "").sk
+    partition = keys.agent_draft(agent_id).pk
+    numbers = [int(key.sk.removeprefix(prefix)) for key in table.keys(partition) if key.sk.startswith(prefix)]
+    return [str(number) for number in sorted(numbers, reverse=True)[:most]]
+
+
 _agents: dict[tuple[str, str, str], Agent] = {}
 
 

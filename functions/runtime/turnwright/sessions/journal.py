@@ -8,6 +8,7 @@ import json
 
 from turnwright.sessions.values import JOURNAL_DAYS, PaidCall, Step
 from turnwright.storage import keys
+from turnwright.storage.availability import patiently
 from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.documents import ITEM_BYTES, Documents, json_text
 from turnwright.storage.table import ConditionFailed, Item, Put, Table
@@ -36,7 +37,13 @@ class Journal:
         return self._decode(item) if item else None
 
     def record(self, step: Step) -> Step:
-        """Writes the step, and returns it; if another writer was first, returns what that one wrote."""
+        """Writes the step, and returns it; if another writer was first, returns what that one wrote.
+
+        It is paid for: what AWS cannot take at once is tried again for a while.
+        """
+        return patiently(lambda: self._record(step))
+
+    def _record(self, step: Step) -> Step:
         now = now_ms()
         message = self._documents.stow(step.message, lambda digest: keys.turn_object(self._turn_id, digest), ITEM_BYTES)
         item: Item = {

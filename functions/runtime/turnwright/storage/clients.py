@@ -1,7 +1,8 @@
 """The boto3 clients: cached for the life of the process, low-level, with explicit time-outs.
 
 Step Functions owns the retries of a turn. botocore's are kept only where they cannot multiply with them: a few quick
-tries of a DynamoDB, S3, SQS or Step Functions request, none of a model or tool call.
+tries of a DynamoDB, S3, SQS or Step Functions request, none of a model or tool call. When those are spent, these four
+raise StorageUnavailable (`availability.py`).
 """
 
 from functools import cache, lru_cache
@@ -9,6 +10,8 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+
+from turnwright.storage.availability import watch
 
 _QUICK = Config(
     connect_timeout=2,
@@ -22,22 +25,22 @@ _LARGEST_TRANSFER = _QUICK.merge(Config(read_timeout=20))
 
 @cache
 def dynamodb() -> Any:
-    return boto3.client("dynamodb", config=_QUICK)
+    return watch(boto3.client("dynamodb", config=_QUICK))
 
 
 @cache
 def s3() -> Any:
-    return boto3.client("s3", config=_LARGEST_TRANSFER)
+    return watch(boto3.client("s3", config=_LARGEST_TRANSFER))
 
 
 @cache
 def stepfunctions() -> Any:
-    return boto3.client("stepfunctions", config=_QUICK)
+    return watch(boto3.client("stepfunctions", config=_QUICK))
 
 
 @cache
 def sqs() -> Any:
-    return boto3.client("sqs", config=_QUICK)
+    return watch(boto3.client("sqs", config=_QUICK))
 
 
 @lru_cache(maxsize=16)

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from turnwright.errors import NotAllDeleted
-from turnwright.storage import clients
+from turnwright.errors import NotAllDeleted, StorageUnavailable
+from turnwright.storage import availability, clients
 from turnwright.storage.settings import settings
 
 Stowed = Mapping[str, Any]
@@ -36,7 +36,9 @@ class Documents:
         self._bucket = name
 
     def stow(self, value: Any, object_name: Callable[[str], str], bound: int) -> dict[str, Any]:
-        """Keeps `value` inline if its JSON has at most `bound` bytes; `object_name` makes a name of its digest."""
+        """Keeps `value` inline if its JSON has at most `bound` bytes; `object_name` makes a name of its digest, before
+        the object is written.
+        """
         encoded = json_text(value).encode()
         if len(encoded) <= bound:
             return {"inline": value}
@@ -55,15 +57,18 @@ class Documents:
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, names: Sequence[str]) -> None:
-        """Removes at most 1,000 objects. Raises NotAllDeleted if S3 leaves some."""
+        """Removes at most 1,000 objects. Raises NotAllDeleted, or StorageUnavailable where that passes, if S3 leaves
+        some.
+        """
         if not names:
             return
         response = self._client.delete_objects(
             Bucket=self._bucket, Delete={"Objects": [{"Key": name} for name in names], "Quiet": True}
         )
-        left = response.get("Errors", ())
-        if left:
-            raise NotAllDeleted(f"S3 left {len(left)} of {len(names)} objects: {left[0].get('Code')}")
+        codes = {entry.get("Code", "") for entry in response.get("Errors", ())}
+        if codes:
+            message = f"S3 left some of {len(names)} objects: {', '.join(sorted(codes))}"
+            raise StorageUnavailable(message) if codes <= availability.PASSING else NotAllDeleted(message)
 
     def discard(self, stowed: Stowed) -> None:
         """Removes the object of a document that nothing refers to; an inline one has none."""
@@ -75,7 +80,9 @@ class Documents:
         if "inline" in stowed:
             return stowed["inline"]
         response = self._client.get_object(Bucket=self._bucket, Key=stowed["object"])
-        return json.loads(response["Body"].read())
+        with availability.reading("S3 GetObject"):
+            encoded = response["Body"].read()
+        return json.loads(encoded)
 
     def fetch_text(self, attribute: str) -> Any:
         """The value of a stowed document that an item's attribute holds as JSON text."""

@@ -15,6 +15,7 @@ another one's partition or sort order, whatever characters a later interface all
 | | `TOKEN#<clientToken>` | the event that a CreateEvent with that token made |
 | | `BRANCH#<name>` | a branch of the session that CreateEvent began |
 | | `CONSOLIDATION#<id>#…` | the journal of a consolidation of the session |
+| | `OBJECT#<digest>` | an object of that journal that was about to be written |
 | `ACTOR#<store>#<actor>` | `RECORD#<namespace>#<recordId>` | a memory record |
 | | `SUMMARY#<ended at>#<session>` | the summary of an ended session |
 | `STORE#<store>` | `STORE` | a memory store made by CreateMemory |
@@ -55,6 +56,7 @@ RECORD_PREFIX = "RECORD#"
 SESSION_PREFIX = "SESSION#"
 SUMMARY_PREFIX = "SUMMARY#"
 SEGMENT_PREFIX = "SEGMENT#"
+OBJECT_PREFIX = "OBJECT#"
 NAMESPACE_PREFIX = "NAMESPACE#"
 ACTOR_PREFIX = "ACTOR#"
 TURN_PREFIX = "TURN#"
@@ -144,6 +146,10 @@ def client_token(session_id: SessionId, token: str) -> Key:
 
 def branch(session_id: SessionId, name: str) -> Key:
     return Key(session_id.partition, f"BRANCH#{_part(name)}")
+
+
+def announced_object(session_id: SessionId, digest: str) -> Key:
+    return Key(session_id.partition, f"{OBJECT_PREFIX}{digest}")
 
 
 def actor_partition(store: str, actor: str) -> str:

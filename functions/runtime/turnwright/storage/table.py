@@ -5,7 +5,6 @@ text in one attribute (`documents.py`), so that a float comes back as it went in
 carries `schemaVersion`; an item of another version raises, since guessing at a stored item's meaning loses data.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,16 +13,16 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from turnwright.errors import CommitConflict, NotAllDeleted, UnknownSchemaVersion
-from turnwright.storage import clients, keys
+from turnwright.errors import CommitConflict, StorageUnavailable, UnknownSchemaVersion
+from turnwright.storage import availability, clients, keys
 from turnwright.storage.keys import Key
 from turnwright.storage.settings import settings
 
 SCHEMA_VERSION = 1
 Item = dict[str, Any]
 
-_PASSING = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-"""Why DynamoDB cancels a transaction that may be tried again. Another reason, an item too large, would come again."""
+_THROTTLED = {"ThrottlingError", "ProvisionedThroughputExceeded"}
+"""Why DynamoDB cancels a transaction that it has no capacity for."""
 
 
 class ConditionFailed(Exception):
@@ -93,9 +92,6 @@ Write = Put | Update | Delete | Check
 MOST_BATCH_WRITES = 25
 """The most items that one batch of writes may hold."""
 
-_BATCH_ATTEMPTS = 6
-_BATCH_BACK_OFF_SECONDS = 0.1
-
 MOST_TRANSACTION_WRITES = 100
 """The most items that one transaction may hold."""
 
@@ -120,7 +116,10 @@ class Consumed:
 
 
 class Table:
-    """Reads and writes of the table `name`, through a low-level client. Reads are strongly consistent unless said."""
+    """Reads and writes of the table `name`, through a low-level client. Reads are strongly consistent unless said.
+
+    All raise StorageUnavailable when DynamoDB cannot take them just now; a write may have been made all the same.
+    """
 
     def __init__(self, client: Any, name: str) -> None:
         self._client = client
@@ -139,11 +138,19 @@ class Table:
             self.name: {"Keys": [_encode_key(key) for key in keys], "ConsistentRead": consistent}
         }
         found: dict[Key, Item] = {}
+        left, paused = len(keys), availability.pauses()
         while pending:
             response = self._read(self._client.batch_get_item, RequestItems=pending)
             for item in map(_decode, response["Responses"].get(self.name, ())):
                 found[Key(item["PK"], item["SK"])] = item
             pending = response.get("UnprocessedKeys") or {}
+            if not pending:
+                break
+            before, left = left, len(pending[self.name]["Keys"])
+            if left < before:  # perhaps just more than the 16 MB of an answer: patience is for an answer without any
+                paused = availability.pauses()
+            if not next(paused, False):
+                raise StorageUnavailable(f"DynamoDB left {left} of {len(keys)} keys unread", throttled=True)
         return [found.get(key) for key in keys]
 
     def query(
@@ -253,16 +260,15 @@ class Table:
             arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def delete_many(self, keys: Sequence[Key]) -> None:
-        """Removes at most `MOST_BATCH_WRITES` items, whatever is in them. Raises NotAllDeleted if some are left."""
+        """Removes at most `MOST_BATCH_WRITES` items, whatever is in them."""
         pending = [{"DeleteRequest": {"Key": _encode_key(key)}} for key in keys]
-        for attempt in range(_BATCH_ATTEMPTS):
-            if not pending:
-                return
-            time.sleep(_BATCH_BACK_OFF_SECONDS * attempt)
+        paused = availability.pauses()
+        while pending:
             response = self._write(self._client.batch_write_item, items=len(pending), RequestItems={self.name: pending})
             pending = (response.get("UnprocessedItems") or {}).get(self.name, [])
-        if pending:
-            raise NotAllDeleted(f"DynamoDB left {len(pending)} of {len(keys)} items")
+            if pending and not next(paused, False):
+                message = f"DynamoDB left {len(pending)} of {len(keys)} items undeleted"
+                raise StorageUnavailable(message, throttled=True)
 
     def transact(self, writes: Sequence[Write]) -> None:
         """All writes or none. Raises TransactionRefused when a condition did not hold, CommitConflict when another
@@ -279,9 +285,12 @@ class Table:
             reasons = [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", ())]
             if "ConditionalCheckFailed" in reasons:
                 raise TransactionRefused(reasons) from error
-            if _PASSING.isdisjoint(reasons):
-                raise
-            raise CommitConflict(f"the transaction was cancelled: {', '.join(reasons)}") from error
+            message = f"the transaction was cancelled: {', '.join(reasons)}"
+            if "TransactionConflict" in reasons:
+                raise CommitConflict(message) from error
+            if not _THROTTLED.isdisjoint(reasons):
+                raise StorageUnavailable(message, throttled=True) from error
+            raise  # another reason, an item that is too large, would come again
 
     def _read(self, request: Callable[..., Any], **arguments: Any) -> Any:
         response = request(**arguments, ReturnConsumedCapacity="TOTAL")

@@ -13,15 +13,16 @@ write. A prober that dies loses its claim when its time is over, and the next ca
 A success that began before the circuit opened does not close it; only the probe's does.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from turnwright.agents.retry_policy import CircuitBreaker
+from turnwright.errors import StorageUnavailable
 from turnwright.storage import keys
 from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.keys import Key
 from turnwright.storage.table import SCHEMA_VERSION, ConditionFailed, Item, Table, Update
 from turnwright.tools.tool_failures import SERVICE_FAILURES, ToolFailure
+from turnwright.tracing.log import logger
 
 PROBE_MARGIN_SECONDS = 15
 """How much longer than the tool's own time a probe is claimed for: the gateway's work before and after the call."""
@@ -162,6 +163,13 @@ class Breakers:
         )
 
     def _update_unless_overtaken(self, update: Update) -> None:
-        """Does nothing if the circuit opened meanwhile, or another call probes: what this one knows is older."""
-        with suppress(ConditionFailed):
+        """Does nothing if the circuit opened meanwhile, or another call probes: what this one knows is older.
+
+        A breaker that cannot be told costs the call nothing: the next one tells it, and a probe's claim ends by itself.
+        """
+        try:
             self._table.update(update)
+        except ConditionFailed:
+            return
+        except StorageUnavailable:
+            logger().exception("a circuit breaker was not told how a call ended", key=update.key)

@@ -3,6 +3,7 @@ item in the turn's partition, which the stream (`api/bedrock/following.py`), the
 
 Without that caller nothing is written to the table. An item's sort key is the event's step and its place within the
 step, so that a repeated handler writes the same item again and no second one; the log may have a repeated event twice.
+An event that AWS cannot take just now is in the log alone: a trace costs no turn its answer.
 """
 
 from collections.abc import Mapping
@@ -11,14 +12,14 @@ from urllib.parse import quote
 
 from turnwright.agents.definitions import Agent
 from turnwright.costs import prices
-from turnwright.errors import ModelError, ModelRejected, ModelThrottled
+from turnwright.errors import ModelError, ModelRejected, ModelThrottled, StorageUnavailable
 from turnwright.sessions.values import JOURNAL_DAYS, Step, Turn
 from turnwright.storage import keys
 from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.documents import STATE_BYTES, Documents, json_text
 from turnwright.storage.settings import settings
 from turnwright.storage.table import Put, Table
-from turnwright.tracing.log import log_event
+from turnwright.tracing.log import log_event, logger
 from turnwright.tracing.payloads import PAYLOAD_FIELDS, payloads
 from turnwright.tracing.trace_events import (
     CircuitState,
@@ -236,10 +237,13 @@ class Traces:
             return
         table, documents = self._store
         turn_id = self._source.turn_id
-        stowed = documents.stow(event, lambda digest: keys.turn_object(turn_id, digest), STATE_BYTES)
-        item = {"event": json_text(stowed), "status": event["status"], "expiresAt": expiry(now_ms(), JOURNAL_DAYS)}
         step = _AFTER_ALL_STEPS if order == _FAILED else event["step"]
-        table.put(Put(keys.trace_event(turn_id, step, order), item))
+        try:
+            stowed = documents.stow(event, lambda digest: keys.turn_object(turn_id, digest), STATE_BYTES)
+            item = {"event": json_text(stowed), "status": event["status"], "expiresAt": expiry(now_ms(), JOURNAL_DAYS)}
+            table.put(Put(keys.trace_event(turn_id, step, order), item))
+        except StorageUnavailable:
+            logger().exception("a trace event is in the log alone", turnId=turn_id, step=step, order=order)
 
     def _short_enough(self, event: TraceEvent) -> TraceEvent:
         """The event, or one whose long texts are in the bucket; without a turn, whose objects expire, they are cut."""
@@ -253,13 +257,22 @@ class Traces:
             if len(text) <= _LONG_TEXT:
                 continue
             if self._store is None or not self._source.turn_id:
-                short[name] = f"{text[:_LONG_TEXT]}\n[cut: {_LONG_TEXT} of {len(text)} characters are shown]"
+                short[name] = _cut(text)
                 continue
             _, documents = self._store
-            stowed = documents.stow(text, lambda digest: keys.turn_object(self._source.turn_id, digest), bound=0)
+            try:
+                stowed = documents.stow(text, lambda digest: keys.turn_object(self._source.turn_id, digest), bound=0)
+            except StorageUnavailable:
+                logger().exception("a long text of a trace event is cut", turnId=self._source.turn_id, field=name)
+                short[name] = _cut(text)
+                continue
             short.pop(name)
             short[f"{name}Bytes"], short[f"{name}Object"] = stowed["bytes"], stowed["object"]
         return short
+
+
+def _cut(text: str) -> str:
+    return f"{text[:_LONG_TEXT]}\n[cut: {_LONG_TEXT} of {len(text)} characters are shown]"
 
 
 def tool_call(index: int, tool_use: Mapping[str, Any]) -> ToolCall:

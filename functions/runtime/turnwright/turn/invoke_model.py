@@ -26,14 +26,12 @@ TOOL_RESULTS_BYTES = 128 * 1024
 
 _LARGEST_INLINE_RESULT = 16 * 1024
 
-_MODEL_MARGIN_SECONDS = 2
-"""The model call ends this long before the state that made it, so that its failure is recorded and not cut off."""
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the state machine asks of Invoke Model. `model` counts from 0 through the agent's models, and one past
-    them; `attempt` counts the calls of all models in this step from 1, after each of the `redrive`s anew.
+    """What the state machine asks of Invoke Model. `model` counts from 0 through the agent's models, and past them; the
+    next is asked for after a call that failed, or did not answer in time. `attempt` counts the calls of all models in
+    this step from 1, after each of the `redrive`s anew.
     """
 
     step: int
@@ -47,12 +45,15 @@ class Asked:
 def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, asked: Asked) -> Step:
     """The step from the journal, or from the model, which is then in the journal.
 
-    Raises a ModelError, or past the last model ModelsExhausted (ModelsThrottled if the last try was throttled).
+    Raises a ModelError, or past the last model, where the first is tried once more, ModelsExhausted (ModelsThrottled if
+    that try was throttled). Further on nothing is left to ask, unless the turn was redriven: once more for each time.
     """
     journal = Journal(table, documents, turn.turnId)
     earlier = journal.steps()
     if len(earlier) >= asked.step:
         return earlier[asked.step - 1]
+    if asked.model > len(agent.models) + asked.redrive:
+        raise ModelsExhausted(f"all {len(agent.models)} models failed; the last try did not end in time")
     header = Turns(table).read(turn.turnId)
     if header is None:
         raise TurnAlreadyEnded(f"turn {turn.turnId} has no header; its items are gone")
@@ -64,7 +65,7 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
     traces.model_started(asked.step, asked.redrive, call)
     started = time.monotonic()
     try:
-        reply = model_calls.converse(arguments, agent.limits.model_timeout_seconds - _MODEL_MARGIN_SECONDS)
+        reply = model_calls.converse(arguments, agent.limits.model_timeout_seconds)
         has_said = any(step.text().strip() for step in earlier)
         message = received(reply, agent, turn.turnId, asked.step, has_said=has_said)
     except ModelError as error:

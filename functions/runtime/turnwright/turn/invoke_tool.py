@@ -21,6 +21,7 @@ from turnwright.sessions.attributes import growth_allowed, size
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.values import JOURNAL_DAYS, Header, Step, ToolResult, Turn
 from turnwright.storage import keys
+from turnwright.storage.availability import patiently
 from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.dead_letters import DeadLetters
 from turnwright.storage.documents import Documents, json_text
@@ -90,6 +91,8 @@ class Gateway:
         self._breakers = Breakers(table, turn.agentId)
         self._traces = Traces.of_turn(table, documents, turn)
         self._payloads = payloads()
+        self.invoked = False
+        """Whether a tool's function may have run: what fails from then on must not be tried again as it is."""
 
     def attempt(self, step: int, call: Call, number: int, *, lost: bool = False) -> ToolResult:
         """One attempt. Answers a tool result as it travels in state.
@@ -141,7 +144,7 @@ class Gateway:
                 )
             raise self._failed(attempt, failure, circuit_state(passage)) from failure
         limit = tool.policy.max_result_characters
-        result = self._record(attempt, self._result(call, answer, bounded(answer.text, limit)))
+        result = patiently(lambda: self._record(attempt, self._result(call, answer, bounded(answer.text, limit))))
         if passage:  # after the record, which a fault of the breaker must not cost
             self._breakers.succeeded(passage)
         told = bounded(self._payloads.redacted(answer.text), limit)
@@ -186,6 +189,7 @@ class Gateway:
         return self._breakers.enter(attempt.tool.name, policy.breaker, caller, policy.timeout_seconds)
 
     def _invoke(self, attempt: _Attempt, passage: Passage | None) -> ToolAnswer:
+        self.invoked = True
         try:
             answer = invoke(attempt.tool, attempt.event)
         except ToolFailure as failure:

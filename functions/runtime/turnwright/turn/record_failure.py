@@ -5,7 +5,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from turnwright.agents.versions import load, resolve
+from turnwright.agents.versions import load, newest, resolve
 from turnwright.costs import prices
 from turnwright.costs.receipts import of_header, receipt
 from turnwright.errors import ActorErased, NotFound
@@ -23,6 +23,9 @@ from turnwright.tracing.log import logger
 from turnwright.tracing.payloads import payloads
 from turnwright.tracing.trace_events import Source
 from turnwright.tracing.traces import Traces
+
+_MOST_VERSIONS = 20
+"""More than anybody publishes while one turn runs."""
 
 _REFUSALS = ("ActorErased", "InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
 """Not dead-lettered when the turn never began, since the caller was told; a redriven turn can meet them too."""
@@ -45,9 +48,11 @@ def record(table: Table, documents: Documents, letters: DeadLetters, failure: Ex
     """
     header = Turns(table).read(failure.turn_id)
     began = header is not None and "memoryStore" in header.fields
-    session_id = header.turn.session if header and began else _session(table, failure)
-    if session_id:
-        Sessions(table).release(session_id, failure.turn_id)
+    if header and began:
+        session_id: SessionId | None = header.turn.session
+        Sessions(table).release(header.turn.session, failure.turn_id)
+    else:
+        session_id = _release_claimed(table, failure)
     if failure.error == ActorErased.__name__:
         return Recorded.REFUSED
     bill = _receipt(table, documents, failure) if began else None
@@ -84,11 +89,25 @@ def _without_texts(documents: Documents, request: Mapping[str, Any]) -> dict[str
     return {**request, "request": documents.stow(body, lambda digest: keys.turn_object(turn_id, digest), bound=0)}
 
 
-def _session(table: Table, failure: ExecutionFailure) -> SessionId | None:
-    """The session of a turn without a header; None if it cannot have claimed one, since its agent was never found."""
+def _release_claimed(table: Table, failure: ExecutionFailure) -> SessionId | None:
+    """Frees the session that a turn without a header has claimed, and returns it. It is in the memory store of the
+    version that the alias named then, which may not be the one that it names now.
+
+    Without a claim the session is returned that it would be now, None if the agent is not found.
+    """
     request = TurnRequest.decode(failure.request)
+
+    def session(version: str) -> SessionId:
+        return request.session(load(table, request.agent_id, version).memory_store)
+
     try:
-        version = resolve(table, request.agent_id, request.agent_alias_id)
+        current: SessionId | None = session(resolve(table, request.agent_id, request.agent_alias_id))
     except NotFound:
-        return None
-    return request.session(load(table, request.agent_id, version).memory_store)
+        current = None
+    if current and Sessions(table).release(current, failure.turn_id):
+        return current
+    if failure.error not in _REFUSALS:  # a refused turn has claimed nothing, or given it back
+        for other in dict.fromkeys(map(session, newest(table, request.agent_id, _MOST_VERSIONS))):
+            if other != current and Sessions(table).release(other, failure.turn_id):
+                return other
+    return current

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agent_memory
+from tests.unit.followed_turns import client_error
 from tests.unit.stored_turns import SESSION, START, A, StoredTurns
+from turnwright.errors import StorageUnavailable
 from turnwright.memory.erasure.erase_memory import Erasure
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.records.session_summaries import SessionSummaries, SessionSummary
@@ -27,11 +29,11 @@ STORE, ACTOR = SESSION.store, SESSION.actor
 @dataclass(slots=True)
 class Executions:
     started: list[dict[str, Any]] = field(default_factory=list)
-    failure: str = ""
+    failure: Exception | None = None
 
     def start_execution(self, **arguments: Any) -> None:
         if self.failure:
-            raise ClientError({"Error": {"Code": self.failure, "Message": "no"}}, "StartExecution")
+            raise self.failure
         if arguments["name"] in [each["name"] for each in self.started]:
             raise ClientError({"Error": {"Code": "ExecutionAlreadyExists", "Message": "no"}}, "StartExecution")
         self.started.append(arguments)
@@ -287,12 +289,17 @@ def test_a_session_in_which_a_turn_runs_is_a_conflict(stored: StoredTurns, execu
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "name"),
-    [("ThrottlingException", 429, "ThrottlingException"), ("InvalidArn", 500, "InternalServerException")],
+    ("failure", "status", "name"),
+    [
+        (StorageUnavailable("slow down", throttled=True), 429, "ThrottlingException"),
+        (StorageUnavailable("not reached"), 500, "InternalServerException"),
+        (client_error("InvalidArn", "StartExecution"), 500, "InternalServerException"),
+    ],
+    ids=["throttled", "unreachable", "refused"],
 )
 def test_an_erasure_that_could_not_be_started_is_told(
-    stored: StoredTurns, executions: Executions, code: str, status: int, name: str
+    stored: StoredTurns, executions: Executions, failure: Exception, status: int, name: str
 ) -> None:
-    executions.failure = code
+    executions.failure = failure
     answered, body, headers = call("DELETE", {"memoryId": ACTOR})
     assert (answered, body["__type"], headers["x-amzn-ErrorType"]) == (status, name, name)

@@ -10,6 +10,7 @@ from turnwright.agents.definitions import Definition
 from turnwright.agents.versions import publish
 from turnwright.api.bedrock import following
 from turnwright.api.bedrock.requests import Invocation
+from turnwright.errors import StorageUnavailable
 from turnwright.sessions.values import Step
 from turnwright.storage.documents import Documents
 from turnwright.storage.table import Table
@@ -267,7 +268,7 @@ def test_a_turn_that_was_committed_is_answered_though_its_execution_failed_after
         ({"status": "RUNNING"}, None),
         ({"status": "SUCCEEDED"}, None),
         (None, None),
-        (None, client_error("ThrottlingException", "DescribeExecution")),
+        (None, StorageUnavailable("slow down", throttled=True)),
     ],
     ids=["running", "succeeded", "not started yet", "throttled"],
 )
@@ -279,6 +280,35 @@ def test_a_quiet_turn_that_has_not_failed_is_waited_for(
 
     assert followed.events(nothing, nothing, lambda: followed.turn.commit("Hi!")) == ["chunk Hi!"]
     assert followed.stepfunctions.described == [EXECUTION] * 3
+
+
+@pytest.mark.parametrize("trace", [True, False])
+def test_a_turn_is_followed_through_a_hiccup_of_the_table_and_told_of_a_longer_one(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, trace: bool
+) -> None:
+    monkeypatch.setattr("turnwright.storage.availability._PAUSE_SECONDS", (0.0, 0.0))
+    read = getattr(followed.table, "query" if trace else "get")
+    faults: list[Exception] = []
+
+    def sometimes(*arguments: Any, **named: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(followed.table, read.__name__, sometimes)
+
+    def hiccup(times: int) -> Callable[[], None]:
+        return lambda: faults.extend([StorageUnavailable("no")] * times)
+
+    def committed() -> None:
+        followed.turn.commit("Hi!")
+        faults.extend([StorageUnavailable("no")] * 2)
+
+    stream = followed.stream(hiccup(1), hiccup(2), committed, trace=trace)
+    assert [short(event) for event in samples.boto3_stream(stream)] == ["chunk Hi!"]
+    hiccup(3)()
+    with pytest.raises(StorageUnavailable):
+        followed.stream(trace=trace)
 
 
 @pytest.mark.usefixtures("quiet")

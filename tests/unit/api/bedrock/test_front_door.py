@@ -3,7 +3,6 @@ import json
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from tests.unit import samples
 from tests.unit.followed_turns import STATE_MACHINE, FakeStepFunctions, StoredTurn, client_error
@@ -12,6 +11,7 @@ from turnwright.agents.versions import publish
 from turnwright.api.bedrock import following
 from turnwright.api.bedrock.front_door import SESSION_ENDED, Answer, FrontDoor
 from turnwright.api.bedrock.requests import Invocation
+from turnwright.errors import StorageUnavailable
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.session_ends.segments import Segments, SegmentStatus
 from turnwright.sessions.attributes import SESSION_BYTES
@@ -368,7 +368,7 @@ def test_the_end_of_a_session_starts_its_consolidation(door: Door) -> None:
 
 def test_a_session_is_ended_though_its_consolidation_cannot_be_started(door: Door) -> None:
     session_to_remember(door)
-    door.stepfunctions.refusal = client_error("ThrottlingException", "StartExecution")
+    door.stepfunctions.refusal = StorageUnavailable("slow down", throttled=True)
 
     assert chunks(door.ask(request({"endSession": True, "memoryId": "user_1"}))) == [SESSION_ENDED]
 
@@ -390,11 +390,11 @@ def test_a_session_in_which_a_turn_runs_is_not_ended(door: Door) -> None:
     assert item["status"] == "OPEN"
 
 
-@pytest.mark.parametrize("code", ["ThrottlingException", "ExecutionLimitExceeded"])
-def test_a_start_that_is_throttled_is_told_as_such(door: Door, code: str) -> None:
-    door.stepfunctions.refusal = client_error(code, "StartExecution")
+def test_a_start_that_is_throttled_is_told_as_such(door: Door) -> None:
+    door.stepfunctions.refusal = StorageUnavailable("slow down", throttled=True)
 
-    assert refusal(door.ask(request())) == (429, "ThrottlingException", "too many turns start at once")
+    told = "the runtime is asked too much at once; repeat the request"
+    assert refusal(door.ask(request())) == (429, "ThrottlingException", told)
 
 
 def errors_of(caplog: pytest.LogCaptureFixture) -> list[tuple[str, type[BaseException] | None]]:
@@ -471,7 +471,7 @@ def test_a_turn_that_outlives_its_response_can_be_joined_again(door: Door) -> No
 
 def test_an_error_of_dynamodb_is_an_error_of_the_runtime(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> Any:
-        raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "BatchGetItem")
+        raise StorageUnavailable("DynamoDB BatchGetItem: InternalServerError: x")
 
     monkeypatch.setattr(door.table, "get_many", fail)
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 import erase_memory
 from tests.thorough import some
+from tests.unit.stored_memory import StoredMemory
 from tests.unit.stored_turns import SESSION, A, B, C, Interrupted, StoredTurns, die, step, text, tool_use
 from turnwright.agents.memory_configuration import digest_path
 from turnwright.api.agentcore.event_operations import Events
 from turnwright.api.agentcore.refusals import Busy
-from turnwright.errors import ActorErased, LeaseLost, NotAllDeleted, SessionBusy, TurnAlreadyEnded
+from turnwright.errors import ActorErased, LeaseLost, NotAllDeleted, SessionBusy, StorageUnavailable, TurnAlreadyEnded
 from turnwright.memory.erasure.belongings import Belongings
 from turnwright.memory.erasure.erase_memory import LATE_WRITE_SECONDS, Erasure, Progress, erase_session
 from turnwright.memory.records.actors import Actors
@@ -476,10 +477,11 @@ def test_objects_that_s3_leaves_are_an_error_and_not_forgotten(
     stored: StoredTurns, executions: Executions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live(stored)
-    refusing = {"Errors": [{"Key": "k", "Code": "InternalError"}]}
-    monkeypatch.setattr(stored.s3.client, "delete_objects", lambda **_: refusing)
-    with pytest.raises(NotAllDeleted, match="InternalError"):
-        erasure(stored, executions).run()
+    for codes, error in [({"InternalError"}, StorageUnavailable), ({"SlowDown", "AccessDenied"}, NotAllDeleted)]:
+        refusing = {"Errors": [{"Key": "k", "Code": code} for code in codes]}
+        monkeypatch.setattr(stored.s3.client, "delete_objects", lambda refusing=refusing, **_: refusing)
+        with pytest.raises(error, match=codes.pop()):
+            erasure(stored, executions).run()
     monkeypatch.undo()
     erase(stored, executions)
     assert left(stored) == []
@@ -488,7 +490,7 @@ def test_objects_that_s3_leaves_are_an_error_and_not_forgotten(
 def test_items_that_dynamodb_leaves_are_deleted_by_asking_again(
     stored: StoredTurns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("turnwright.storage.table._BATCH_BACK_OFF_SECONDS", 0)
+    monkeypatch.setattr("turnwright.storage.availability._PAUSE_SECONDS", (0.0,) * 4)
     events = [keys.session_event(SESSION, f"{number:016d}#aaaaaaaa") for number in range(4)]
     for key in events:
         stored.table.put(Put(key, {}))
@@ -509,7 +511,7 @@ def test_items_that_dynamodb_leaves_are_deleted_by_asking_again(
         "batch_write_item",
         lambda **arguments: {"UnprocessedItems": arguments["RequestItems"]},
     )
-    with pytest.raises(NotAllDeleted, match="left 4 of 4"):
+    with pytest.raises(StorageUnavailable, match="left 4 of 4"):
         stored.table.delete_many(events)
 
 
@@ -674,3 +676,70 @@ def test_the_function_erases_with_an_eye_on_its_time(
     stored.clock.ms += 5_000
     assert erase_memory.handler(event, Context()) == {"done": True, "waitSeconds": 0, "erased": 0}
     assert left(stored) == []
+
+
+def test_an_erasure_of_which_any_request_fails_goes_on_with_its_retry(
+    stored: StoredTurns, executions: Executions, besides: Any
+) -> None:
+    def unavailable() -> None:
+        raise StorageUnavailable("no")
+
+    def run(erasure_id: str) -> int:
+        faults = 0
+        progress = Progress(done=False)
+        while not progress.done:
+            stored.clock.ms += progress.waitSeconds * 1000
+            try:
+                progress = erasure(stored, executions, erasure_id).run()
+            except StorageUnavailable:
+                faults += 1
+        return faults
+
+    live(stored)
+    stored.dynamodb.forget()
+    stored.s3.forget()
+    run("e-good")
+    places = [(client, number) for client in (stored.dynamodb, stored.s3) for number in range(len(client.made))]
+    for place, (client, number) in enumerate(some(places)):
+        live(stored)
+        stored.dynamodb.forget()
+        stored.s3.forget()
+        getattr(client, "before" if place % 2 else "after")[number] = unavailable
+        assert run(f"e-{place}") == 1
+        assert everything(stored) == besides, (place, number)
+
+
+def test_an_object_that_a_consolidation_writes_late_before_it_dies_is_erased_too(
+    memory: StoredMemory, executions: Executions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has announced the object when the erasure begins, and may hang for as long as its function lives."""
+    monkeypatch.setattr("turnwright.memory.consolidation.consolidation_journal.ITEM_BYTES", 10)
+    stored = memory.stored
+    memory.say("currency: EUR")
+    work = memory.end()
+
+    def erase_meanwhile() -> None:
+        until = stored.clock.ms + 890_000
+        progress = erasure(stored, executions).run()
+        while not progress.done and stored.clock.ms + progress.waitSeconds * 1000 < until:
+            stored.clock.ms += progress.waitSeconds * 1000
+            progress = erasure(stored, executions).run()
+        assert [name for name in stored.objects() if "~memory" in name] == []
+
+    died = 0
+    for state in memory.states(work):
+        stored.s3.forget()
+        stored.s3.before[0] = erase_meanwhile
+        stored.s3.after[0] = die
+        try:
+            state()
+        except Interrupted:
+            died += 1
+            break
+    assert died
+    assert [name for name in stored.objects() if "~memory" in name] != []
+
+    erase(stored, executions)
+
+    assert [entry for entry in left(stored) if "user-1" in entry] == []
+    assert stored.objects() == {}

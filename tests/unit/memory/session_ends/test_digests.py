@@ -8,6 +8,7 @@ import pytest
 from tests.unit.followed_turns import FakeStepFunctions, client_error
 from tests.unit.stored_turns import SESSION, A, B, C, Interrupted, StoredTurns, die, step, text
 from turnwright.agents.definitions import HistoryWindow
+from turnwright.errors import StorageUnavailable
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.session_ends.digests import start_digest, wanted
 from turnwright.memory.session_ends.session_ends import SessionEnds
@@ -181,7 +182,7 @@ def test_a_digest_that_cannot_be_started_costs_the_turn_nothing(remembering: Sto
     stored, stepfunctions = remembering, FakeStepFunctions()
     stored.run(A)
     header = stored.run(B)
-    stepfunctions.refusal = client_error("ThrottlingException", "StartExecution")
+    stepfunctions.refusal = StorageUnavailable("slow down", throttled=True)
 
     assert digest(stored, stepfunctions, header) is False
     current = Turns(stored.table).read(B)

@@ -16,9 +16,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from turnwright.errors import ActorErased, CommitConflict, InvalidRequest, ModelThrottled, NotFound, TurnwrightError
+from turnwright.errors import (
+    ActorErased,
+    CommitConflict,
+    InvalidRequest,
+    ModelThrottled,
+    NotFound,
+    StorageUnavailable,
+    TurnwrightError,
+)
 
 
 class Reason(StrEnum):
@@ -90,16 +96,6 @@ class Throttled(Refusal):
     name = "ThrottledException"
 
 
-_THROTTLED = {
-    "ExecutionLimitExceeded",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "SlowDown",
-    "ThrottlingException",
-    "TooManyRequestsException",
-}
-
-
 def refusal_of(error: Exception) -> Refusal | None:
     """What a caller is told of an exception; None for one that is no fault of the request's nor of the load."""
     match error:
@@ -115,7 +111,7 @@ def refusal_of(error: Exception) -> Refusal | None:
             return Throttled(f"others write the same items at this moment; repeat the request ({error})")
         case ModelThrottled():
             return Throttled(f"the embedding model is asked too much; repeat the request ({error})")
-        case ClientError() if error.response.get("Error", {}).get("Code") in _THROTTLED:
+        case StorageUnavailable(throttled=True):
             return Throttled("the runtime is asked more than it may ask of its own services; repeat the request")
         case _:
             return None

@@ -147,8 +147,6 @@ def refused(error: Exception, request_id: str) -> Answer:
     match error:
         case TraceNotEnabled():
             wire = wire_errors.WireError(409, "ConflictException", str(error))
-        case ClientError() if error.response["Error"]["Code"] in ("ThrottlingException", "ExecutionLimitExceeded"):
-            wire = wire_errors.WireError(429, "ThrottlingException", "too many turns are started or read at once")
         case InvalidRequest() | NotFound() | SessionBusy():
             wire = wire_errors.of_exception(error, request_id)
         case _:

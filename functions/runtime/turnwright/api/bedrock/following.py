@@ -2,7 +2,8 @@
 
 The turn's own partition is read, not Step Functions' history, whose API is throttled for everyone at a few requests a
 second. Only a turn whose header has not changed for a while is looked up there, since an execution can end without
-any state having told the header (`record_failure` does, but it comes by way of EventBridge).
+any state having told the header (`record_failure` does, but it comes by way of EventBridge). What AWS cannot read at
+once is asked for again for a while: the turn runs, and its caller need not know.
 """
 
 import base64
@@ -20,8 +21,10 @@ from turnwright.api.bedrock.requests import Invocation
 from turnwright.api.bedrock.trace_parts import failure_trace, trace_parts
 from turnwright.api.bedrock.wire_errors import failure_reason, frame_of_failure
 from turnwright.costs.receipts import of_header
+from turnwright.errors import StorageUnavailable
 from turnwright.sessions.values import Header, Status
 from turnwright.storage import keys
+from turnwright.storage.availability import patiently
 from turnwright.storage.clock import iso8601, now_ms
 from turnwright.storage.documents import Documents, json_text
 from turnwright.storage.table import Item, Table
@@ -56,14 +59,12 @@ class _Follower:
         their keys.
         """
         if not self.trace:
-            item = self.table.get(keys.turn_header(self.turn_id), consistent=consistent)
+            item = patiently(lambda: self.table.get(keys.turn_header(self.turn_id), consistent=consistent))
             return [], Header.decode(item) if item else None
-        items = list(
-            self.table.query(
-                keys.turn_partition(self.turn_id),
-                f"{keys.TRACE_PREFIX}{self.step:03d}",
-                keys.turn_header(self.turn_id).sk,
-                consistent=consistent,
+        first, last = f"{keys.TRACE_PREFIX}{self.step:03d}", keys.turn_header(self.turn_id).sk
+        items = patiently(
+            lambda: list(
+                self.table.query(keys.turn_partition(self.turn_id), first, last, consistent=consistent),
             )
         )
         header = Header.decode(items.pop()) if items and items[-1]["SK"] == "TURN" else None
@@ -74,14 +75,14 @@ class _Follower:
         status, handed_out = self.seen.get(item["SK"], ("", 0))
         if item["status"] == status:
             return ()
-        event = self.documents.fetch_text(item["event"])
+        event = patiently(lambda: self.documents.fetch_text(item["event"]))
         parts = trace_parts(event, self.agent_alias_id, lambda name: self._tool(event, name))
         self.seen[item["SK"]] = item["status"], max(handed_out, len(parts))
         self.step = max(self.step, event["step"])
         return parts[handed_out:]
 
     def _tool(self, event: Mapping[str, Any], name: str) -> Tool | None:
-        return load(self.table, event["agentId"], event["agentVersion"]).tool(name)
+        return patiently(lambda: load(self.table, event["agentId"], event["agentVersion"])).tool(name)
 
 
 def followed(
@@ -138,7 +139,7 @@ def _end(documents: Documents, invocation: Invocation, header: Header) -> Iterat
     if header.status is Status.FAILED:
         yield from _failure(invocation, header, header.failure)
     else:
-        answer: str = documents.fetch(header.answer)
+        answer: str = patiently(lambda: documents.fetch(header.answer))
         yield event_stream.event("chunk", {"bytes": base64.b64encode(answer.encode()).decode()})
 
 
@@ -166,8 +167,10 @@ def _part(invocation: Invocation, header: Header | None, trace: Mapping[str, Any
 def _unrecorded_failure(stepfunctions: Any, execution_arn: str) -> Mapping[str, Any] | None:
     try:
         failure = read_failure(stepfunctions, execution_arn, find_state=False)
+    except StorageUnavailable:
+        return None
     except ClientError as error:
-        if error.response["Error"]["Code"] in ("ExecutionDoesNotExist", "ThrottlingException"):
+        if error.response["Error"]["Code"] == "ExecutionDoesNotExist":
             return None
         raise
     return failure.summary if failure else None

@@ -19,7 +19,7 @@ from turnwright.api.bedrock import wire_errors
 from turnwright.api.bedrock.following import followed
 from turnwright.api.bedrock.requests import Invocation, read_invocation
 from turnwright.api.request_bodies import decoded_body
-from turnwright.errors import InvalidRequest, NotFound, SessionBusy
+from turnwright.errors import InvalidRequest, NotFound, SessionBusy, StorageUnavailable
 from turnwright.memory.session_ends import consolidations
 from turnwright.memory.session_ends.session_ends import SessionEnds
 from turnwright.sessions.attributes import check_session
@@ -36,8 +36,6 @@ from turnwright.tracing.payloads import payloads
 
 SESSION_ENDED = "Session is terminated as 'endSession' flag is set in request."
 """Bedrock's own words for a request that ends a session; such a request runs no turn."""
-
-_REFUSALS = {"ThrottlingException", "ExecutionLimitExceeded"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +70,6 @@ class FrontDoor:
             return self._admit(invocation, remaining_ms)
         except (InvalidRequest, NotFound, SessionBusy) as refusal:
             return _refused(wire_errors.of_exception(refusal, request_id))
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _REFUSALS:
-                return _refused(wire_errors.WireError(429, "ThrottlingException", "too many turns start at once"))
-            return self._failed(error, request_id)
         except Exception as error:  # the edge: whatever it was, the caller gets a typed error and the log the rest
             return self._failed(error, request_id)
 
@@ -93,7 +87,7 @@ class FrontDoor:
     def start_or_join(self, invocation: Invocation) -> Header | None:
         """Starts the turn; the header of one that was started before, as far as it has one.
 
-        Raises InvalidRequest, NotFound and SessionBusy, and ClientError where Step Functions refuses.
+        Raises InvalidRequest, NotFound and SessionBusy, and StorageUnavailable.
         """
         table = self._table()
         version = resolve(table, invocation.agent_id, invocation.agent_alias_id)
@@ -127,7 +121,7 @@ class FrontDoor:
         machine = self._settings().consolidation_state_machine_arn
         try:
             consolidations.start(self._stepfunctions(), machine, segment.consolidation)
-        except (BotoCoreError, ClientError):
+        except (BotoCoreError, ClientError, StorageUnavailable):
             logger().exception("the consolidation was not started; the sweep does it", sessionId=session_id.session)
 
     def _start(self, invocation: Invocation) -> None:

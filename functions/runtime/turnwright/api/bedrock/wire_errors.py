@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from turnwright.errors import InvalidRequest, NotFound, SessionBusy
+from turnwright.errors import InvalidRequest, NotFound, SessionBusy, StorageUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ def of_exception(error: Exception, request_id: str) -> WireError:
             return WireError(404, "ResourceNotFoundException", str(error))
         case SessionBusy():
             return WireError(409, "ConflictException", str(error))
+        case StorageUnavailable(throttled=True):
+            return WireError(429, "ThrottlingException", "the runtime is asked too much at once; repeat the request")
         case _:
             return WireError(
                 500,

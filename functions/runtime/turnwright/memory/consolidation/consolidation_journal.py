@@ -2,7 +2,8 @@
 
 A repeated state finds its entry here and pays no model again; of two writers the second takes over what the first
 wrote. The entries are in the session's partition and are seen by nothing but the consolidation. No entry is written for
-an actor whose memory is being erased, or was: it would bring back what was said.
+an actor whose memory is being erased, or was: it would bring back what was said. An entry's object, which no condition
+can keep from being written late, is announced first, on that condition: whoever erases waits for it.
 """
 
 import random
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwright.agents.memory_configuration import SUMMARY
-from turnwright.errors import ActorErased, CommitConflict
+from turnwright.errors import ActorErased, CommitConflict, StorageUnavailable
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.session_ends.consolidations import Consolidation
 from turnwright.sessions.values import JOURNAL_DAYS
 from turnwright.storage import keys
+from turnwright.storage.availability import patiently
 from turnwright.storage.clock import expiry, now_ms
 from turnwright.storage.documents import ITEM_BYTES, Documents, json_text
 from turnwright.storage.keys import Key
@@ -96,7 +98,7 @@ class ConsolidationJournal:
 
         Raises ActorErased, and CommitConflict after some tries.
         """
-        stowed = self._documents.stow(entry, self._object_name, ITEM_BYTES)
+        stowed = patiently(lambda: self._documents.stow(entry, self._announced, ITEM_BYTES))
         now = now_ms()
         item: Item = {"entry": json_text(stowed), "recordedAt": now, "expiresAt": expiry(now, JOURNAL_DAYS)}
         try:
@@ -137,14 +139,18 @@ class ConsolidationJournal:
     def _progress_key(self) -> Key:
         return keys.consolidation_progress(self._session, self._consolidation.consolidationId)
 
-    def _object_name(self, digest: str) -> str:
+    def _announced(self, digest: str) -> str:
+        """The name of an object that is then written. Raises ActorErased."""
+        now = now_ms()
+        item: Item = {"announcedAt": now, "expiresAt": expiry(now, JOURNAL_DAYS)}
+        self._put(Put(keys.announced_object(self._session, digest), item))
         return keys.memory_object(self._consolidation.memoryStore, self._consolidation.actor, digest)
 
     def _put(self, write: Put) -> Entry | None:
         """Writes the item; the entry that is there instead, if it was not the first.
 
-        Entries of one consolidation are written at the same time, and each transaction is at the actor's item: a
-        conflict is no reason to ask a model again, so it is tried again here.
+        Entries of one consolidation are written at the same time, and each transaction is at the actor's item: neither
+        a conflict nor a throttled table is a reason to ask a model again, so it is tried again here.
         """
         owner = self._consolidation.owner
         for tries in range(1, _MOST_TRIES + 1):
@@ -158,7 +164,7 @@ class ConsolidationJournal:
                 if item is None:
                     raise ConditionFailed(None) from refused
                 return self._decode(item)
-            except CommitConflict:
+            except (CommitConflict, StorageUnavailable):
                 if tries == _MOST_TRIES:
                     raise
                 time.sleep(random.uniform(0, 0.05 * 2**tries))

@@ -51,6 +51,9 @@ from turnwright.storage.table import (
 LATE_WRITE_SECONDS = 330
 """Longer than any function of a turn runs on when its execution is stopped."""
 
+LATE_OBJECT_SECONDS = 900
+"""Longer than any function of a consolidation runs, which may write an object so long after it has announced it."""
+
 SETTLING_SECONDS = 5
 """Longer than the index is ever behind the table."""
 
@@ -185,6 +188,7 @@ class Erasure:
             held = Session.decode(item) if item else Session()
             if held.lease_owner and held.held_by_another(_SESSION_ERASURE, now_ms()):
                 mark = self._stop(mark, held.lease_owner)
+            mark = self._await_objects(mark, session.partition)
             self._erase(session)
         self._erase(self._belongings.memory())
         self._delete(self._belongings.namespaces())
@@ -212,6 +216,21 @@ class Erasure:
             if error.response["Error"]["Code"] != "ExecutionDoesNotExist":
                 raise
         return mark
+
+    def _await_objects(self, mark: Item, partition: str) -> Item:
+        """Remembers to look once more when what the session's consolidations have announced must have been written."""
+        announced = self._table.query(partition, keys.OBJECT_PREFIX, keys.OBJECT_PREFIX + keys.END)
+        quiet = max((item["announcedAt"] + LATE_OBJECT_SECONDS * 1000 for item in announced), default=0)
+        if quiet <= max(mark["quietAfter"], now_ms()):
+            return mark
+        return self._table.update(
+            Update(
+                self._key,
+                "SET quietAfter = :quiet",
+                condition="attribute_exists(erasures)",
+                values={":quiet": quiet},
+            )
+        )
 
     def _erase(self, belonging: Belonging) -> None:
         for prefix in belonging.objects:

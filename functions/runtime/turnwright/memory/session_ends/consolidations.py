@@ -138,7 +138,7 @@ def consolidation(
 def start(stepfunctions: Any, machine_arn: str, work: Consolidation) -> None:
     """Starts the execution, whose name is the consolidation's id: starting twice is one execution.
 
-    Raises botocore's errors when Step Functions does not take it; then nothing was started.
+    Raises StorageUnavailable, or botocore's errors, when Step Functions does not take it; the sweep starts it again.
     """
     try:
         stepfunctions.start_execution(

@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnwright.agents.definitions import Agent, HistoryWindow
+from turnwright.errors import StorageUnavailable
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.session_ends.consolidations import Kind, consolidation, start
 from turnwright.sessions.sessions import Session, Sessions
@@ -31,8 +32,16 @@ def start_digest(table: Table, stepfunctions: Any, machine_arn: str, agent: Agen
     """Starts the digest if the committed turn makes one due; True if it was started.
 
     A repeat starts the same execution, unless the session has gone on or was ended since: then it starts none. A fault
-    of Step Functions costs the turn nothing.
+    of AWS costs the turn nothing, which is committed.
     """
+    try:
+        return _start_digest(table, stepfunctions, machine_arn, agent, header)
+    except (BotoCoreError, ClientError, StorageUnavailable):
+        logger().exception("a digest was not started", turnId=header.turn.turnId, toEvent=header.event_id)
+        return False
+
+
+def _start_digest(table: Table, stepfunctions: Any, machine_arn: str, agent: Agent, header: Header) -> bool:
     turn = header.turn
     session = Sessions(table).read(turn.session)
     if session is None or session.version != turn.sessionVersion + 1 or not session.undigested_turns:
@@ -54,9 +63,5 @@ def start_digest(table: Table, stepfunctions: Any, machine_arn: str, agent: Agen
         agent_version=turn.agentVersion,
         actor_epoch=epoch,
     )
-    try:
-        start(stepfunctions, machine_arn, work)
-    except (BotoCoreError, ClientError):
-        logger().exception("a digest was not started", turnId=turn.turnId, toEvent=header.event_id)
-        return False
+    start(stepfunctions, machine_arn, work)
     return True
