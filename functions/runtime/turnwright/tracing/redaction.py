@@ -33,6 +33,9 @@ _FINDING = 5
 _OVERLAP = 4 * 1024
 """So far is read beyond what is shown, so that a secret on the border is recognized."""
 
+_READ_AGAIN = 2 * (READ + _OVERLAP)
+"""So many characters are searched with escapes undone."""
+
 _LEVELS = 6
 """So often JSON may be in JSON."""
 
@@ -59,11 +62,18 @@ class Work:
 
     def __init__(self) -> None:
         self.steps = 0
+        self.unescaped = 0
+        """Characters of texts with escapes undone, each of which is searched like the text itself."""
 
     def step(self, steps: int = 1) -> bool:
         """Takes steps. False if all were taken before."""
         self.steps += steps
         return self.steps <= STEPS
+
+    def read_again(self, characters: int) -> bool:
+        """False if as much was read again as is allowed."""
+        self.unescaped += characters
+        return self.unescaped <= _READ_AGAIN
 
     @property
     def left(self) -> int:
@@ -174,8 +184,11 @@ class Redaction:
             unescaped = origins.unescape(level, work)
             if unescaped == level:
                 break
+            if not work.read_again(len(unescaped)):
+                spans.append((origins.first, len(read)))
+                break
             level = unescaped
-        if work.left == 0 and origins.read_to is not None:
+        if origins.read_to is not None:
             spans.append((origins.read_to, len(read)))
         shown = _without(read, spans, min(len(text), READ))
         return shown if len(text) <= READ else f"{shown}\n[cut: {READ} of {len(text)} characters are shown]"
@@ -202,6 +215,8 @@ class _Origins:
     def __init__(self) -> None:
         self.read_to: int | None = None
         """Where the steps ended, so that nothing behind was unescaped."""
+        self.first = 0
+        """Where the first of the escapes stood that were undone last."""
         self._levels: list[tuple[list[int], list[int]]] = []
 
     def of(self, position: int) -> int:
@@ -230,9 +245,11 @@ class _Origins:
             at = match.end()
             starts.append(length)
             origins.append(at)
+        if len(starts) > 1:
+            self.first = self.of(starts[1] - 1)
         pieces.append(text[at : len(text) if stopped is None else stopped])
-        if stopped is not None and self.read_to is None:
-            self.read_to = self.of(stopped)
+        if stopped is not None:
+            self.read_to = self.of(stopped) if self.read_to is None else min(self.read_to, self.of(stopped))
         self._levels.append((starts, origins))
         return "".join(pieces)
 
