@@ -7,15 +7,19 @@ bound is on the last. Exits 1 if a bound does not hold. What memory costs is in 
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 from local.bedrock.scripted_model import ScriptedModel
 from local.bench import memory_bench, tracing_cost
+from local.bench.hostile_texts import hostile_texts
 from local.bench.measuring import Bench, Measured, new_session
+from local.deployment.sam_yaml import load_template
 from local.stack import LocalStack, LocalStackOptions
 from local.terminal.colours import paint_for
+from turnwright.tracing.redaction import Redaction, split_list
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RUNTIME = _ROOT / "functions" / "runtime"
@@ -48,6 +52,7 @@ def _measure() -> Iterator[Measured]:
         bench.script(calls=1, answer="done")
         share = tracing_cost.share_of_cpu(stack)
         yield Measured("CPU of tracing, of the functions of a one-tool turn", 100 * share, "%", 15)
+    yield _redaction()
     yield from _imports()
 
 
@@ -60,6 +65,17 @@ def _states(bench: Bench) -> Iterator[Measured]:
             yield Measured("write units of the same", cost.write_units, "units")
             yield Measured("read units of the same", cost.read_units, "units")
             yield Measured("requests to the table of the same", cost.requests, "requests")
+
+
+def _redaction() -> Measured:
+    fields = split_list(load_template(_ROOT / "template.yaml")["Parameters"]["TraceRedactFields"]["Default"])
+    redaction = Redaction.of(fields, [])
+    slowest = 0.0
+    for _, text in hostile_texts(2**20):
+        started = time.thread_time()
+        redaction.text(text)
+        slowest = max(slowest, time.thread_time() - started)
+    return Measured("CPU of redacting 1 MiB, the slowest of many texts", 1000 * slowest, "ms", 50)
 
 
 def _content(bench: Bench) -> Iterator[Measured]:

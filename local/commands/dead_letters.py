@@ -163,11 +163,9 @@ class Sender:
                 f"the consolidation {letter.id} was written without {letter.what} and is not made again; "
                 "the letter stays"
             )
-        if "failure" in letter.body:
-            failed, request = letter.body["executionArn"], letter.body["input"]
-        else:
-            failed = _event_detail(letter.body)["executionArn"]
-            request = json.loads(self.stepfunctions.describe_execution(executionArn=failed)["input"])
+        body = letter.body
+        failed = body["executionArn"] if "failure" in body else _event_detail(body)["executionArn"]
+        request = body["input"] if _has_whole_input(body) else self._input_of(failed)
         name = uuid.uuid4().hex
         is_turn, kind = "turnId" in request, "consolidation" if "consolidationId" in request else "erasure"
         if not is_turn and kind == "erasure" and not self._is_erasing(request):
@@ -186,6 +184,15 @@ class Sender:
             f"{again} ({started['executionArn']}); its letter is deleted, and a new failure sends a new one"
         )
 
+    def _input_of(self, execution_arn: str) -> Any:
+        """Step Functions keeps it for 90 days, longer than the queue keeps the letter."""
+        try:
+            return json.loads(self.stepfunctions.describe_execution(executionArn=execution_arn)["input"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ExecutionDoesNotExist":
+                raise
+            raise NotSentAgain(f"its execution {execution_arn} is gone, and with it what was asked") from error
+
     def _is_erasing(self, request: Mapping[str, Any]) -> bool:
         """Whether an erasure is still to be done: one that is sent again later would take what came afterwards."""
         store, actor = request["memoryStore"], request.get("actor")
@@ -194,6 +201,11 @@ class Sender:
             return item is not None and item["status"] == DELETING
         item = self.table.get(keys.actor(store, actor))
         return item is not None and Actor.decode(item).erasing
+
+
+def _has_whole_input(body: Mapping[str, Any]) -> bool:
+    """Not an event that should have been made a letter, nor a letter whose identifiers may not be written."""
+    return "failure" in body and not body.get("inputIsRedacted", False)
 
 
 def _failed_again(letter: Letter, why: str) -> str:

@@ -343,6 +343,16 @@ def test_the_api_is_traced_and_logs_each_request_as_one_json_line() -> None:
     assert json.loads(stage["AccessLogSetting"]["Format"])["requestId"] == "$context.requestId"
 
 
+def test_the_access_log_has_no_field_that_holds_an_id_of_a_session_or_an_actor() -> None:
+    """A path has them, and so has the message of a refused request: it quotes the path, or the resource's ARN."""
+    (stage,) = of_type("AWS::ApiGateway::Stage").values()
+    logged = json.loads(stage["AccessLogSetting"]["Format"])
+    assert logged["route"] == "$context.resourcePath"
+    assert logged["error"] == "$context.error.responseType"
+    quoting = ("$context.path", "$context.error.message", "$context.error.messageString", "$context.authorize.error")
+    assert not {*quoting, "$context.requestOverride.path"} & set(logged.values())
+
+
 # ---- Policies ----
 
 

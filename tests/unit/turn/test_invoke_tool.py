@@ -30,6 +30,7 @@ from turnwright.storage.documents import json_text
 from turnwright.storage.table import Delete, Table
 from turnwright.tools import tool_arguments, tool_invocation
 from turnwright.tools.tool_arguments import ArgumentsUnchecked
+from turnwright.tracing.payloads import Payloads
 from turnwright.turn.invoke_model import tool_calls
 from turnwright.turn.invoke_tool import Call, bounded, merged_attributes
 
@@ -818,6 +819,18 @@ def test_a_call_is_dead_lettered_when_it_is_given_up_and_not_before(table: Table
         letters.append(len(turn.queue.letters))
 
     assert letters == [0, 0, 1]
+
+
+def test_what_goes_wrong_in_telling_costs_no_dead_letter(
+    table: Table, fake_lambda: FakeLambda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = ToolTurn(table)
+    fake_lambda.answers = [raised("KeyError", "'a'")]
+    monkeypatch.setattr(Payloads, "event", lambda *_: die())
+    with pytest.raises(Interrupted):
+        turn.attempt()
+
+    assert [letter["errorCode"] for letter in turn.queue.letters] == ["TOOL_ERROR"]
 
 
 def test_a_dead_letter_is_enough_to_repeat_the_call(table: Table, fake_lambda: FakeLambda) -> None:

@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.stored_turns import Interrupted, StoredTurns, die, text, tool_use
+from tests.unit.stored_turns import A, Interrupted, StoredTurns, die, text, tool_use
 from tests.unit.turn.test_states import Model, invoke, load, model  # noqa: F401 (a fixture too)
+from turnwright.storage import keys
+from turnwright.storage.settings import settings
+from turnwright.tracing.payloads import Payloads
 
 
 def told(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -23,10 +26,55 @@ def test_an_answer_that_was_recorded_is_in_the_log_wherever_its_handler_died(
     stored.dynamodb.after[2] = die  # the journal has the answer, and nobody else
     with pytest.raises(Interrupted):
         invoke(turn)
-    assert told(trace_events) == [("MODEL_INVOCATION", "one")]
+    assert told(trace_events) == [], "nothing is made of the answer before it is safe"
 
-    invoke(turn)
-    assert told(trace_events) == [("MODEL_INVOCATION", "one")], "a repeat calls no model, and tells nothing twice"
+    invoke(turn, attempt=2)
+    assert told(trace_events) == [("MODEL_INVOCATION", "one")]
+    assert trace_events[0]["attempt"] == 1, "of the call that was answered"
+
+
+def test_a_repeat_tells_an_answer_again_in_the_place_of_the_first_time(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+    trace_events: list[dict[str, Any]],
+) -> None:
+    model.replies = ["ThrottlingException", tool_use("use-1")]
+    turn = load(stored, trace=True)["turn"]
+    with pytest.raises(Exception, match="ThrottlingException"):
+        invoke(turn)
+    invoke(turn, attempt=2)
+    kept = kept_events(stored)
+    invoke(turn, attempt=3)
+
+    assert kept_events(stored).keys() == kept.keys()
+    assert [event.get("attempt") for event in trace_events] == [1, 2, None, 2, None]
+
+
+def kept_events(stored: StoredTurns) -> dict[str, str]:
+    items = stored.table.query(keys.turn_partition(A), keys.TRACE_PREFIX, keys.TRACE_PREFIX + keys.END)
+    return {item["SK"]: item["status"] for item in items}
+
+
+@pytest.mark.parametrize("level", ["FULL", "REDACTED"])
+def test_what_goes_wrong_in_telling_costs_no_answer(
+    stored: StoredTurns,
+    model: Model,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+) -> None:
+    monkeypatch.setenv("TRACE_PAYLOADS", level)
+    monkeypatch.setenv("TRACE_REDACT_FIELDS", "password")
+    settings.cache_clear()
+    model.replies = [text("one")]
+    turn = load(stored)["turn"]
+    with monkeypatch.context() as broken:
+        broken.setattr(Payloads, "event", lambda *_: die())
+        with pytest.raises(Interrupted):
+            invoke(turn)
+
+    invoke(turn, attempt=2)
+    assert len(model.asked) == 1, "the answer was paid once"
+    settings.cache_clear()
 
 
 def test_of_two_answers_to_one_step_the_last_one_told_is_the_one_that_counts(

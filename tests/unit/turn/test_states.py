@@ -92,7 +92,12 @@ def load(stored: StoredTurns, turn_id: str = A, *, redrives: int = 0, **request:
 
 
 def invoke(
-    turn: dict[str, Any], step: int = 1, *results: dict[str, Any], model: int = 0, redrives: int = 0
+    turn: dict[str, Any],
+    step: int = 1,
+    *results: dict[str, Any],
+    model: int = 0,
+    redrives: int = 0,
+    **fields: Any,
 ) -> list[dict[str, Any]]:
     """Invoke Model."""
     answered = invoke_model.handler(
@@ -103,6 +108,7 @@ def invoke(
             "toolResults": list(results),
             "mayUseTools": True,
             "redriveCount": redrives,
+            **fields,
         },
         None,
     )

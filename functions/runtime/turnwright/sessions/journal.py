@@ -54,6 +54,8 @@ class Journal:
             "model": step.model,
             "usage": json_text(step.usage),
             "latencyMs": step.latency_ms,
+            "attempt": step.attempt,
+            "redrive": step.redrive,
             "recordedAt": now,
             "expiresAt": expiry(now, JOURNAL_DAYS),
         }
@@ -74,4 +76,6 @@ class Journal:
             model=item["model"],
             usage=json.loads(item["usage"]),
             latency_ms=item["latencyMs"],
+            attempt=item.get("attempt", 1),  # a turn may have begun before its items had these
+            redrive=item.get("redrive", 0),
         )

@@ -167,7 +167,9 @@ in state.
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One model call: `tool_results` went in, `message` (Converse's form) came out."""
+    """One model call: `tool_results` went in, `message` (Converse's form) came out. `attempt` and `redrive` tell which
+    call of the step it was.
+    """
 
     number: int
     tool_results: Sequence[ToolResult]
@@ -176,6 +178,8 @@ class Step:
     model: str
     usage: Mapping[str, int]
     latency_ms: int
+    attempt: int = 1
+    redrive: int = 0
 
     def tool_uses(self) -> list[Mapping[str, Any]]:
         """The `toolUse` blocks of the message, in order."""

@@ -30,6 +30,7 @@ def send(
     The event is what the tool got; unless TracePayloads is FULL it is in the bucket alone. The letter may come twice,
     with the same idempotencyKey, when the gateway is repeated.
     """
+    level = payloads()
     letter = {
         "turnId": turn.turnId,
         "sessionId": turn.sessionId,
@@ -46,7 +47,7 @@ def send(
         "idempotencyKey": event["idempotencyKey"],
         "failedAt": iso8601(now_ms()),
         "event": documents.stow(
-            event, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES if payloads().full else 0
+            event, lambda digest: keys.turn_object(turn.turnId, digest), ITEM_BYTES if level.full else 0
         ),
     }
-    letters.send(letter)
+    letters.send(level.identified(letter))

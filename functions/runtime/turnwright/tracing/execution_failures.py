@@ -34,13 +34,21 @@ class ExecutionFailure:
         return summary | ({"state": self.state} if self.state else {})
 
     def letter(self, id_field: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The dead letter; `id_field` names what the execution was of, `request` is its input as it may be written."""
+        """The dead letter; `id_field` names what the execution was of, `request` is its input without texts."""
         return {
             id_field: self.turn_id,
             "executionArn": self.execution_arn,
             "failure": self.summary,
-            "input": request,
+            **safe_input(request),
         }
+
+
+def safe_input(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The `input` of a letter. Where its identifiers may not be written, `inputIsRedacted` says that the execution's
+    own input, and not this one, can be started again.
+    """
+    safe = payloads().identified(request)
+    return {"input": safe} if safe == request else {"input": safe, "inputIsRedacted": True}
 
 
 def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> ExecutionFailure | None:

@@ -51,6 +51,9 @@ PAYLOAD_FIELDS = frozenset(
 _CALLERS_IDS = ("sessionId", "memoryId", "namespace", "toolName")
 """Identifiers that somebody chose, and might have chosen to be a secret. The others are made here."""
 
+_IDS_IN_LETTERS = ("sessionId", "memoryId", "actor", "caller")
+"""Those of the letters; the tool that one names is the agent's."""
+
 _NOT_A_TEXT = frozenset(
     {
         "agentId",
@@ -111,6 +114,12 @@ class Payloads:
             case Level.REDACTED:
                 return {name: self._field(name, value) for name, value in event.items()}
 
+    def identified(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a letter, which names sessions, actors and callers as an event does."""
+        if self.level is not Level.REDACTED:
+            return dict(fields)
+        return {name: self._shown(name, value) if name in _IDS_IN_LETTERS else value for name, value in fields.items()}
+
     def redacted(self, text: str) -> str:
         """The text without what REDACTED takes out. It is redacted before it is cut: half a secret matches nothing."""
         return self.redaction.text(text) if self.level is Level.REDACTED else text
@@ -147,9 +156,12 @@ class Payloads:
                 }
 
     def _field(self, name: str, value: Any) -> Any:
-        if name in PAYLOAD_FIELDS:
-            return MASK if self.redaction.names(name) else self.redaction.text(value)
-        return self.redaction.text(value) if name in _CALLERS_IDS else value
+        return self._shown(name, value) if name in PAYLOAD_FIELDS or name in _CALLERS_IDS else value
+
+    def _shown(self, name: str, value: str | None) -> str | None:
+        if value is None:
+            return None
+        return MASK if self.redaction.names(name) else self.redaction.text(value)
 
 
 def _measured(event: Mapping[str, Any]) -> dict[str, Any]:

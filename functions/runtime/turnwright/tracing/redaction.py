@@ -1,122 +1,257 @@
-"""Taking named fields and patterns out of texts and JSON values, before they are written where others read them.
+"""Taking named fields, patterns and credentials out of texts and JSON values, before they are written where others read
+them.
 
 A text may hold JSON, whose strings may hold JSON again: each level of escaping splits a secret that has a quote, a line
 end or a letter beyond ASCII in it. A text that is JSON is therefore redacted as a value. Any other text, cut JSON too,
 is searched as it is and as it reads with one, two, ... levels of JSON escapes undone; what is found is replaced where
-it stands. Base64, percent-encoding and secrets cut in two by an earlier bound are not seen through.
+it stands (`secrets_in_text.py` says what is found). Base64, percent-encoding and secrets cut in two by an earlier bound
+are not seen through.
+
+The work is bounded whatever the text is, since a turn waits for it: of a text `READ` characters are read and the rest
+is not shown, and after `STEPS` values, escapes and findings all that follows is taken out.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from turnwright.tracing.secrets_in_text import Names, Span, credentials
+
 MASK = "[REDACTED]"
 
-_ESCAPE_LEVELS = 6
+READ = 128 * 1024
+"""Of a longer text so many characters are shown."""
+
+STEPS = 5_000
+"""A step is a microsecond or two: a value of a JSON text, an escape undone. A finding is several."""
+
+_FINDING = 5
+
+_OVERLAP = 4 * 1024
+"""So far is read beyond what is shown, so that a secret on the border is recognized."""
+
+_READ_AGAIN = 2 * (READ + _OVERLAP)
+"""So many characters are searched with escapes undone."""
+
+_LEVELS = 6
+"""So often JSON may be in JSON."""
+
 _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([\"'\\/bfnrt]))"
 )
-_SEPARATOR = re.compile(r"(?:=>|[:=])\s*")
-_NAME_BEFORE = re.compile(r"(?<![\w-])([\w-]+)[\"']?\s*\Z")
-_LONGEST_NAME = 200
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_DOUBLE_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)', re.DOTALL)
-_SINGLE_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)", re.DOTALL)
-_BARE = re.compile(r"([^\s,;&}\])\"']+)")
-_DECODER = json.JSONDecoder()
+_LEADING_SPACE = 256
 
-Span = tuple[int, int]
+_NAMING = frozenset({"name", "key", "field", "header", "parameter"})
+"""Members that name what their neighbour `value` is, as in Bedrock's parameters and in AWS's tags."""
+
+_NAMED = frozenset({"value", "values", "stringvalue"})
+_LISTS_OF_NAMES = frozenset({"required", "enum"})
+"""Members of JSON Schema; elsewhere a list of two strings may be a header and its value."""
 
 
 class BrokenPattern(ValueError):
     """A pattern is not a regular expression, or matches an empty text and so would match everywhere."""
 
 
+class Work:
+    """Counts the steps of redacting one text or value."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.unescaped = 0
+        """Characters of texts with escapes undone, each of which is searched like the text itself."""
+
+    def step(self, steps: int = 1) -> bool:
+        """Takes steps. False if all were taken before."""
+        self.steps += steps
+        return self.steps <= STEPS
+
+    def read_again(self, characters: int) -> bool:
+        """False if as much was read again as is allowed."""
+        self.unescaped += characters
+        return self.unescaped <= _READ_AGAIN
+
+    @property
+    def left(self) -> int:
+        return max(0, STEPS - self.steps)
+
+
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """What to take out. `fields` are names, without regard to case, `_` and `-`; their whole values go.
+    """What to take out. `fields` are names, without regard to case, `_` and `-`, and also where they end a longer name
+    (`client_secret`, `dbPassword`); their whole values go.
 
     A name also counts where Bedrock's events have it as `{"name": ..., "value": ...}`.
     """
 
-    fields: frozenset[str]
+    fields: Names
     patterns: tuple[re.Pattern[str], ...]
 
     @classmethod
     def of(cls, fields: list[str], patterns: list[str]) -> "Redaction":
         """Raises BrokenPattern."""
-        return cls(frozenset(_name(name) for name in fields), tuple(_compiled(pattern) for pattern in patterns))
+        return cls(Names.of(fields), tuple(_compiled(pattern) for pattern in patterns))
 
     def names(self, name: str) -> bool:
         """Whether the field of this name is taken out."""
-        return _name(name) in self.fields
+        return self.fields.hold(name)
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: Any, work: Work | None = None) -> Any:
         """A copy of a JSON value without what is to be taken out."""
+        try:
+            return self._value(value, work or Work(), 0)
+        except RecursionError:
+            return MASK
+
+    def text(self, text: str, work: Work | None = None) -> str:
+        """The text without what is to be taken out. JSON stays JSON: patterns see each of its strings and numbers."""
+        return self._text(text, work or Work(), 0)
+
+    def _value(self, value: Any, work: Work, level: int) -> Any:
+        if not work.step():
+            return MASK
         match value:
             case str():
-                return self.text(value)
+                return self._text(value, work, level)
             case Mapping():
-                return self._mapping(value)
+                return self._mapping(value, work, level)
             case list() | tuple():
-                return [self.value(entry) for entry in value]
+                return self._list(value, work, level)
             case bool() | None:
                 return value
             case int() | float():
-                return MASK if any(pattern.search(json.dumps(value)) for pattern in self.patterns) else value
+                return MASK if self._is_hidden_number(value) else value
             case _:
-                return self.text(str(value))
+                return self._text(str(value), work, level)
 
-    def text(self, text: str) -> str:
-        """The text without what is to be taken out. JSON stays JSON: patterns see each of its strings and numbers."""
-        if text.lstrip()[:1] in ("{", "["):
-            try:
-                value = json.loads(text)
-            except (ValueError, RecursionError):
-                return self._searched(text)
-            redacted = self.value(value)
-            return text if redacted == value else json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
-        return self._searched(text)
-
-    def _mapping(self, value: Mapping[Any, Any]) -> dict[str, Any]:
-        named = value.get("name")
-        hidden = {"value"} if isinstance(named, str) and self.names(named) else set()
+    def _mapping(self, value: Mapping[Any, Any], work: Work, level: int) -> dict[str, Any]:
+        names_a_secret = any(
+            isinstance(entry, str) and _plain(key) in _NAMING and self.names(entry) for key, entry in value.items()
+        )
         return {
-            self._searched(str(key)): MASK if key in hidden or self.names(str(key)) else self.value(entry)
+            self._searched(str(key), work): MASK
+            if self.names(str(key)) or (names_a_secret and _plain(key) in _NAMED)
+            else [self._value(each, work, level) for each in entry]
+            if isinstance(entry, list) and _plain(key) in _LISTS_OF_NAMES
+            else self._value(entry, work, level)
             for key, entry in value.items()
         }
 
-    def _searched(self, text: str) -> str:
+    def _list(self, value: Sequence[Any], work: Work, level: int) -> list[Any]:
+        redacted = [self._value(entry, work, level) for entry in value]
+        for index, entry in enumerate(value[:-1]):
+            named = isinstance(entry, str) and (len(value) == 2 or entry.startswith("-")) and self.names(entry)
+            if named and isinstance(value[index + 1], str):
+                redacted[index + 1] = MASK
+        return redacted
+
+    def _is_hidden_number(self, value: float) -> bool:
+        if not self.patterns:
+            return False
+        written = json.dumps(value)
+        return any(pattern.search(written) for pattern in self.patterns)
+
+    def _text(self, text: str, work: Work, level: int) -> str:
+        if level < _LEVELS and self._can_be_taken_apart(text, work):
+            try:
+                value = json.loads(text, object_pairs_hook=_members)
+                redacted = self._value(value, work, level + 1)
+                if redacted == value:
+                    return text
+                return json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
+            except (ValueError, RecursionError):
+                pass  # no JSON after all, or none that can be kept: a text like any other
+        return self._searched(text, work)
+
+    def _can_be_taken_apart(self, text: str, work: Work) -> bool:
+        """Whether it looks like JSON of no more values than there are steps left. Signs in its strings count too."""
+        if len(text) > READ or text[:_LEADING_SPACE].lstrip()[:1] not in ("{", "["):
+            return False
+        return sum(map(text.count, ",:[{")) <= work.left
+
+    def _searched(self, text: str, work: Work) -> str:
+        read = text[: READ + _OVERLAP]
         spans: list[Span] = []
-        level, places = text, None
-        for _ in range(_ESCAPE_LEVELS):
-            for start, end in [*self._matches(level), *self._named_values(level)]:
-                spans.append((start, end) if places is None else (places[start], places[end]))
+        level, origins = read, _Origins()
+        for _ in range(_LEVELS):
+            spans += [(origins.of(start), origins.of(end)) for start, end in self._found(level, work)]
             if "\\" not in level:
                 break
-            unescaped, origins = _unescaped(level)
+            unescaped = origins.unescape(level, work)
             if unescaped == level:
                 break
-            places = origins if places is None else [places[origin] for origin in origins]
+            if not work.read_again(len(unescaped)):
+                spans.append((origins.first, len(read)))
+                break
             level = unescaped
-        return _without(text, spans)
+        if origins.read_to is not None:
+            spans.append((origins.read_to, len(read)))
+        shown = _without(read, spans, min(len(text), READ))
+        return shown if len(text) <= READ else f"{shown}\n[cut: {READ} of {len(text)} characters are shown]"
+
+    def _found(self, text: str, work: Work) -> Iterator[Span]:
+        """What is to be taken out of this reading of the text; where the steps end, all that follows."""
+        for finding in (self._matches(text), self.fields.values_in(text), credentials(text)):
+            for start, end in finding:
+                if not work.step(_FINDING):
+                    yield start, len(text)
+                    break
+                if end > start:
+                    yield start, end
 
     def _matches(self, text: str) -> Iterator[Span]:
         for pattern in self.patterns:
             for match in pattern.finditer(text):
-                if match.end() > match.start():
-                    yield match.span()
+                yield match.span()
 
-    def _named_values(self, text: str) -> Iterator[Span]:
-        if not self.fields:
-            return
-        for separator in _SEPARATOR.finditer(text):
-            before = _NAME_BEFORE.search(text[max(0, separator.start() - _LONGEST_NAME) : separator.start()])
-            span = _value_at(text, separator.end()) if before and self.names(before[1]) else None
-            if span:
-                yield span
+
+class _Origins:
+    """Where the characters of an unescaped text began in the text that was read."""
+
+    def __init__(self) -> None:
+        self.read_to: int | None = None
+        """Where the steps ended, so that nothing behind was unescaped."""
+        self.first = 0
+        """Where the first of the escapes stood that were undone last."""
+        self._levels: list[tuple[list[int], list[int]]] = []
+
+    def of(self, position: int) -> int:
+        for starts, origins in reversed(self._levels):
+            part = bisect_right(starts, position) - 1
+            position = origins[part] + position - starts[part]
+        return position
+
+    def unescape(self, text: str, work: Work) -> str:
+        """The text with one level of JSON escapes undone, as far as there are steps left."""
+        pieces: list[str] = []
+        starts, origins = [0], [0]
+        at = length = 0
+        stopped: int | None = None
+        for match in _ESCAPE.finditer(text):
+            if not work.step():
+                stopped = match.start()
+                break
+            high, low, unit, character = match.groups()
+            if high:
+                undone = chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
+            else:
+                undone = chr(int(unit, 16)) if unit else _ESCAPED.get(character, character)
+            pieces += (text[at : match.start()], undone)
+            length += match.start() - at + 1
+            at = match.end()
+            starts.append(length)
+            origins.append(at)
+        if len(starts) > 1:
+            self.first = self.of(starts[1] - 1)
+        pieces.append(text[at : len(text) if stopped is None else stopped])
+        if stopped is not None:
+            self.read_to = self.of(stopped) if self.read_to is None else min(self.read_to, self.of(stopped))
+        self._levels.append((starts, origins))
+        return "".join(pieces)
 
 
 def split_list(text: str) -> list[str]:
@@ -149,56 +284,26 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _name(name: str) -> str:
-    return re.sub(r"[-_\s]", "", name).lower()
+def _plain(name: Any) -> str:
+    return str(name).lower()
 
 
-def _value_at(text: str, start: int) -> Span | None:
-    """Where the value stands that begins at `start`: quoted, a JSON container (to the text's end if it was cut), or a
-    word. None where it was taken out before.
-    """
-    if text.startswith(MASK, start):
-        return None
-    match text[start : start + 1]:
-        case '"':
-            found = _DOUBLE_QUOTED.match(text, start)
-        case "'":
-            found = _SINGLE_QUOTED.match(text, start)
-        case "{" | "[":
-            try:
-                return start, _DECODER.raw_decode(text, start)[1]
-            except (ValueError, RecursionError):
-                return start, len(text)
-        case _:
-            found = _BARE.match(text, start)
-    return found.span(1) if found and found[1] else None
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a name that is there twice: a value would hide behind the last one."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name is there twice")
+    return members
 
 
-def _unescaped(text: str) -> tuple[str, list[int]]:
-    """The text with one level of JSON escapes undone, and where in `text` each of its characters began, and its end."""
-    pieces: list[str] = []
-    origins: list[int] = []
-    at = 0
-    for match in _ESCAPE.finditer(text):
-        pieces.append(text[at : match.start()])
-        origins.extend(range(at, match.start()))
-        high, low, unit, character = match.groups()
-        if high:
-            pieces.append(chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00))
-        else:
-            pieces.append(chr(int(unit, 16)) if unit else _ESCAPED.get(character, character))
-        origins.append(match.start())
-        at = match.end()
-    pieces.append(text[at:])
-    origins.extend(range(at, len(text) + 1))
-    return "".join(pieces), origins
-
-
-def _without(text: str, spans: list[Span]) -> str:
+def _without(text: str, spans: list[Span], shown: int) -> str:
+    """The first `shown` characters of the text without the spans."""
     pieces: list[str] = []
     at = 0
     for start, end in sorted(spans):
+        if start >= shown:
+            break
         if start >= at:
             pieces += [text[at:start], MASK]
         at = max(at, end)
-    return "".join([*pieces, text[at:]]) if pieces else text
+    return "".join([*pieces, text[at:shown]]) if pieces else text[:shown]

@@ -43,24 +43,28 @@ class Asked:
 
 
 def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, asked: Asked) -> Step:
-    """The step from the journal, or from the model, which is then in the journal.
+    """The step from the journal, or from the model, which is then in the journal. The trace is told of it after that,
+    and again by a repeat.
 
     Raises a ModelError, or past the last model, where the first is tried once more, ModelsExhausted (ModelsThrottled if
     that try was throttled). Further on nothing is left to ask, unless the turn was redriven: once more for each time.
     """
     journal = Journal(table, documents, turn.turnId)
-    earlier = journal.steps()
-    if len(earlier) >= asked.step:
-        return earlier[asked.step - 1]
-    if asked.model > len(agent.models) + asked.redrive:
+    steps = journal.steps()
+    earlier, recorded = steps[: asked.step - 1], steps[asked.step - 1 : asked.step]
+    if not recorded and asked.model > len(agent.models) + asked.redrive:
         raise ModelsExhausted(f"all {len(agent.models)} models failed; the last try did not end in time")
     header = Turns(table).read(turn.turnId)
     if header is None:
         raise TurnAlreadyEnded(f"turn {turn.turnId} has no header; its items are gone")
     traces = Traces.of_turn(table, documents, turn)
     last_resort = asked.model >= len(agent.models)
-    model_id = agent.models[0 if last_resort else asked.model]
+    model_id = recorded[0].model if recorded else agent.models[0 if last_resort else asked.model]
     arguments = _arguments(table, documents, header, agent, earlier, asked, model_id)
+    if recorded:  # by a delivery that may have been lost before it told the trace
+        call = model_call(agent, arguments, recorded[0].attempt)
+        traces.model_answered(recorded[0].redrive, call, recorded[0], agent, _refusal(recorded[0]))
+        return recorded[0]
     call = model_call(agent, arguments, asked.attempt)
     traces.model_started(asked.step, asked.redrive, call)
     started = time.monotonic()
@@ -82,12 +86,12 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
         model=model_id,
         usage=reply.usage,
         latency_ms=_milliseconds_since(started),
+        attempt=asked.attempt,
+        redrive=asked.redrive,
     )
-    refusal = _refusal(answered)
-    traces.model_answered(
-        asked.redrive, call, answered, agent, refusal
-    )  # before the record, behind which nobody tells it again
     step = journal.record(answered)
+    # After the record, which nothing may hold up.
+    traces.model_answered(asked.redrive, call, answered, agent, _refusal(answered))
     if step is not answered:  # another delivery was faster, and its answer counts
         traces.model_answered(asked.redrive, replace(call, model=step.model), step, agent, _refusal(step))
     return step

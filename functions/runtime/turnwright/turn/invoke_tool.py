@@ -268,7 +268,7 @@ class Gateway:
     def _failed(
         self, attempt: _Attempt, failure: ToolFailure, circuit: CircuitState | None
     ) -> ToolAttemptFailed | ToolFailedTurn:
-        """Tells the trace, and the dead-letter queue if the call is given up. Returns what to raise.
+        """Tells the dead-letter queue, if the call is given up, and then the trace. Returns what to raise.
 
         What is raised is logged by Lambda and kept by Step Functions, so that its message is bounded by TracePayloads;
         the model is then told the whole of it by way of the bucket.
@@ -286,6 +286,17 @@ class Gateway:
         delay = retry_delay_ms(policy, attempt.number, failure.code)
         if delay is not None:
             report["retryInMs"] = delay
+        if delay is None and failure.code not in given_up_calls.CORRECTABLE and not attempt.tool.is_memory:
+            given_up_calls.send(
+                self._letters,
+                self._documents,
+                self._turn,
+                attempt.tool,
+                attempt.step,
+                attempt.event,
+                report,
+                attempt.call.toolUseId,
+            )
         message = attempt.call.message(self._payloads.redacted(failure.message))
         self._traces.tool_attempted(
             attempt.step,
@@ -300,17 +311,6 @@ class Gateway:
         self._count(attempt, failure.code)
         if delay is not None:
             return ToolAttemptFailed(json_text(report))
-        if failure.code not in given_up_calls.CORRECTABLE and not attempt.tool.is_memory:
-            given_up_calls.send(
-                self._letters,
-                self._documents,
-                self._turn,
-                attempt.tool,
-                attempt.step,
-                attempt.event,
-                report,
-                attempt.call.toolUseId,
-            )
         if failure.code == "TIMEOUT" and policy.on_timeout is OnTimeout.FAIL_TURN:
             return ToolFailedTurn(f"{attempt.tool.name}: {json_text(report)}")
         whole = attempt.call.message(failure.message)

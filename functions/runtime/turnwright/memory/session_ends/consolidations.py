@@ -16,6 +16,7 @@ from turnwright.agents.memory_configuration import MemoryConfiguration, Namespac
 from turnwright.memory.records.actors import Actor
 from turnwright.storage.documents import json_text
 from turnwright.storage.keys import NO_ACTOR, SessionId
+from turnwright.tracing.execution_failures import safe_input
 from turnwright.tracing.trace_events import Source
 
 
@@ -97,7 +98,7 @@ class Consolidation:
             "executionArn": execution_arn,
             "skipped": part,
             "failure": {"error": "BrokenAnswer", "cause": fault},
-            "input": self.encode(),
+            **safe_input(self.encode()),
         }
 
     def encode(self) -> dict[str, Any]:
