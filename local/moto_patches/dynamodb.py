@@ -197,21 +197,26 @@ def take_expressions_apart_once() -> None:
     of: a fifth of the time of an update. And it parses the same few expressions again and again; what makes of the
     parsed one what a request needs works on a copy.
     """
-    is_node = cache(lambda kind: issubclass(kind, Node))
-    looks_at_children = cache(
-        lambda kind: kind.pre_processing_of_child is not DepthFirstTraverser.pre_processing_of_child
-    )
+
+    @cache
+    def is_node(kind: Any) -> bool:
+        return issubclass(kind, Node)
+
+    @cache
+    def looks_at_children(kind: Any) -> bool:
+        return bool(kind.pre_processing_of_child is not DepthFirstTraverser.pre_processing_of_child)
+
     processed_as: dict[tuple[type, type], Any] = {}
 
     def traverse(traverser: Any, node: Any, child_id: int = -1) -> Any:
-        if not is_node(type(node)):
+        kinds: Any = type(traverser), type(node)
+        if not is_node(kinds[1]):
             return node
-        parent, looks = node.parent, looks_at_children(type(traverser))
+        parent, looks = node.parent, looks_at_children(kinds[0])
         for place, child in enumerate(node.children or ()):
             if looks:
                 traverser.pre_processing_of_child(node, place)
             traverse(traverser, child, place)
-        kinds = type(traverser), type(node)
         if kinds not in processed_as:
             processed_as[kinds] = next((kind for kind in traverser._processing_map() if isinstance(node, kind)), None)
         if (kind := processed_as[kinds]) is not None:
