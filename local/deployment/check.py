@@ -31,13 +31,12 @@ def problems(template: Template) -> Iterator[str]:
         yield str(error)
         return
     yield from check_imports(template, document)
-    sound = {
-        name: json.loads(path.read_bytes())
-        for path in sorted(folder.glob("*.json"))
-        if agent_files.is_agent_file(path)
-        and (name := f"{folder.name}/{path.name}") not in {problem.file for problem in broken}
-    }
-    yield from check_tool_permissions(template, document, sound)
+    if not broken:
+        files = {f"{folder.name}/{path.name}": path for path in sorted(folder.glob("*.json"))}
+        agents = {
+            name: json.loads(path.read_bytes()) for name, path in files.items() if agent_files.is_agent_file(path)
+        }
+        yield from check_tool_permissions(template, document, agents)
 
 
 def _substitutions(template: Template) -> dict[str, str]:

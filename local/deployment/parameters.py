@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from local.deployment.intrinsics import NO_VALUE, Resolver
-from local.deployment.sam_yaml import REGION, Template
+from local.deployment.sam_yaml import REGION, Template, TemplateError
 from local.gateway.proxy_integration import ACCOUNT_ID
 
 FUNCTION_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:"
@@ -17,9 +17,12 @@ _PSEUDO = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACC
 
 
 def overrides(folder: Path) -> dict[str, str]:
-    """The parameters that `sam deploy` is given by samconfig.toml, in either of its forms."""
+    """The parameters that `sam deploy` is given by samconfig.toml, in either of its forms. Raises TemplateError."""
     file = folder / "samconfig.toml"
-    document = tomllib.loads(file.read_text()) if file.is_file() else {}
+    try:
+        document = tomllib.loads(file.read_text()) if file.is_file() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise TemplateError(file, None, f"is not TOML: {error}") from error
     given = document.get("default", {}).get("deploy", {}).get("parameters", {}).get("parameter_overrides", "")
     pairs = shlex.split(given) if isinstance(given, str) else given
     return dict(pair.partition("=")[::2] for pair in map(str, pairs))

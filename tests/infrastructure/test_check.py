@@ -9,7 +9,7 @@ import pytest
 from local.deployment.check import main
 from local.deployment.imports import check_imports
 from local.deployment.parameters import overrides
-from local.deployment.sam_yaml import load_template, transform
+from local.deployment.sam_yaml import TemplateError, load_template, transform
 from local.deployment.tool_permissions import check_tool_permissions
 from tests.paths import ROOT
 
@@ -307,6 +307,12 @@ def test_a_function_outside_is_invoked_when_the_deployment_names_it(project: Pro
     )
     project.write("samconfig.toml", f"version = 0.1\n[default.deploy.parameters]\nparameter_overrides = {written}\n")
     assert project.permissions(OUTSIDE) == []
+
+
+def test_a_file_of_parameters_that_cannot_be_read_is_named(project: Project) -> None:
+    project.write("samconfig.toml", "version = \n")
+    with pytest.raises(TemplateError, match=r"samconfig\.toml: is not TOML: Invalid value \(at line 1"):
+        overrides(project.folder)
 
 
 def test_the_command_says_both_of_this_projects_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

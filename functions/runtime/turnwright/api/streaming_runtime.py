@@ -171,8 +171,8 @@ def find_modules() -> None:
     Source: "Search path for Python runtimes" and "Layer paths for each Lambda runtime" in the Lambda guide. What stands
     behind them comes with the interpreter: boto3, from Python 3.11 on.
     """
-    del sys.path[0]  # this file's folder, where Python puts it first and `operations` would hide a module of that name
-    # /opt. Offline the layers are elsewhere, but as far from the runtime as /opt is from /var/runtime.
+    del sys.path[0]  # Python puts this file's folder first, whose modules would hide others of the same names.
+    # It is /opt; offline another folder, which stands to the runtime's as /opt to /var/runtime.
     layers = os.environ.get("LAMBDA_RUNTIME_DIR", "").removesuffix("/var/runtime") + "/opt/python"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     folders = [os.environ["LAMBDA_TASK_ROOT"], f"{layers}/lib/{version}/site-packages", layers]
