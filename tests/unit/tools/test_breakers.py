@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.stored_turns import StoredTurns
 from turnwright.agents.retry_policy import CircuitBreaker
+from turnwright.errors import StorageUnavailable
 from turnwright.storage import keys
 from turnwright.storage.table import Item
 from turnwright.tools.breakers import ANSWERS, PROBE_MARGIN_SECONDS, Breakers, CircuitOpen, Passage
@@ -360,6 +361,24 @@ def test_tools_and_agents_do_not_share_a_circuit(circuit: Circuit) -> None:
     assert Breakers(table, "BANK").enter("transfer", POLICY, "caller", 1) is not None
     assert Breakers(table, "SHOP").enter("balance", POLICY, "caller", 1) is not None
     circuit.refused()
+
+
+@pytest.mark.parametrize("settle", ["failed", "succeeded"])
+def test_a_breaker_that_cannot_be_told_costs_the_call_nothing(
+    circuit: Circuit, settle: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unavailable() -> None:
+        raise StorageUnavailable("no")
+
+    circuit.fail()
+    passage = circuit.enter()
+    circuit.stored.dynamodb.forget()
+    circuit.stored.dynamodb.before[0] = unavailable
+
+    circuit.breakers.failed(passage, FAILURE) if settle == "failed" else circuit.breakers.succeeded(passage)
+
+    assert circuit.failures == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 def test_the_item_outlives_the_longest_recovery_and_then_expires(circuit: Circuit) -> None:
