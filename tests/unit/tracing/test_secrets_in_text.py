@@ -162,6 +162,25 @@ def test_a_secret_is_taken_out_to_its_end_and_what_is_around_it_stays(text: str,
     assert REDACTION.text(redacted) == redacted
 
 
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        *[
+            (name, True)
+            for name in ("pin", "PIN", "userPin", "user_pin2", "pinValue", "x-token", "APIKey", "x_api__key")
+        ],
+        *[(name, True) for name in ("user[password]", "clientSecret", "client_secret_value", "DB_PASSWORD", "cookies")],
+        *[
+            (name, False)
+            for name in ("spin", "inputTokens", "tokens", "tokenCount", "passwordHint", "secretary", "", "7")
+        ],
+    ],
+)
+def test_a_field_of_json_is_known_by_the_end_of_its_name(name: str, hidden: bool) -> None:
+    assert REDACTION.names(name) == hidden
+    assert (MASK in REDACTION.text(json.dumps({name: "x"}))) == hidden
+
+
 @pytest.mark.parametrize("text", READABLE)
 def test_what_is_no_secret_stays_readable(text: str) -> None:
     assert REDACTION.text(text) == text

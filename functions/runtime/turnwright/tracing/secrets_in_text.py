@@ -30,7 +30,7 @@ _ASSIGNS = re.compile(r"[\s=:：(,>]")
 
 _SUFFIX_OF_KEY = re.compile(rf"(?:{'|'.join(_SUFFIXES)}|\d{{1,3}})\Z")
 _SEPARATORS = re.compile(r"[\W_]+")
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+")
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 _CLOSERS = r"[\\\"'`*_\])}]{0,80}"
 _AFTER_NAME = (
     rf"(?P<closers>{_CLOSERS})(?:"
@@ -114,7 +114,9 @@ class Names:
         if not whole.endswith(self.short):
             return False
         words = [_folded(word) for word in _WORDS.findall(name)]
-        return words[-1] in self.plain or (len(words) > 1 and words[-1] in _SUFFIXES and words[-2] in self.plain)
+        if len(words) > 1 and words[-1] in _SUFFIXES:
+            del words[-1]
+        return bool(words) and words[-1] in self.plain
 
     def values_in(self, text: str) -> Iterator[Span]:
         """The values of these names. What is yielded may be empty: something was looked at."""
