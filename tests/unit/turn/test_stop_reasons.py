@@ -80,9 +80,9 @@ def test_no_call_of_a_cut_reply_is_made_and_the_model_is_told_of_each(
         "tryAgainNow": True,
     }
     assert [(call["handler"], call["failure"]) for call in calls] == [("none", failure)] * 2
-    assert invoke(turn) == calls, "a repeat finds the same in the journal"
     selected = [event for event in trace_events if event["type"] == "TOOL_SELECTION"]
     assert [(event["status"], event["errorCode"]) for event in selected] == [("FAILED", "INVALID_ARGUMENTS")] * 2
+    assert invoke(turn) == calls, "a repeat finds the same in the journal"
     told = [
         {"toolUseId": call["toolUseId"], "status": "error", "result": {"inline": {"text": json.dumps(failure)}}}
         for call in calls
