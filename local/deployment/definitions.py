@@ -20,7 +20,7 @@ Place = tuple[str | int, ...]
 
 _STATE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*( [A-Z0-9][A-Za-z0-9]*)*\??")
 _SUBSTITUTION = re.compile(r"\$\{([^}]*)\}")
-_LITERAL_ARN = re.compile(r"arn:(?!aws:states:::)[a-z-]*:")
+_LITERAL_ARN = re.compile(r"arn:[a-z-]+:")
 _KEY_ORDER = (
     "Type",
     "Comment",
@@ -185,14 +185,15 @@ def check_definition(definition: Definition, substitutions: Collection[str]) -> 
 def lint_definition(definition: Definition) -> list[Problem]:
     """What cfn-lint finds in the definition as CloudFormation would get it. Takes seconds, most to import it.
 
-    cfn-lint (1.58) knows only numbers for time-outs and concurrency: there it is shown 60 for an expression.
+    cfn-lint (1.58) knows only numbers for time-outs and concurrency, and only the partition aws: there it is shown 60
+    for an expression, and aws for ${Partition}.
     """
     from cfnlint.api import lint
 
     properties = {
         "RoleArn": "arn:aws:iam::123456789012:role/any",
         "DefinitionSubstitutions": dict.fromkeys(used_substitutions(definition), "any"),
-        "Definition": _with_numbers(definition.document),
+        "Definition": _as_the_linter_knows_it(definition.document),
     }
     machine = {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
     inside = ("Resources", "Machine", "Properties", "Definition")
@@ -253,7 +254,9 @@ def _check_texts(definition: Definition, substitutions: Collection[str]) -> Iter
             if name not in substitutions:
                 yield definition.problem(place, f"the template has no substitution for ${{{name}}}")
         if _LITERAL_ARN.search(text):
-            yield definition.problem(place, "an ARN is written out: use a substitution")
+            yield definition.problem(
+                place, "an ARN is written out: use a substitution, as ${Partition} for aws in a Resource"
+            )
         if text.startswith("{%") and text.endswith("%}"):
             fault = _jsonata_fault(text[2:-2])
             if fault:
@@ -324,15 +327,17 @@ def _objects(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from ((index, item) for index, item in enumerate(value) if isinstance(item, dict))
 
 
-def _with_numbers(value: Any) -> Any:
+def _as_the_linter_knows_it(value: Any) -> Any:
     if isinstance(value, dict):
         return {
             key: 60
             if key in _NUMBERS_THAT_MAY_BE_JSONATA and isinstance(item, str) and item.startswith("{%")
-            else _with_numbers(item)
+            else _as_the_linter_knows_it(item)
             for key, item in value.items()
         }
-    return [_with_numbers(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_as_the_linter_knows_it(item) for item in value]
+    return value.replace("arn:${Partition}:", "arn:aws:") if isinstance(value, str) else value
 
 
 def _spell(place: Place) -> str:

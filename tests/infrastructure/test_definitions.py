@@ -26,7 +26,7 @@ SOUND: dict[str, Any] = {
     "States": {
         "Fetch Order": {
             "Type": "Task",
-            "Resource": "arn:aws:states:::lambda:invoke",
+            "Resource": "arn:${Partition}:states:::lambda:invoke",
             "Arguments": {"FunctionName": "${FetchOrderFunctionArn}", "Payload": "{% $states.input %}"},
             "TimeoutSeconds": "{% $states.input.seconds %}",
             "Retry": [{"ErrorEquals": ["States.Timeout"], "MaxAttempts": 2}],
@@ -60,7 +60,8 @@ SOUND: dict[str, Any] = {
         "Give Up": {"Type": "Fail", "Error": "OrderNotPacked"},
     },
 }
-SUBSTITUTIONS = ["FetchOrderFunctionArn"]
+LITERAL = "an ARN is written out: use a substitution, as ${Partition} for aws in a Resource"
+SUBSTITUTIONS = ["FetchOrderFunctionArn", "Partition"]
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -186,11 +187,15 @@ NO_STATE = "there is no state 'Nowhere' here"
         ),
         (
             put("Fetch Order", "Resource", "arn:aws:lambda:us-east-1:123456789012:function:fetch"),
-            ["Fetch Order / Resource: an ARN is written out: use a substitution"],
+            [f"Fetch Order / Resource: {LITERAL}"],
+        ),
+        (
+            put("Fetch Order", "Resource", "arn:aws:states:::lambda:invoke"),
+            [f"Fetch Order / Resource: {LITERAL}"],
         ),
         (
             put("Fetch Order", "Arguments", "Payload", "arn:aws-cn:sqs:cn-north-1:123456789012:orders"),
-            ["Fetch Order / Arguments / Payload: an ARN is written out: use a substitution"],
+            [f"Fetch Order / Arguments / Payload: {LITERAL}"],
         ),
         (
             put("Fetch Order", "Next", "any items?"),
@@ -293,7 +298,7 @@ def test_every_definition_of_the_template_is_checked_and_one_without_a_state_mac
     machine = (
         "  OrderStateMachine:\n    Type: AWS::Serverless::StateMachine\n    Properties:\n"
         "      DefinitionUri: statemachines/order.asl.json\n"
-        "      DefinitionSubstitutions: {FetchOrderFunctionArn: x}\n"
+        "      DefinitionSubstitutions: {FetchOrderFunctionArn: x, Partition: aws}\n"
     )
     template.write_text(template.read_text().replace("Resources:\n", f"Resources:\n{machine}", 1))
     rules = [problem.rule for problem in check_template(load_template(template)) if problem.file == str(second)]
