@@ -20,7 +20,7 @@ Place = tuple[str | int, ...]
 
 _STATE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*( [A-Z0-9][A-Za-z0-9]*)*\??")
 _SUBSTITUTION = re.compile(r"\$\{([^}]*)\}")
-_LITERAL_ARN = re.compile(r"arn:[a-z-]+:")
+_LITERAL_ARN = re.compile(r"arn:(?!aws:states:::)[a-z-]+:")
 _KEY_ORDER = (
     "Type",
     "Comment",
@@ -154,6 +154,7 @@ def check_template(template: Template) -> list[Problem]:
         found = [
             *check_definition(definition, names),
             *_check_version(definition),
+            *_check_partition(definition),
             *lint_definition(definition),
         ]
         problems.extend(sorted(found, key=lambda problem: problem.line or 0))
@@ -201,6 +202,15 @@ def lint_definition(definition: Definition) -> list[Problem]:
         definition.problem(tuple(match.path or ())[len(inside) :], f"{match.message} ({match.rule.id})")
         for match in lint(json.dumps({"Resources": {"Machine": machine}}))
     ]
+
+
+def _check_partition(definition: Definition) -> Iterator[Problem]:
+    """What works in the partition aws alone, where the offline stack is."""
+    for place, text in definition.texts():
+        if text.startswith("arn:aws:"):
+            yield definition.problem(
+                place, "GovCloud and China have another partition than aws: write arn:${Partition}:"
+            )
 
 
 def _check_names(definition: Definition) -> Iterator[Problem]:
@@ -254,9 +264,7 @@ def _check_texts(definition: Definition, substitutions: Collection[str]) -> Iter
             if name not in substitutions:
                 yield definition.problem(place, f"the template has no substitution for ${{{name}}}")
         if _LITERAL_ARN.search(text):
-            yield definition.problem(
-                place, "an ARN is written out: use a substitution, as ${Partition} for aws in a Resource"
-            )
+            yield definition.problem(place, "an ARN is written out: use a substitution")
         if text.startswith("{%") and text.endswith("%}"):
             fault = _jsonata_fault(text[2:-2])
             if fault:
