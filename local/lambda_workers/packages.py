@@ -67,9 +67,8 @@ def read(file: Path) -> tuple[list[Requirement], list[UnusableRequirement]]:
             unusable.append(UnusableRequirement(file, number, rule))
             continue
         if _installed(canonicalize_name(requirement.name)) is None:
-            rule = (
-                f"{requirement.name} is not installed here: add it to the group offline of pyproject.toml, then `make`"
-            )
+            todo = "add it to the group offline of pyproject.toml, then `make up`"
+            rule = f"{requirement.name} is not installed here: {todo}"
             unusable.append(UnusableRequirement(file, number, rule))
             continue
         found.append(requirement)

@@ -338,6 +338,13 @@ def test_redacted_reasoning_is_stored_as_base64_and_goes_back_as_the_same_bytes(
     )
 
 
+def test_reasoning_with_a_signature_goes_back_as_it_came_whatever_it_begins_with() -> None:
+    signed = {"reasoningContent": {"reasoningText": {"text": "<thinking> hm", "signature": "SIG"}}}
+    message = {"role": "assistant", "content": [signed, {"text": "Yes."}]}
+
+    assert converse.wire_messages([message]) == [message]
+
+
 @pytest.mark.parametrize("pieces", [[], [""], [" ", "\n"]], ids=["no block", "empty", "blank"])
 def test_an_empty_text_is_no_content(pieces: list[str]) -> None:
     reply = read([*(delta(0, text=piece) for piece in pieces), *end()])

@@ -16,7 +16,7 @@ from botocore.exceptions import (
     ParamValidationError,
     ReadTimeoutError,
 )
-from urllib3.exceptions import IncompleteRead, ProtocolError
+from urllib3.exceptions import IncompleteRead, ProtocolError, SSLError
 
 from turnwright.errors import StorageUnavailable
 from turnwright.storage import availability, clients
@@ -33,7 +33,7 @@ class Body:
         self.fault = fault
 
     def stream(self, *_: Any, **__: Any) -> list[bytes]:
-        return [self.content]
+        return [self.read()]
 
     def read(self, _amount: int | None = None) -> bytes:
         if self.fault:
@@ -68,6 +68,12 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def json_error(code: str, status: int) -> Answer:
     return lambda: AWSResponse(URL, status, {}, Body(json.dumps({"__type": f"x#{code}", "message": "no"}).encode()))
+
+
+def query_error(code: str, modeled: str, status: int) -> Answer:
+    """As services answer that once spoke the Query protocol: the header has the code that botocore tells."""
+    body = json.dumps({"__type": f"x#{modeled}", "message": "no"}).encode()
+    return lambda: AWSResponse(URL, status, {"x-amzn-query-error": f"{code};Sender"}, Body(body))
 
 
 def xml_error(code: str, status: int) -> Answer:
@@ -121,6 +127,27 @@ def test_what_passes_has_one_name_once_botocores_tries_are_spent(service: str, a
 
 
 @pytest.mark.parametrize(
+    ("service", "answer", "throttled"),
+    [
+        ("sqs", query_error("KMS.ThrottlingException", "KmsThrottled", 400), True),
+        ("s3", xml_error("KMS.ThrottlingException", 400), True),
+        ("dynamodb", json_error("KMSThrottlingException", 400), True),
+        ("stepfunctions", json_error("KmsThrottlingException", 400), True),
+        ("s3", xml_error("TooManyRequests", 429), True),
+        ("s3", lambda: AWSResponse(URL, 408, {}, Body(b"")), False),
+        ("s3", lambda: AWSResponse(URL, 503, {}, Body(b"", ProtocolError("cut"))), False),
+    ],
+)
+def test_what_passes_has_the_name_where_botocore_does_not_know_so(
+    service: str, answer: Answer, throttled: bool
+) -> None:
+    with pytest.raises(StorageUnavailable) as error:
+        REQUESTS[service](Wire(service, answer).client)
+
+    assert error.value.throttled is throttled
+
+
+@pytest.mark.parametrize(
     ("service", "answer", "code"),
     [
         ("dynamodb", json_error("ConditionalCheckFailedException", 400), "ConditionalCheckFailedException"),
@@ -156,7 +183,10 @@ def test_a_text_whose_reading_breaks_off_is_unavailable() -> None:
     def short() -> AWSResponse:
         return AWSResponse(URL, 200, {"Content-Length": "9"}, Body(b"{}"))
 
-    for answer in (cut, short):
+    def torn() -> AWSResponse:
+        return AWSResponse(URL, 200, {"Content-Length": "9"}, Body(b"", SSLError("torn")))
+
+    for answer in (cut, short, torn):
         with pytest.raises(StorageUnavailable, match="S3 GetObject"):
             Documents(Wire("s3", answer).client, "bucket").fetch({"object": "key", "bytes": 9})
 

@@ -44,6 +44,8 @@ def refused(properties: Mapping[str, Any], arguments: Mapping[str, Any], *requir
         (INTEGER, " -5 ", -5),
         (INTEGER, "5.0", 5),
         (INTEGER, "1e3", 1000),
+        (INTEGER, 1e23, 10**23),
+        (INTEGER, "1e23", 10**23),
         (INTEGER, 5.0, 5),
         (INTEGER, "12345678901234567890", 12345678901234567890),
         (NUMBER, "19.99", 19.99),

@@ -281,7 +281,7 @@ def _wire_block(block: Mapping[str, Any]) -> Mapping[str, Any]:
     match block:
         case {"reasoningContent": {"redactedContent": redacted}}:
             return {"reasoningContent": {"redactedContent": base64.b64decode(redacted)}}
-        case {"reasoningContent": {"reasoningText": {"text": text}}} if is_thought(text):
+        case {"reasoningContent": {"reasoningText": {"text": text, **rest}}} if not rest and is_thought(text):
             return {"text": text}
         case _:
             return block

@@ -2,7 +2,7 @@
 
 | stop reason | its tool calls | its text | the caller is told |
 | --- | --- | --- | --- |
-| end_turn, tool_use, stop_sequence | are made | is the answer, if it makes no call | |
+| end_turn, tool_use, stop_sequence | are made; tool_use without one failed | is the answer, if it makes no call | |
 | max_tokens, and any that is not in this table | none is made, each gets an error | the same, but cut | by a note |
 | guardrail_intervened | left out | is the answer: the guardrail's words | |
 | content_filtered | left out | is the answer, as far as it was let through | by a note |

@@ -9,9 +9,11 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from botocore import exceptions
+from urllib3.exceptions import HTTPError
 
 from turnwright.errors import StorageUnavailable
 
@@ -20,7 +22,10 @@ T = TypeVar("T")
 THROTTLED = frozenset(
     {
         "ExecutionLimitExceeded",
+        "KMS.ThrottlingException",
+        "KMSThrottlingException",
         "KmsThrottled",
+        "KmsThrottlingException",
         "PriorRequestNotComplete",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
@@ -33,11 +38,13 @@ THROTTLED = frozenset(
     }
 )
 """Codes of a service that takes no more for now. Source: what botocore's standard mode retries as throttling, and the
-errors of Step Functions and SQS that pass.
+errors of Step Functions and SQS that pass. A throttled KMS has a spelling in each service, two in SQS.
 """
 
 PASSING = THROTTLED | {"InternalError", "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable"}
 """What passes, also where a code comes without an HTTP status of its own."""
+
+_PASSING_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
 _UNREACHED = (
     exceptions.ConnectionError,
@@ -45,6 +52,7 @@ _UNREACHED = (
     exceptions.FlexibleChecksumError,
     exceptions.HTTPClientError,
     exceptions.IncompleteReadError,
+    HTTPError,  # urllib3's own, of a body that botocore reads past its own names: of a refusal, or as a stream
 )
 
 _PATIENCE_SECONDS = 3
@@ -96,10 +104,11 @@ def patiently(work: Callable[[], T]) -> T:
 def _answered(http_response: Any, parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
     status = http_response.status_code
     code = str(parsed.get("Error", {}).get("Code", ""))
-    if status >= 500 or (status >= 300 and code in PASSING):
+    if status >= 500 or status in _PASSING_STATUSES or (status >= 300 and code in PASSING):
         message = parsed.get("Error", {}).get("Message", "")
         name = f"{model.service_model.service_id} {model.name}"
-        raise StorageUnavailable(f"{name}: {code or status}: {message}", throttled=code in THROTTLED)
+        throttled = code in THROTTLED or status == HTTPStatus.TOO_MANY_REQUESTS
+        raise StorageUnavailable(f"{name}: {code or status}: {message}", throttled=throttled)
 
 
 def _failed(exception: Exception, event_name: str, **_: Any) -> None:

@@ -107,7 +107,7 @@ def _read(validator: Any, schema: Any, value: Any) -> Any:
     if isinstance(value, str) and types and "string" not in types:
         value = _of_text(validator, types, value)
     if isinstance(value, float) and value.is_integer() and "integer" in types and "number" not in types:
-        value = int(value)
+        value = int(Decimal(repr(value)))  # as it is written: the binary value of 1e23 is another number
     if isinstance(value, dict):
         value = _object(validator, schema, value)
     elif isinstance(value, list):
