@@ -24,6 +24,7 @@ from botocore.parsers import ResponseParserError
 from local.deployment.custom_resources import CustomResource, CustomResourceFailed, CustomResources
 from local.deployment.definitions import Definition, DefinitionError, check_definition
 from local.deployment.intrinsics import CannotResolve, Resolver, placed_names, references
+from local.deployment.parameters import PSEUDO, listed
 from local.deployment.sam_yaml import LOCAL_BUCKET, REGION, Template, load_template, transform
 from local.deployment.schedules import ScheduleError, parse_rate
 from local.gateway.proxy_integration import ACCOUNT_ID
@@ -226,7 +227,7 @@ class _Deployer:
         self._document = transform(template, {name: _as_parameter(value) for name, value in values.items()})
         self._attributes: dict[str, Any] = {}
         self._resolver = Resolver(
-            {**values, **self._pseudo_parameters()},
+            {**values, **PSEUDO, "AWS::StackId": self._stack_id, "AWS::StackName": stack_name},
             self._document.get("Conditions") or {},
             self._document.get("Mappings") or {},
             self._attributes,
@@ -278,16 +279,6 @@ class _Deployer:
                 raise self._fault(f"{name} is {value}; allowed are {', '.join(allowed)}", "Parameters", name)
             values[name] = _parameter_value(declaration.get("Type", "String"), value)
         return values
-
-    def _pseudo_parameters(self) -> dict[str, str]:
-        return {
-            "AWS::AccountId": ACCOUNT_ID,
-            "AWS::Partition": "aws",
-            "AWS::Region": REGION,
-            "AWS::StackId": self._stack_id,
-            "AWS::StackName": self._stack_name,
-            "AWS::URLSuffix": "amazonaws.com",
-        }
 
     def _check_names(self) -> None:
         """Everything that the template refers to is there. CloudFormation says that of one without its place."""
@@ -656,7 +647,7 @@ def _is_custom(kind: str) -> bool:
 
 def _parameter_value(kind: str, value: str) -> Any:
     if kind == "CommaDelimitedList" or kind.startswith("List<"):
-        return [item.strip() for item in value.split(",")] if value else []
+        return listed(value)
     if kind == "Number":
         return int(value) if re.fullmatch(r"-?\d+", value) else float(value)
     return value

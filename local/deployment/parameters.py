@@ -13,7 +13,13 @@ from local.gateway.proxy_integration import ACCOUNT_ID
 FUNCTION_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:"
 """Before the logical id of a function: its ARN here, since the real one exists after deployment only."""
 
-_PSEUDO = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT_ID, "AWS::NoValue": NO_VALUE}
+PSEUDO = {
+    "AWS::AccountId": ACCOUNT_ID,
+    "AWS::Partition": "aws",
+    "AWS::Region": REGION,
+    "AWS::URLSuffix": "amazonaws.com",
+}
+"""Pseudo parameters that are the same for every stack here."""
 
 
 def overrides(folder: Path) -> dict[str, str]:
@@ -37,7 +43,7 @@ def resolver_for(template: Template, document: Mapping[str, Any]) -> Resolver:
     given = overrides(template.file.parent)
     for name, parameter in (document.get("Parameters") or {}).items():
         value = str(given.get(name, parameter.get("Default", "")))
-        values[name] = value.split(",") if parameter["Type"] == "CommaDelimitedList" else value
+        values[name] = listed(value) if parameter["Type"] == "CommaDelimitedList" else value
     attributes: dict[str, Any] = {}
     for name, resource in document["Resources"].items():
         if resource["Type"] == "AWS::Lambda::Function":
@@ -45,4 +51,14 @@ def resolver_for(template: Template, document: Mapping[str, Any]) -> Resolver:
         elif resource["Type"] == "AWS::Lambda::Alias":
             properties = resource["Properties"]
             attributes[name] = f"{FUNCTION_ARN}{properties['FunctionName'].get('Ref')}:{properties['Name']}"
-    return Resolver({**_PSEUDO, **values}, document.get("Conditions") or {}, document.get("Mappings") or {}, attributes)
+    return Resolver(
+        {**PSEUDO, "AWS::NoValue": NO_VALUE, **values},
+        document.get("Conditions") or {},
+        document.get("Mappings") or {},
+        attributes,
+    )
+
+
+def listed(value: str) -> list[str]:
+    """The items of a comma-delimited list."""
+    return [item.strip() for item in value.split(",")] if value else []
