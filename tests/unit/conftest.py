@@ -13,7 +13,8 @@ from local import moto_patches
 from tests import trace_schema
 from tests.unit.stored_memory import Queue, StatementModel, StoredMemory
 from tests.unit.stored_turns import Requests, StandingClock, StoredTurns
-from tests.unit.tool_turns import FakeLambda
+from tests.unit.tool_turns import QUEUE_URL, FakeLambda, FakeQueue
+from tests.unit.turn_states import Model
 from turnwright.storage.documents import Documents
 from turnwright.storage.settings import settings
 from turnwright.storage.table import Table
@@ -107,6 +108,24 @@ def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
     """Lambda as the tools' callers see it; it has no answers yet."""
     fake = FakeLambda()
     monkeypatch.setattr("turnwright.storage.clients.aws_lambda", fake.client)
+    return fake
+
+
+@pytest.fixture
+def model(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """The model of every agent; it has no replies yet."""
+    answering = Model([])
+    monkeypatch.setattr("turnwright.storage.clients.bedrock_runtime", lambda _timeout_seconds: answering)
+    return answering
+
+
+@pytest.fixture
+def queue(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    """The queue of the letters of tool calls."""
+    monkeypatch.setenv("TOOL_DEAD_LETTER_QUEUE_URL", QUEUE_URL)
+    settings.cache_clear()
+    fake = FakeQueue()
+    monkeypatch.setattr("turnwright.storage.clients.sqs", lambda: fake)
     return fake
 
 

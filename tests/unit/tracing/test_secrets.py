@@ -13,7 +13,7 @@ import pytest
 import record_failure
 from tests.unit.stored_turns import AGENT, A, StoredTurns, text, tool_use
 from tests.unit.tool_turns import FakeLambda, FakeQueue, answered, raised
-from tests.unit.turn.test_states import Model, invoke, load, model, queue, run_tool, write  # noqa: F401 (fixtures too)
+from tests.unit.turn_states import Model, invoke, load, run_tool, write
 from turnwright.errors import ToolAttemptFailed
 from turnwright.sessions.values import Turn
 from turnwright.storage import keys
@@ -50,7 +50,7 @@ class Written:
 def written(
     request: pytest.FixtureRequest,
     stored: StoredTurns,
-    queue: FakeQueue,  # noqa: F811
+    queue: FakeQueue,
     monkeypatch: pytest.MonkeyPatch,
     trace_events: list[dict[str, Any]],
 ) -> Iterator[Written]:
@@ -65,7 +65,7 @@ def written(
 
 def test_a_turn_full_of_a_secret_leaves_it_nowhere_and_the_model_and_the_session_have_it(
     written: Written,
-    model: Model,  # noqa: F811
+    model: Model,
     fake_lambda: FakeLambda,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

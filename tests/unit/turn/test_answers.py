@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.unit.stored_turns import A, B, StoredTurns, text, tool_result, tool_use
-from tests.unit.turn.test_states import USE, Model, invoke, load, model, write  # noqa: F401 (a fixture too)
+from tests.unit.turn_states import USE, Model, invoke, load, write
 from turnwright.errors import ModelUnavailable
 from turnwright.sessions.journal import Journal
 
@@ -27,7 +27,7 @@ def thought(words: str) -> dict[str, Any]:
     return {"reasoningContent": {"reasoningText": {"text": words}}}
 
 
-def answer(stored: StoredTurns, model: Model, *replies: dict[str, Any]) -> str:  # noqa: F811
+def answer(stored: StoredTurns, model: Model, *replies: dict[str, Any]) -> str:
     """The answer of turn A, in which each reply but the last calls a tool."""
     model.replies = list(replies)
     turn = load(stored)["turn"]
@@ -39,7 +39,7 @@ def answer(stored: StoredTurns, model: Model, *replies: dict[str, Any]) -> str: 
     return str(stored.documents.fetch(stored.header(A).answer))
 
 
-def shown(stored: StoredTurns, model: Model) -> list[dict[str, Any]]:  # noqa: F811
+def shown(stored: StoredTurns, model: Model) -> list[dict[str, Any]]:
     """The messages that the model of the next turn is shown."""
     model.replies = [text("Next")]
     invoke(load(stored, B, words="And now?")["turn"])
@@ -49,7 +49,7 @@ def shown(stored: StoredTurns, model: Model) -> list[dict[str, Any]]:  # noqa: F
 
 def test_the_answer_is_the_last_steps_text_and_what_was_said_on_the_way_stays_in_the_history(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     assert answer(stored, model, said_and_called("I look."), text("5 USD")) == "5 USD"
 
@@ -59,7 +59,7 @@ def test_the_answer_is_the_last_steps_text_and_what_was_said_on_the_way_stays_in
 @pytest.mark.parametrize("content", [[], [{"text": "\n"}], [thought("All is said.")]], ids=["none", "blank", "thought"])
 def test_a_model_that_said_all_beside_its_last_call_may_end_without_a_word(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     content: list[dict[str, Any]],
 ) -> None:
     asking = said_and_called("You have 5 USD; I note that.")
@@ -73,7 +73,7 @@ def test_a_model_that_said_all_beside_its_last_call_may_end_without_a_word(
 
 def test_the_last_words_of_several_steps_are_the_answer(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     replies = said_and_called("First."), said_and_called("Second."), tool_use(), message()
 
@@ -82,7 +82,7 @@ def test_the_last_words_of_several_steps_are_the_answer(
 
 def test_a_turn_that_ended_without_a_word_and_is_too_long_is_shown_by_its_question_and_its_last_words(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     stored.publish(memoryConfiguration={"history": {"maxTurns": 3, "maxCharacters": 200}})
     words = "You have 5 USD. " * 20
@@ -100,7 +100,7 @@ def test_a_turn_that_ended_without_a_word_and_is_too_long_is_shown_by_its_questi
 )
 def test_a_model_that_never_said_a_word_may_not_end_so(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     first: dict[str, Any],
 ) -> None:
     with pytest.raises(ModelUnavailable, match="the model's reply is empty"):
@@ -109,7 +109,7 @@ def test_a_model_that_never_said_a_word_may_not_end_so(
 
 def test_what_a_model_thinks_in_its_text_is_no_answer_and_only_its_own_turn_is_shown_it(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
 ) -> None:
     asking = said_and_called("<thin", "king>I need the balance.</thinking>\n", "I look.")
@@ -136,7 +136,7 @@ def test_what_a_model_thinks_in_its_text_is_no_answer_and_only_its_own_turn_is_s
 
 def test_another_model_is_not_shown_what_the_first_one_thought(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     model.replies = [said_and_called("<thinking>Hm.</thinking>I look."), text("Done")]
     turn = load(stored)["turn"]
@@ -150,7 +150,7 @@ def test_another_model_is_not_shown_what_the_first_one_thought(
 @pytest.mark.parametrize("stop_reason", ["end_turn", "max_tokens"])
 def test_a_reply_that_only_thinks_is_empty(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     words: str,
     stop_reason: str,
 ) -> None:
@@ -161,7 +161,7 @@ def test_a_reply_that_only_thinks_is_empty(
 
 def test_an_agent_without_tools_answers_without_its_thoughts_too(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     stored.publish(actionGroups=[])
 

@@ -6,20 +6,14 @@ from typing import Any
 import pytest
 
 from tests.unit.stored_turns import AGENT, A, B, StoredTurns, text, tool_use
-from tests.unit.tool_turns import QUEUE_URL, FakeLambda, FakeQueue, answered
-from tests.unit.turn.test_states import USE, Model, invoke, load, model, run_tool, write  # noqa: F401 (a fixture too)
+from tests.unit.tool_turns import FakeLambda, answered
+from tests.unit.turn_states import USE, Model, invoke, load, run_tool, write
 from turnwright.errors import ToolAttemptFailed
 from turnwright.sessions.journal import Journal
-from turnwright.storage.settings import settings
 
 UNSOUND_IDS = ["", " ", "a|b", "x" * 65, "функция", "id\n", "\ud800", "functions.balance:0"]
 
-
-@pytest.fixture(autouse=True)
-def queue(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
-    monkeypatch.setenv("TOOL_DEAD_LETTER_QUEUE_URL", QUEUE_URL)
-    settings.cache_clear()
-    return FakeQueue()
+pytestmark = pytest.mark.usefixtures("queue")
 
 
 def asking(*calls: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +23,7 @@ def asking(*calls: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("identifier", ["same", *UNSOUND_IDS])
 def test_two_calls_of_one_id_are_two_calls_with_a_key_and_a_result_each(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     fake_lambda: FakeLambda,
     identifier: str,
 ) -> None:
@@ -53,7 +47,7 @@ def test_two_calls_of_one_id_are_two_calls_with_a_key_and_a_result_each(
 
 def test_the_ids_of_a_step_are_the_same_whenever_it_is_taken_and_are_no_other_turns(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     model.replies = [asking(tool_use("a"), tool_use("b")), asking(tool_use("c"), tool_use("c"))]
     turn = load(stored)["turn"]
@@ -73,7 +67,7 @@ def test_the_ids_of_a_step_are_the_same_whenever_it_is_taken_and_are_no_other_tu
 )
 def test_a_name_that_no_tool_can_have_is_an_unknown_tool_to_the_model(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     name: str,
 ) -> None:
     model.replies = [asking(tool_use("use-1", name, account=1), tool_use("use-2", name)), text("Done")]
@@ -105,7 +99,7 @@ def test_a_name_that_no_tool_can_have_is_an_unknown_tool_to_the_model(
 
 def test_a_tool_of_the_name_that_stands_for_others_is_not_run_in_their_place(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     functions = [{"name": name, "description": "It has a name."} for name in ("balance", "invalid_tool_name")]
     stored.publish(actionGroups=[{**AGENT["actionGroups"][0], "functionSchema": {"functions": functions}}])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.unit.stored_turns import A, Interrupted, StoredTurns, die, text, tool_use
-from tests.unit.turn.test_states import Model, invoke, load, model  # noqa: F401 (a fixture too)
+from tests.unit.turn_states import Model, invoke, load
 from turnwright.storage import keys
 from turnwright.storage.settings import settings
 from turnwright.tracing.payloads import Payloads
@@ -17,7 +17,7 @@ def told(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def test_an_answer_that_was_recorded_is_in_the_log_wherever_its_handler_died(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
 ) -> None:
     model.replies = [text("one")]
@@ -35,7 +35,7 @@ def test_an_answer_that_was_recorded_is_in_the_log_wherever_its_handler_died(
 
 def test_a_repeat_tells_an_answer_again_in_the_place_of_the_first_time(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
 ) -> None:
     model.replies = ["ThrottlingException", tool_use("use-1")]
@@ -58,7 +58,7 @@ def kept_events(stored: StoredTurns) -> dict[str, str]:
 @pytest.mark.parametrize("level", ["FULL", "REDACTED"])
 def test_what_goes_wrong_in_telling_costs_no_answer(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     monkeypatch: pytest.MonkeyPatch,
     level: str,
 ) -> None:
@@ -79,7 +79,7 @@ def test_what_goes_wrong_in_telling_costs_no_answer(
 
 def test_of_two_answers_to_one_step_the_last_one_told_is_the_one_that_counts(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
 ) -> None:
     model.replies = [tool_use("use-second"), text("the first delivery's answer")]
@@ -99,7 +99,7 @@ def test_of_two_answers_to_one_step_the_last_one_told_is_the_one_that_counts(
 
 def test_a_turn_that_nobody_traces_writes_no_item_for_its_events(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
 ) -> None:
     model.replies = ["ThrottlingException", tool_use("use-1")]

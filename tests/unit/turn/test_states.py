@@ -1,21 +1,14 @@
-"""The handlers of the states against the storage, with a model that says what the test has it say."""
+"""The handlers of the states against the storage."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
-import invoke_model
 import invoke_tool
-import load_memory
-import write_memory
-from local.bedrock.request_rules import check_request
 from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die, step, text, tool_result, tool_use
-from tests.unit.tool_turns import QUEUE_URL, FakeLambda, FakeQueue, answered, client_error, raised
+from tests.unit.tool_turns import FakeLambda, FakeQueue, answered, client_error, raised
+from tests.unit.turn_states import USE, Model, invoke, load, run_tool, write
 from turnwright.errors import (
     GatewayFault,
     LeaseLost,
@@ -31,131 +24,7 @@ from turnwright.memory.records.records import Provenance, Record, added
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.sessions import Sessions
 from turnwright.sessions.turns import Turns
-from turnwright.sessions.values import Status, ToolResult, Turn
-from turnwright.storage.settings import settings
-
-EXECUTION = f"arn:aws:states:us-east-1:123456789012:execution:turns:{A}"
-
-USE = "tooluse_a2b72e5f1181f92f16609d"
-"""The id of the first call of A's first step, whatever the model calls it. Turns that are running know it by this."""
-
-
-@dataclass(slots=True)
-class Model:
-    """Bedrock's runtime: answers with the replies in turn, each a message or an error code, what Bedrock would take."""
-
-    replies: list[dict[str, Any] | str]
-    asked: list[dict[str, Any]] = field(default_factory=list)
-
-    def converse_stream(self, **arguments: Any) -> dict[str, Any]:
-        self.asked.append(arguments)
-        check_request(arguments["modelId"], {name: value for name, value in arguments.items() if name != "modelId"})
-        reply = self.replies.pop(0)
-        if isinstance(reply, str):
-            raise ClientError({"Error": {"Code": reply, "Message": "no"}}, "ConverseStream")
-        return {"stream": self._events(reply)}
-
-    def _events(self, message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for index, block in enumerate(message["content"]):
-            if "toolUse" in block:
-                use = {name: block["toolUse"][name] for name in ("toolUseId", "name")}
-                yield {"contentBlockStart": {"contentBlockIndex": index, "start": {"toolUse": use}}}
-                if block["toolUse"]["input"]:
-                    piece = json.dumps(block["toolUse"]["input"])
-                    yield {"contentBlockDelta": {"contentBlockIndex": index, "delta": {"toolUse": {"input": piece}}}}
-            elif "reasoningContent" in block:
-                for name, piece in block["reasoningContent"]["reasoningText"].items():
-                    yield {
-                        "contentBlockDelta": {"contentBlockIndex": index, "delta": {"reasoningContent": {name: piece}}}
-                    }
-            else:
-                yield {"contentBlockDelta": {"contentBlockIndex": index, "delta": {"text": block["text"]}}}
-        yield {"messageStop": {"stopReason": message.get("stopReason", "end_turn")}}
-        yield {"metadata": {"usage": {"inputTokens": 10, "outputTokens": 2, "totalTokens": 12}}}
-
-
-@pytest.fixture
-def model(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> Model:
-    answering = Model([])
-    monkeypatch.setattr("turnwright.storage.clients.bedrock_runtime", lambda _timeout_seconds: answering)
-    return answering
-
-
-def load(stored: StoredTurns, turn_id: str = A, *, redrives: int = 0, **request: Any) -> dict[str, Any]:
-    """Load Memory."""
-    event = {
-        "request": stored.request(turn_id, **request).encode(),
-        "execution": EXECUTION,
-        "redriveCount": redrives,
-    }
-    return load_memory.handler(event, None)
-
-
-def invoke(
-    turn: dict[str, Any],
-    step: int = 1,
-    *results: dict[str, Any],
-    model: int = 0,
-    redrives: int = 0,
-    **fields: Any,
-) -> list[dict[str, Any]]:
-    """Invoke Model."""
-    answered = invoke_model.handler(
-        {
-            "turn": turn,
-            "step": step,
-            "model": model,
-            "toolResults": list(results),
-            "mayUseTools": True,
-            "redriveCount": redrives,
-            **fields,
-        },
-        None,
-    )
-    assert answered.keys() == {"toolCalls", "spent"}
-    calls: list[dict[str, Any]] = answered["toolCalls"]
-    return calls
-
-
-def run_tool(
-    turn: dict[str, Any],
-    call: dict[str, Any],
-    attempt: int = 1,
-    *,
-    step: int = 1,
-    sleep_ms: int = 0,
-    lost: bool = False,
-    redrives: int = 0,
-) -> ToolResult:
-    """Invoke Tool, without what it cost; `lost` is Look Up Tool Result."""
-    answered = invoke_tool.handler(
-        {
-            "turn": turn,
-            "step": step,
-            "call": call,
-            "attempt": attempt,
-            "sleepMs": sleep_ms,
-            "lost": lost,
-            "redriveCount": redrives,
-        },
-        None,
-    )
-    assert answered["cost"]["invocations"] == 1
-    return {name: value for name, value in answered.items() if name != "cost"}
-
-
-@pytest.fixture
-def queue(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
-    monkeypatch.setenv("TOOL_DEAD_LETTER_QUEUE_URL", QUEUE_URL)
-    settings.cache_clear()
-    fake = FakeQueue()
-    monkeypatch.setattr("turnwright.storage.clients.sqs", lambda: fake)
-    return fake
-
-
-def write(turn: dict[str, Any], step: int = 1, *, redrives: int = 0) -> dict[str, Any]:
-    """Write Memory."""
-    return write_memory.handler({"turn": turn, "step": step, "redriveCount": redrives}, None)
+from turnwright.sessions.values import Status, Turn
 
 
 @pytest.mark.parametrize("breaker", [{}, {"circuitBreaker": {"enabled": True}}], ids=["no breaker", "breaker"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.stored_turns import A, B, StoredTurns, step, text, tool_result, tool_use
-from tests.unit.turn.test_states import USE, Model, invoke, load, model, write  # noqa: F401 (a fixture too)
+from tests.unit.turn_states import USE, Model, invoke, load, write
 from turnwright.errors import ModelRejected, ModelsExhausted, ModelUnavailable
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.values import Turn
@@ -38,7 +38,7 @@ def kinds(stored: StoredTurns) -> list[list[str]]:
 @pytest.mark.parametrize("stop_reason", ["end_turn", "tool_use", "stop_sequence"])
 def test_the_calls_of_a_whole_reply_are_made(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     stop_reason: str,
 ) -> None:
     model.replies = [stopped(said_and_called(), stop_reason)]
@@ -50,7 +50,7 @@ def test_the_calls_of_a_whole_reply_are_made(
 
 def test_a_call_that_a_stop_sequence_cut_before_its_arguments_came_is_told_so(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     model.replies = [stopped(tool_use(), "stop_sequence")]
     invoke(load(stored)["turn"])
@@ -62,7 +62,7 @@ def test_a_call_that_a_stop_sequence_cut_before_its_arguments_came_is_told_so(
 @pytest.mark.parametrize("stop_reason", CUT)
 def test_no_call_of_a_cut_reply_is_made_and_the_model_is_told_of_each(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
     stop_reason: str,
 ) -> None:
@@ -95,7 +95,7 @@ def test_no_call_of_a_cut_reply_is_made_and_the_model_is_told_of_each(
 @pytest.mark.parametrize("stop_reason", CUT)
 def test_a_cut_text_is_committed_with_a_note_that_is_not_the_models(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
     stop_reason: str,
 ) -> None:
@@ -127,7 +127,7 @@ def test_a_cut_text_is_committed_with_a_note_that_is_not_the_models(
 )
 def test_what_a_guardrail_or_a_filter_let_through_ends_the_turn(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     stop_reason: str,
     reply: dict[str, Any],
     words: str,
@@ -150,7 +150,7 @@ def test_what_a_guardrail_or_a_filter_let_through_ends_the_turn(
 @pytest.mark.parametrize(("stop_reason", "error"), FAILED.items())
 def test_a_malformed_reply_and_one_that_fills_the_window_are_failed_calls(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
     stop_reason: str,
     error: type[Exception],
@@ -172,7 +172,7 @@ def test_a_malformed_reply_and_one_that_fills_the_window_are_failed_calls(
 @pytest.mark.parametrize("content", [[], [{"text": " \n"}]], ids=["no content", "blank"])
 def test_an_empty_reply_is_a_failed_call_and_never_an_answer(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     trace_events: list[dict[str, Any]],
     content: list[dict[str, Any]],
     stop_reason: str,
@@ -189,7 +189,7 @@ def test_an_empty_reply_is_a_failed_call_and_never_an_answer(
 
 def test_a_text_that_announces_a_call_which_does_not_come_is_a_failed_call(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
 ) -> None:
     model.replies = [stopped(text("I look that up."), "tool_use")]
     with pytest.raises(ModelUnavailable, match="called no tool"):
@@ -199,7 +199,7 @@ def test_a_text_that_announces_a_call_which_does_not_come_is_a_failed_call(
 @pytest.mark.parametrize("stop_reason", [*CUT, *WITHHELD])
 def test_a_step_of_a_turn_that_ran_before_this_rule_makes_no_call_that_it_forbids(
     stored: StoredTurns,
-    model: Model,  # noqa: F811
+    model: Model,
     stop_reason: str,
 ) -> None:
     """It was journaled, with the model's ids, and its handler is repeated now."""

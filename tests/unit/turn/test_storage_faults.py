@@ -18,7 +18,7 @@ from tests.paths import ROOT
 from tests.thorough import some
 from tests.unit.stored_turns import A, Requests, StoredTurns, step, text, tool_use
 from tests.unit.tool_turns import QUEUE_URL, FakeLambda, answered, raised
-from tests.unit.turn.test_states import Model, invoke, load, run_tool, write
+from tests.unit.turn_states import Model, invoke, load, run_tool, write
 from turnwright.errors import GatewayFault, StorageUnavailable, ToolAttemptFailed
 from turnwright.sessions.values import Status, Turn
 from turnwright.storage.documents import json_text
