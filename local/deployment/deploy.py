@@ -25,7 +25,7 @@ from local.deployment.custom_resources import CustomResource, CustomResourceFail
 from local.deployment.definitions import Definition, DefinitionError, check_definition
 from local.deployment.intrinsics import CannotResolve, Resolver, placed_names, references
 from local.deployment.parameters import PSEUDO, listed
-from local.deployment.sam_yaml import LOCAL_BUCKET, REGION, Template, load_template, transform
+from local.deployment.sam_yaml import DEFINITION_OF, LOCAL_BUCKET, REGION, Template, load_template, transform
 from local.deployment.schedules import ScheduleError, parse_rate
 from local.gateway.proxy_integration import ACCOUNT_ID
 from local.gateway.routes import Api, UnsupportedApi, read_api
@@ -278,6 +278,9 @@ class _Deployer:
             if allowed and value not in allowed:
                 raise self._fault(f"{name} is {value}; allowed are {', '.join(allowed)}", "Parameters", name)
             values[name] = _parameter_value(declaration.get("Type", "String"), value)
+            broken = _broken_constraint(declaration, values[name])
+            if broken:
+                raise self._fault(f"{name} {broken}", "Parameters", name)
         return values
 
     def _check_names(self) -> None:
@@ -393,7 +396,8 @@ class _Deployer:
         return carried
 
     def _definition(self, location: Mapping[str, Any], substitutions: Collection[str], logical_id: str) -> str:
-        file = self._local_path(location, logical_id, "DefinitionUri")
+        declared = self._template["Resources"][self._template.declared(logical_id)]["Type"]
+        file = self._local_path(location, logical_id, DEFINITION_OF[declared])
         try:
             definition = Definition.read(_shown(file))
         except DefinitionError as error:
@@ -509,11 +513,13 @@ class _Deployer:
 
     def _read_configuration(self) -> None:
         for logical_id, properties in self._of_type("AWS::ApiGateway::RestApi"):
-            stages = [stage["StageName"] for _, stage in self._of_type("AWS::ApiGateway::Stage")]
+            stages = [stage for _, stage in self._of_type("AWS::ApiGateway::Stage")]
+            stage = stages[0] if stages else {"StageName": "local"}
             resolved = self._resolver.resolve(properties)
+            settings = self._resolver.resolve(stage.get("MethodSettings") or [])
             try:
                 self._deployment.api = read_api(
-                    resolved, str(self._attributes[logical_id]), str(stages[0]) if stages else "local"
+                    resolved, str(self._attributes[logical_id]), str(stage["StageName"]), settings
                 )
             except UnsupportedApi as error:
                 raise self._fault(f"{logical_id}: {error}", "Resources", logical_id) from error
@@ -651,6 +657,23 @@ def _parameter_value(kind: str, value: str) -> Any:
     if kind == "Number":
         return int(value) if re.fullmatch(r"-?\d+", value) else float(value)
     return value
+
+
+def _broken_constraint(declaration: Mapping[str, Any], value: Any) -> str | None:
+    """What CloudFormation says of a value that is outside its bounds or does not match its pattern, as each item of a list
+    must; None if it is allowed.
+    """
+    rule = declaration.get("ConstraintDescription")
+    pattern = declaration.get("AllowedPattern")
+    items = (value or [""]) if isinstance(value, list) else [value]
+    for item in items if pattern is not None else ():
+        if not re.fullmatch(pattern, str(item)):
+            return f"is {item}; {rule or f'it must match {pattern}'}"
+    if not isinstance(value, int | float):
+        return None
+    if value < float(declaration.get("MinValue", value)) or value > float(declaration.get("MaxValue", value)):
+        return f"is {value}; {rule or 'it is outside of its MinValue or MaxValue'}"
+    return None
 
 
 def _as_parameter(value: Any) -> str:
