@@ -660,19 +660,19 @@ def _parameter_value(kind: str, value: str) -> Any:
 
 
 def _broken_constraint(declaration: Mapping[str, Any], value: Any) -> str | None:
-    """What CloudFormation says of a value that is outside its bounds or does not match its pattern, as each item of a list
-    must; None if it is allowed.
+    """What CloudFormation says of a number outside of its bounds, or of a text or an item of a list that does not match
+    the pattern; None if it is allowed.
     """
     rule = declaration.get("ConstraintDescription")
-    pattern = declaration.get("AllowedPattern")
-    items = (value or [""]) if isinstance(value, list) else [value]
-    for item in items if pattern is not None else ():
-        if not re.fullmatch(pattern, str(item)):
-            return f"is {item}; {rule or f'it must match {pattern}'}"
-    if not isinstance(value, int | float):
-        return None
-    if value < float(declaration.get("MinValue", value)) or value > float(declaration.get("MaxValue", value)):
-        return f"is {value}; {rule or 'it is outside of its MinValue or MaxValue'}"
+    if "AllowedPattern" in declaration:
+        pattern = str(declaration["AllowedPattern"])
+        items = (value or [""]) if isinstance(value, list) else [value]
+        wrong = [str(item) for item in items if not re.fullmatch(pattern, str(item))]
+        return f"is {wrong[0]}; {rule or f'it must match {pattern}'}" if wrong else None
+    if isinstance(value, int | float):
+        lowest, highest = (float(declaration.get(name, value)) for name in ("MinValue", "MaxValue"))
+        if not lowest <= value <= highest:
+            return f"is {value}; {rule or 'it is outside of its MinValue or MaxValue'}"
     return None
 
 

@@ -32,7 +32,7 @@ from local.gateway.proxy_integration import (
 )
 from local.gateway.routes import Api, Route
 from local.gateway.throttling import Throttling
-from local.invocations import Functions, Invocation
+from local.invocations import Functions, Invocation, Throttled
 from local.loopback import ThisMachinesRequests, chunk_size
 from local.xray import Recorder, Span
 
@@ -275,7 +275,7 @@ class _Connection(ThisMachinesRequests):
         result = outcome[0]
         if isinstance(result, BaseException):
             front.on_problem(f"{route.function} could not be invoked: {result}")
-            raise Refused(502, "InternalServerErrorException", "Internal server error") from result
+            raise _not_invoked(result) from result
         if result.function_error is not None:
             front.on_problem(f"{route.function} failed: {result.payload.decode(errors='replace')[:500]}")
             raise Refused(502, "InternalServerErrorException", "Internal server error")
@@ -303,7 +303,7 @@ class _Connection(ThisMachinesRequests):
             raise
         except Exception as error:
             front.on_problem(f"{route.function} could not be invoked: {type(error).__name__}: {error}")
-            raise Refused(502, "InternalServerErrorException", "Internal server error") from error
+            raise _not_invoked(error) from error
         writer = _ChunkWriter(self.wfile.write)
         writer.guard(
             lambda: self._send_head(answer, request_id, trace, [("Transfer-Encoding", "chunked")]),
@@ -346,6 +346,12 @@ class _Connection(ThisMachinesRequests):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+
+def _not_invoked(error: BaseException) -> Refused:
+    """Of a throttled function a caller sees a 500, as users of REST APIs report, and no 429."""
+    status = 500 if isinstance(error, Throttled) else 502
+    return Refused(status, "InternalServerErrorException", "Internal server error")
 
 
 class _ChunkWriter:

@@ -102,8 +102,8 @@ def trace_header(request: Request) -> str:
 def proxy_event(api: Api, route: Route, parameters: Mapping[str, str], request: Request, trace: str) -> dict[str, Any]:
     """The Lambda proxy event, payload version 1.0, of a REST API.
 
-    As on AWS: `path` stays percent-encoded, `pathParameters` and the query are decoded, a signature does not
-    reach the function, and a body whose media type is binary comes base64-encoded.
+    `path` stays percent-encoded, `pathParameters` and the query are decoded, which AWS documents of the query alone. A
+    signature does not reach the function, and a body whose media type is binary comes base64-encoded.
     """
     caller = access_key_id(request) if route.authorization == "AWS_IAM" else None
     headers = [
@@ -154,8 +154,8 @@ def proxy_event(api: Api, route: Route, parameters: Mapping[str, str], request: 
 
 
 def takes_binary(api: Api, request: Request) -> bool:
-    """Whether a base64 answer reaches this caller decoded: the first media type of its first Accept header is one of the
-    API's binary ones. Of a caller who sends none, as boto3 does not for InvokeAgent, only `*/*` is.
+    """Whether a base64 answer reaches this caller decoded: if the first media type of its first Accept header is one of
+    the API's binary ones. Of a caller who sends none, as boto3 does not for InvokeAgent, only `*/*` is.
 
     Source: Amazon API Gateway's developer guide, "Return binary media from a Lambda proxy integration".
     """

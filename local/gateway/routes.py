@@ -70,7 +70,7 @@ class Api:
 def read_api(
     properties: Mapping[str, Any], api_id: str, stage: str, method_settings: Sequence[Mapping[str, Any]] = ()
 ) -> Api:
-    """The API of an AWS::ApiGateway::RestApi and the MethodSettings of its stage, whose intrinsic functions are resolved.
+    """The API of an AWS::ApiGateway::RestApi, with the MethodSettings of its stage. Intrinsic functions are resolved.
     Raises UnsupportedApi.
     """
     body = properties.get("Body")

@@ -16,6 +16,7 @@ from local.gateway.api_gateway import LARGEST_BODY, LARGEST_EVENT, ApiGateway
 from local.gateway.proxy_integration import METADATA_END
 from local.gateway.routes import Api, Route, Throttle, UnsupportedApi, read_api
 from local.gateway.throttling import Throttling
+from local.invocations import Throttled
 from tests.waiting import patient
 
 CREDENTIAL = "AKIDEXAMPLE/20260101/us-east-1/bedrock/aws4_request"
@@ -376,6 +377,17 @@ class TestThrottling:
             assert json.loads(body) == {"message": "Too Many Requests"}
             assert front.send("GET", "/turns")[0] == 200, "each method has a bucket of its own"
             assert [event["httpMethod"] for event in front.functions.events] == ["POST", "POST", "GET"]
+
+    @pytest.mark.parametrize("path", ["/agents/A/text", "/stream"])
+    def test_a_function_that_runs_as_often_as_it_may_is_a_500(self, front: Front, path: str) -> None:
+        def refuse(event: dict[str, Any]) -> Buffered:
+            raise Throttled("as many as are reserved")
+
+        front.functions.answer = refuse
+        status, headers, body = front.send("POST", path, b"{}")
+        assert (status, headers["x-amzn-errortype"]) == (500, "InternalServerErrorException")
+        assert json.loads(body) == {"message": "Internal server error"}
+        assert len(front.problems) == 1
 
     def test_tokens_come_back_with_time_and_not_above_the_burst(self) -> None:
         now = 0.0

@@ -646,7 +646,9 @@ def needed_of_the_key(actions: set[str]) -> dict[str, set[str]]:
 
     needed: dict[str, set[str]] = {}
     if of("dynamodb"):
-        needed[through("dynamodb")] = {DECRYPT, "kms:DescribeKey"} | (TABLE_KEY if of("dynamodb") - TABLE_READS else set())
+        needed[through("dynamodb")] = {DECRYPT, "kms:DescribeKey"} | (
+            TABLE_KEY if of("dynamodb") - TABLE_READS else set()
+        )
     if of("s3") & {GET, PUT}:
         needed[through("s3")] = {DECRYPT} | ({DATA_KEY} if PUT in actions else set())
     if of("sqs"):
@@ -753,18 +755,16 @@ def test_each_method_is_throttled_and_those_that_start_turns_have_limits_of_thei
         ("POST", INVOKE_AGENT_PATH): ("3", "3"),
         ("POST", "/turns"): ("3", "3"),
     }
-    starting = {
-        name
-        for name in functions()
-        if ("states:StartExecution", STATE_MACHINE) in granted(f"{name}Role")
-    }
+    starting = {name for name in functions() if ("states:StartExecution", STATE_MACHINE) in granted(f"{name}Role")}
     assert starting == {"InvokeAgentFunction", "AsyncTurnsFunction"}, "whose routes these are"
 
 
 def test_open_streams_are_bounded_if_the_deployer_says_so_and_no_function_is_blocked_otherwise() -> None:
     reserved = "ReservedConcurrentExecutions"
     assert not any(reserved in function for function in functions().values())
-    bounded = {name: function[reserved] for name, function in functions(MaxOpenStreams="40").items() if reserved in function}
+    bounded = {
+        name: function[reserved] for name, function in functions(MaxOpenStreams="40").items() if reserved in function
+    }
     assert bounded == {"InvokeAgentFunction": "40"}
 
 
