@@ -24,7 +24,7 @@ from botocore.parsers import ResponseParserError
 from local.deployment.custom_resources import CustomResource, CustomResourceFailed, CustomResources
 from local.deployment.definitions import Definition, DefinitionError, check_definition
 from local.deployment.intrinsics import CannotResolve, Resolver, placed_names, references
-from local.deployment.parameters import PSEUDO, listed
+from local.deployment.parameters import PSEUDO, parameter_value, refusal
 from local.deployment.sam_yaml import DEFINITION_OF, LOCAL_BUCKET, REGION, Template, load_template, transform
 from local.deployment.schedules import ScheduleError, parse_rate
 from local.gateway.proxy_integration import ACCOUNT_ID
@@ -274,13 +274,10 @@ class _Deployer:
             if name not in given and "Default" not in declaration:
                 raise self._fault(f"the parameter {name} has no value", "Parameters", name)
             value = str(given.get(name, declaration.get("Default")))
-            allowed = [str(option) for option in declaration.get("AllowedValues", ())]
-            if allowed and value not in allowed:
-                raise self._fault(f"{name} is {value}; allowed are {', '.join(allowed)}", "Parameters", name)
-            values[name] = _parameter_value(declaration.get("Type", "String"), value)
-            broken = _broken_constraint(declaration, values[name])
-            if broken:
-                raise self._fault(f"{name} {broken}", "Parameters", name)
+            refused = refusal(declaration, value)
+            if refused:
+                raise self._fault(f"{name} {refused}", "Parameters", name)
+            values[name] = parameter_value(declaration.get("Type", "String"), value)
         return values
 
     def _check_names(self) -> None:
@@ -649,31 +646,6 @@ def _getter(path: str) -> dict[str, Any]:
 
 def _is_custom(kind: str) -> bool:
     return kind.startswith("Custom::") or kind == "AWS::CloudFormation::CustomResource"
-
-
-def _parameter_value(kind: str, value: str) -> Any:
-    if kind == "CommaDelimitedList" or kind.startswith("List<"):
-        return listed(value)
-    if kind == "Number":
-        return int(value) if re.fullmatch(r"-?\d+", value) else float(value)
-    return value
-
-
-def _broken_constraint(declaration: Mapping[str, Any], value: Any) -> str | None:
-    """What CloudFormation says of a number outside of its bounds, or of a text or an item of a list that does not match
-    the pattern; None if it is allowed.
-    """
-    rule = declaration.get("ConstraintDescription")
-    if "AllowedPattern" in declaration:
-        pattern = str(declaration["AllowedPattern"])
-        items = (value or [""]) if isinstance(value, list) else [value]
-        wrong = [str(item) for item in items if not re.fullmatch(pattern, str(item))]
-        return f"is {wrong[0]}; {rule or f'it must match {pattern}'}" if wrong else None
-    if isinstance(value, int | float):
-        lowest, highest = (float(declaration.get(name, value)) for name in ("MinValue", "MaxValue"))
-        if not lowest <= value <= highest:
-            return f"is {value}; {rule or 'it is outside of its MinValue or MaxValue'}"
-    return None
 
 
 def _as_parameter(value: Any) -> str:
