@@ -72,7 +72,7 @@ def resolver_for(template: Template, document: Mapping[str, Any]) -> Resolver:
 
 
 def parameter_value(kind: str, value: str) -> Any:
-    """What a parameter of the type `kind` is."""
+    """What a parameter of the type `kind` is. Raises ValueError for a number that is none."""
     if kind == "CommaDelimitedList" or kind.startswith("List<"):
         return listed(value)
     if kind == "Number":
@@ -86,7 +86,10 @@ def refusal(declaration: Mapping[str, Any], value: str) -> str | None:
     allowed = [str(option) for option in declaration.get("AllowedValues", ())]
     if allowed and value not in allowed:
         return f"is {value}; allowed are {', '.join(allowed)}"
-    read = parameter_value(declaration.get("Type", "String"), value)
+    try:
+        read = parameter_value(declaration.get("Type", "String"), value)
+    except ValueError:
+        return f"is {value}; it must be a number"
     if "AllowedPattern" in declaration:
         pattern = str(declaration["AllowedPattern"])
         items = (read or [""]) if isinstance(read, list) else [read]

@@ -130,7 +130,10 @@ def _throttles(
         if place not in known and place != _EVERY_METHOD:
             raise UnsupportedApi(f"MethodSettings: there is no method {place[0]} {place[1]}")
         rate = setting.get("ThrottlingRateLimit", _ACCOUNT_THROTTLE.rate)
-        throttles[place] = Throttle(float(rate), int(setting.get("ThrottlingBurstLimit", _ACCOUNT_THROTTLE.burst)))
+        burst = setting.get("ThrottlingBurstLimit", _ACCOUNT_THROTTLE.burst)
+        if int(burst) != float(burst):
+            raise UnsupportedApi(f"MethodSettings: ThrottlingBurstLimit of {place[0]} {place[1]} is no whole number")
+        throttles[place] = Throttle(float(rate), int(burst))
     return throttles
 
 

@@ -424,6 +424,8 @@ class TestThrottling:
             ("GET", "/turns"): Throttle(5, 7),
             ("GET", "/turns/{turnId}"): Throttle(5, 7),
         }
+        with pytest.raises(UnsupportedApi, match="ThrottlingBurstLimit of POST /turns is no whole number"):
+            read_api({"Body": body}, "api", "v1", [{**settings[1], "ThrottlingBurstLimit": 1.5}])
         with pytest.raises(UnsupportedApi, match="there is no method PUT /turns"):
             read_api({"Body": body}, "api", "v1", [{**settings[1], "HttpMethod": "PUT"}])
 

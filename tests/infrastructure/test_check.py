@@ -322,6 +322,7 @@ def test_a_file_of_parameters_that_cannot_be_read_is_named(project: Project) -> 
         ("KmsKeyArn=alias/mine", "KmsKeyArn is alias/mine; it is the ARN of a key"),
         ("LogLevel=LOUD", "LogLevel is LOUD; allowed are DEBUG, INFO, WARN, ERROR"),
         ("MaxOpenStreams=-1", "MaxOpenStreams is -1; it is outside of its MinValue or MaxValue"),
+        ("TurnsPerSecond=many", "TurnsPerSecond is many; it must be a number"),
         ("KmsKey=x", "KmsKey is no parameter of template.yaml"),
         (f"ToolFunctionArns={OUTSIDE} KmsKeyArn= MaxOpenStreams=40", None),
     ],
