@@ -36,7 +36,7 @@ test-all: $(VENV)/.development  ## all tests and all cases: `make demo`, `make u
 	$(IN)/python -m pytest --thorough $(UNIT)
 	$(IN)/python -m pytest --thorough $(STACK) tests/page
 
-check: $(VENV)/.development $(SAM)  ## format, lint, types, template, definitions, agent files, imports, permissions of tools
+check: $(VENV)/.development $(SAM)  ## format, lint, types, template, parameters, definitions, agent files, imports, permissions of tools
 	$(IN)/python -m local.deployment.check
 	$(IN)/ruff format --check $(SOURCES)
 	$(IN)/ruff check $(SOURCES)

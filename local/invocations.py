@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 
+class Throttled(Exception):
+    """Lambda does not start the function: as many of it run as its reserved concurrency allows."""
+
+
 class Invocation(Protocol):
     """What a function answered: `function_error` is None, or says how it failed (`Unhandled`)."""
 
@@ -24,7 +28,7 @@ class StreamedInvocation(Protocol):
 
 
 class Functions(Protocol):
-    """Runs functions by name."""
+    """Runs functions by name. Both raise Throttled."""
 
     def invoke(self, function: str, payload: bytes, trace_header: str | None = None) -> Invocation: ...
 

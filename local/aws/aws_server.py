@@ -21,6 +21,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from local import moto_patches
 from local.aws.faults import Faults, InvocationRefused
+from local.invocations import Throttled
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers
 from local.loopback import ThisMachinesRequests
 from local.moto_patches import ExecutionChange, FunctionAnswer, FunctionCall, Hooks
@@ -150,6 +151,7 @@ class AwsServer:
         code = self.functions.get(name)
         if code is None:
             raise LookupError(f"The code of function {name!r} is not registered")
+        reserved = function.reserved_concurrency
         variables = {key: str(value) for key, value in function.environment_vars.items()}
         return FunctionSpec(
             name=name,
@@ -162,6 +164,7 @@ class AwsServer:
             log_group=code.log_group or f"/aws/lambda/{name}",
             layers=tuple(layer.resolve() for layer in code.layers),
             requirements=code.requirements,
+            reserved_concurrency=None if reserved is None else int(reserved),
         )
 
     def _tell(self, change: ExecutionChange) -> None:
@@ -184,9 +187,12 @@ class AwsServer:
         """Raises InvocationRefused."""
 
         def really() -> InvokeResult:
-            return self._workers.invoke(
-                spec, call.payload, client_context=call.client_context, trace_header=call.trace_header
-            )
+            try:
+                return self._workers.invoke(
+                    spec, call.payload, client_context=call.client_context, trace_header=call.trace_header
+                )
+            except Throttled as throttled:
+                raise InvocationRefused(429, "TooManyRequestsException", "Rate Exceeded.") from throttled
 
         return really() if self._faults is None else self._faults.run(spec, call.payload, really)
 

@@ -1,5 +1,5 @@
-"""`make check` of what no other tool opens: the state machines and agent files of the template, what its functions
-import, and whether they may invoke the agents' tools.
+"""`make check` of what no other tool opens: the state machines and agent files of the template, the parameters that
+samconfig.toml gives it, what its functions import, and whether they may invoke the agents' tools.
 
 Prints a line for each problem, `file: place: rule`, and exits 1 if there is any.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local.deployment.definitions import check_template
 from local.deployment.imports import check_imports
-from local.deployment.parameters import overrides
+from local.deployment.parameters import check_parameters, overrides
 from local.deployment.sam_yaml import Template, TemplateError, load_template, transform
 from local.deployment.tool_permissions import check_tool_permissions
 from turnwright.agents import agent_files
@@ -26,6 +26,7 @@ def problems(template: Template) -> Iterator[str]:
     broken = agent_files.check(folder, _substitutions(template))
     yield from map(str, broken)
     try:
+        yield from check_parameters(template)
         document = transform(template, overrides(template.file.parent))
     except TemplateError as error:
         yield str(error)

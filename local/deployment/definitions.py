@@ -1,6 +1,6 @@
 """Checks state machine definitions before Step Functions would.
 
-`sam validate` does not open a DefinitionUri, and what it would find there leaves out JSONata, substitutions and this
+`sam validate` does not open a definition, and what it would find there leaves out JSONata, substitutions and this
 project's rules. `make check` runs this by way of `local.deployment.check`.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from local.deployment.sam_yaml import Template, lines
+from local.deployment.sam_yaml import DEFINITION_OF, Template, lines
 
 Place = tuple[str | int, ...]
 
@@ -132,18 +132,19 @@ class DefinitionError(ValueError):
 
 
 def check_template(template: Template) -> list[Problem]:
-    """The problems of each definition that `template` names with a DefinitionUri, in order, and each file beside them
+    """The problems of each definition that `template` names with a file, in order, and each file beside them
     that no state machine has.
     """
     problems: list[Problem] = []
     named: set[Path] = set()
     for logical_id, resource in template["Resources"].items():
-        if not isinstance(resource, dict) or resource.get("Type") != "AWS::Serverless::StateMachine":
+        if not isinstance(resource, dict) or resource.get("Type") not in DEFINITION_OF:
             continue
         properties = resource.get("Properties") or {}
-        if not isinstance(properties.get("DefinitionUri"), str):
+        named_file = properties.get(DEFINITION_OF[resource["Type"]])
+        if not isinstance(named_file, str):
             continue
-        file = template.file.parent / properties["DefinitionUri"]
+        file = template.file.parent / named_file
         named.add(file)
         try:
             definition = Definition.read(file)

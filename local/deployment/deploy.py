@@ -24,8 +24,8 @@ from botocore.parsers import ResponseParserError
 from local.deployment.custom_resources import CustomResource, CustomResourceFailed, CustomResources
 from local.deployment.definitions import Definition, DefinitionError, check_definition
 from local.deployment.intrinsics import CannotResolve, Resolver, placed_names, references
-from local.deployment.parameters import PSEUDO, listed
-from local.deployment.sam_yaml import LOCAL_BUCKET, REGION, Template, load_template, transform
+from local.deployment.parameters import PSEUDO, parameter_value, refusal
+from local.deployment.sam_yaml import DEFINITION_OF, LOCAL_BUCKET, REGION, Template, load_template, transform
 from local.deployment.schedules import ScheduleError, parse_rate
 from local.gateway.proxy_integration import ACCOUNT_ID
 from local.gateway.routes import Api, UnsupportedApi, read_api
@@ -274,10 +274,10 @@ class _Deployer:
             if name not in given and "Default" not in declaration:
                 raise self._fault(f"the parameter {name} has no value", "Parameters", name)
             value = str(given.get(name, declaration.get("Default")))
-            allowed = [str(option) for option in declaration.get("AllowedValues", ())]
-            if allowed and value not in allowed:
-                raise self._fault(f"{name} is {value}; allowed are {', '.join(allowed)}", "Parameters", name)
-            values[name] = _parameter_value(declaration.get("Type", "String"), value)
+            refused = refusal(declaration, value)
+            if refused:
+                raise self._fault(f"{name} {refused}", "Parameters", name)
+            values[name] = parameter_value(declaration.get("Type", "String"), value)
         return values
 
     def _check_names(self) -> None:
@@ -393,7 +393,8 @@ class _Deployer:
         return carried
 
     def _definition(self, location: Mapping[str, Any], substitutions: Collection[str], logical_id: str) -> str:
-        file = self._local_path(location, logical_id, "DefinitionUri")
+        declared = self._template["Resources"][self._template.declared(logical_id)]["Type"]
+        file = self._local_path(location, logical_id, DEFINITION_OF[declared])
         try:
             definition = Definition.read(_shown(file))
         except DefinitionError as error:
@@ -509,11 +510,13 @@ class _Deployer:
 
     def _read_configuration(self) -> None:
         for logical_id, properties in self._of_type("AWS::ApiGateway::RestApi"):
-            stages = [stage["StageName"] for _, stage in self._of_type("AWS::ApiGateway::Stage")]
+            stages = [stage for _, stage in self._of_type("AWS::ApiGateway::Stage")]
+            stage = stages[0] if stages else {"StageName": "local"}
             resolved = self._resolver.resolve(properties)
+            settings = self._resolver.resolve(stage.get("MethodSettings") or [])
             try:
                 self._deployment.api = read_api(
-                    resolved, str(self._attributes[logical_id]), str(stages[0]) if stages else "local"
+                    resolved, str(self._attributes[logical_id]), str(stage["StageName"]), settings
                 )
             except UnsupportedApi as error:
                 raise self._fault(f"{logical_id}: {error}", "Resources", logical_id) from error
@@ -643,14 +646,6 @@ def _getter(path: str) -> dict[str, Any]:
 
 def _is_custom(kind: str) -> bool:
     return kind.startswith("Custom::") or kind == "AWS::CloudFormation::CustomResource"
-
-
-def _parameter_value(kind: str, value: str) -> Any:
-    if kind == "CommaDelimitedList" or kind.startswith("List<"):
-        return listed(value)
-    if kind == "Number":
-        return int(value) if re.fullmatch(r"-?\d+", value) else float(value)
-    return value
 
 
 def _as_parameter(value: Any) -> str:

@@ -15,6 +15,12 @@ REGION = "us-east-1"
 LOCAL_BUCKET = "template"
 """The bucket that stands for the template's own folder in what `transform` returns."""
 
+DEFINITION_OF = {
+    "AWS::Serverless::StateMachine": "DefinitionUri",
+    "AWS::StepFunctions::StateMachine": "DefinitionS3Location",
+}
+"""The property of a state machine that names the file of its definition."""
+
 _PATH_PROPERTIES = ("CodeUri", "ContentUri", "DefinitionUri")
 
 
@@ -155,6 +161,9 @@ def transform(template: Template, parameters: Mapping[str, str] | None = None) -
             value = (properties or {}).get(name)
             if isinstance(value, str) and not value.startswith("s3://"):
                 properties[name] = f"s3://{LOCAL_BUCKET}/{value}"
+        value = (properties or {}).get(DEFINITION_OF["AWS::StepFunctions::StateMachine"])
+        if isinstance(value, str):
+            properties["DefinitionS3Location"] = {"Bucket": LOCAL_BUCKET, "Key": value}
     values = {"AWS::Region": REGION, **(parameters or {})}
     to_py27_compatible_template(copied, values)  # generated logical ids are hashes in this form
     translator = Translator(None, Parser(), boto_session=boto3.session.Session(region_name=REGION))

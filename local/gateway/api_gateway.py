@@ -27,10 +27,12 @@ from local.gateway.proxy_integration import (
     proxy_answer,
     proxy_event,
     streamed_answer,
+    takes_binary,
     trace_header,
 )
 from local.gateway.routes import Api, Route
-from local.invocations import Functions, Invocation
+from local.gateway.throttling import Throttling
+from local.invocations import Functions, Invocation, Throttled
 from local.loopback import ThisMachinesRequests, chunk_size
 from local.xray import Recorder, Span
 
@@ -65,6 +67,7 @@ class ApiGateway:
         self._server = _Server(("127.0.0.1", port), _Connection)
         self._server.front = self
         self.api = api
+        self.throttling = Throttling(api.routes)
         self.functions = functions
         self.on_problem = on_problem
         self.xray = xray
@@ -191,6 +194,8 @@ class _Connection(ThisMachinesRequests):
             if matched is None:
                 raise Refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
             route, parameters = matched
+            if not front.throttling.admits(route):
+                raise Refused(429, "TooManyRequestsException", "Too Many Requests")
             event = json.dumps(proxy_event(front.api, route, parameters, request, trace), ensure_ascii=False).encode()
             if len(event) > LARGEST_EVENT:
                 front.on_problem(f"a request to {route.path} becomes an event of {len(event)} bytes; Lambda takes 6 MB")
@@ -198,7 +203,7 @@ class _Connection(ThisMachinesRequests):
             if route.streaming:
                 self._stream(route, event, request_id, trace)
             else:
-                self._send(self._buffered(route, event, trace), request_id, trace)
+                self._send(self._buffered(route, request, event, trace), request_id, trace)
         except Refused as refused:
             self._send(refused.answer, request_id, trace)
         finally:
@@ -248,7 +253,7 @@ class _Connection(ThisMachinesRequests):
         while remaining > 0 and (piece := self.rfile.read(min(remaining, 65536))):
             remaining -= len(piece)
 
-    def _buffered(self, route: Route, event: bytes, trace: str) -> Answer:
+    def _buffered(self, route: Route, request: Request, event: bytes, trace: str) -> Answer:
         """The function's answer. It has the integration's time; it goes on after that, but nobody waits for
         it.
         """
@@ -270,7 +275,7 @@ class _Connection(ThisMachinesRequests):
         result = outcome[0]
         if isinstance(result, BaseException):
             front.on_problem(f"{route.function} could not be invoked: {result}")
-            raise Refused(502, "InternalServerErrorException", "Internal server error") from result
+            raise _not_invoked(result) from result
         if result.function_error is not None:
             front.on_problem(f"{route.function} failed: {result.payload.decode(errors='replace')[:500]}")
             raise Refused(502, "InternalServerErrorException", "Internal server error")
@@ -278,7 +283,7 @@ class _Connection(ThisMachinesRequests):
             front.on_problem(f"{route.function} answered {len(result.payload)} bytes; Lambda allows 6 MB")
             raise Refused(502, "InternalServerErrorException", "Internal server error")
         try:
-            return proxy_answer(result.payload)
+            return proxy_answer(result.payload, decoded=takes_binary(front.api, request))
         except Refused:
             front.on_problem(f"{route.function} did not answer with a proxy response")
             raise
@@ -298,7 +303,7 @@ class _Connection(ThisMachinesRequests):
             raise
         except Exception as error:
             front.on_problem(f"{route.function} could not be invoked: {type(error).__name__}: {error}")
-            raise Refused(502, "InternalServerErrorException", "Internal server error") from error
+            raise _not_invoked(error) from error
         writer = _ChunkWriter(self.wfile.write)
         writer.guard(
             lambda: self._send_head(answer, request_id, trace, [("Transfer-Encoding", "chunked")]),
@@ -341,6 +346,12 @@ class _Connection(ThisMachinesRequests):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+
+def _not_invoked(error: BaseException) -> Refused:
+    """Of a throttled function a caller sees a 500, as users of REST APIs report, and no 429."""
+    status = 500 if isinstance(error, Throttled) else 502
+    return Refused(status, "InternalServerErrorException", "Internal server error")
 
 
 class _ChunkWriter:

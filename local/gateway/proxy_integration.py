@@ -102,8 +102,8 @@ def trace_header(request: Request) -> str:
 def proxy_event(api: Api, route: Route, parameters: Mapping[str, str], request: Request, trace: str) -> dict[str, Any]:
     """The Lambda proxy event, payload version 1.0, of a REST API.
 
-    As on AWS: `path` stays percent-encoded, `pathParameters` and the query are decoded, a signature does not
-    reach the function, and a body whose media type is binary comes base64-encoded.
+    `path` stays percent-encoded, `pathParameters` and the query are decoded, which AWS documents of the query alone. A
+    signature does not reach the function, and a body whose media type is binary comes base64-encoded.
     """
     caller = access_key_id(request) if route.authorization == "AWS_IAM" else None
     headers = [
@@ -153,15 +153,30 @@ def proxy_event(api: Api, route: Route, parameters: Mapping[str, str], request: 
     }
 
 
-def proxy_answer(payload: bytes) -> Answer:
-    """The HTTP answer in a buffered proxy response. Raises Refused (502) if the payload is not one."""
+def takes_binary(api: Api, request: Request) -> bool:
+    """Whether a base64 answer reaches this caller decoded: if the first media type of its first Accept header is one of
+    the API's binary ones. Of a caller who sends none, as boto3 does not for InvokeAgent, only `*/*` is.
+
+    Source: Amazon API Gateway's developer guide, "Return binary media from a Lambda proxy integration".
+    """
+    accepted = next((value for name, value in request.headers if name.lower() == "accept"), "")
+    return _is_binary(api, accepted.split(",")[0])
+
+
+def proxy_answer(payload: bytes, *, decoded: bool = True) -> Answer:
+    """The HTTP answer in a buffered proxy response, whose base64 is `decoded` or passed on as the text that it is.
+    Raises Refused (502) if the payload is not one.
+    """
     try:
         response = json.loads(payload)
         status = int(response["statusCode"])
         body = response.get("body") or ""
         if not 100 <= status <= 599 or not isinstance(body, str):
             raise ValueError("statusCode or body")
-        content = base64.b64decode(body, validate=True) if response.get("isBase64Encoded") else body.encode()
+        content = body.encode()
+        if response.get("isBase64Encoded"):
+            binary = base64.b64decode(body, validate=True)
+            content = binary if decoded else content
         return Answer(status, _response_headers(response), content)
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise Refused(502, "InternalServerErrorException", "Internal server error") from error
@@ -196,14 +211,19 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]] | None:
 def _encoded_body(api: Api, request: Request) -> tuple[str | None, bool]:
     if not request.body:
         return None, False
-    media_type = (request.header("Content-Type") or "application/json").split(";")[0].strip().lower()
-    main_type = media_type.split("/")[0]
-    if {"*/*", f"{main_type}/*", media_type} & api.binary_media_types:
+    if _is_binary(api, request.header("Content-Type") or "application/json"):
         return base64.b64encode(request.body).decode(), True
     try:
         return request.body.decode(), False
     except UnicodeDecodeError as error:
         raise Refused(400, "BadRequestException", f"The body is not UTF-8 at byte {error.start}") from error
+
+
+def _is_binary(api: Api, value: str) -> bool:
+    """Whether the media type in a header's value, without its parameters, is one of the API's binary ones."""
+    media_type = value.split(";")[0].strip().lower()
+    main_type = media_type.split("/")[0]
+    return bool({"*/*", f"{main_type}/*", media_type} & api.binary_media_types)
 
 
 def _identity(request: Request, caller: str | None) -> dict[str, Any]:

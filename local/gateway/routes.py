@@ -11,10 +11,23 @@ Authorization = Literal["NONE", "AWS_IAM"]
 _INTEGRATION = re.compile(r"/functions/arn:[^/]*:function:([^/:]+)(?::[^/]+)?/(?:response-streaming-)?invocations$")
 _ANY_METHOD = "x-amazon-apigateway-any-method"
 _DEFAULT_TIMEOUT_MS = 29_000
+_EVERY_METHOD = ("*", "*")
 
 
 class UnsupportedApi(Exception):
     """The definition has something that the offline front cannot do. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """A token bucket: it holds `burst` requests, and `rate` come back in a second."""
+
+    rate: float
+    burst: int
+
+
+_ACCOUNT_THROTTLE = Throttle(10_000, 5_000)
+"""What an account has in a Region, by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,7 @@ class Route:
     streaming: bool = False
     authorization: Authorization = "NONE"
     timeout_seconds: float = 29
+    throttle: Throttle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +67,12 @@ class Api:
         return route, parameters
 
 
-def read_api(properties: Mapping[str, Any], api_id: str, stage: str) -> Api:
-    """The API of an AWS::ApiGateway::RestApi whose intrinsic functions are resolved. Raises UnsupportedApi."""
+def read_api(
+    properties: Mapping[str, Any], api_id: str, stage: str, method_settings: Sequence[Mapping[str, Any]] = ()
+) -> Api:
+    """The API of an AWS::ApiGateway::RestApi, with the MethodSettings of its stage. Intrinsic functions are resolved.
+    Raises UnsupportedApi.
+    """
     body = properties.get("Body")
     if not isinstance(body, Mapping):
         raise UnsupportedApi("the API's definition must stand in the template")
@@ -62,8 +80,9 @@ def read_api(properties: Mapping[str, Any], api_id: str, stage: str) -> Api:
         *(properties.get("BinaryMediaTypes") or ()),
         *(body.get("x-amazon-apigateway-binary-media-types") or ()),
     ]
+    throttles = _throttles(body, method_settings)
     routes = [
-        _route(body, method, path, operation)
+        _route(body, method, path, operation, throttles)
         for path, operations in body["paths"].items()
         for method, operation in operations.items()
         if method != "parameters"
@@ -72,19 +91,54 @@ def read_api(properties: Mapping[str, Any], api_id: str, stage: str) -> Api:
     return Api(tuple(routes), media_types, api_id, stage)
 
 
-def _route(body: Mapping[str, Any], method: str, path: str, operation: Mapping[str, Any]) -> Route:
+def _route(
+    body: Mapping[str, Any],
+    method: str,
+    path: str,
+    operation: Mapping[str, Any],
+    throttles: Mapping[tuple[str, str], Throttle],
+) -> Route:
     integration = operation.get("x-amazon-apigateway-integration") or {}
     function = _INTEGRATION.search(str(integration.get("uri")))
     if integration.get("type") != "aws_proxy" or function is None:
         raise UnsupportedApi(f"{method.upper()} {path}: the offline stack knows Lambda proxy integrations only")
+    spelled = _spelled(method)
     return Route(
-        "ANY" if method == _ANY_METHOD else method.upper(),
+        spelled,
         path,
         function[1],
         integration.get("responseTransferMode") == "STREAM",
         _authorization(body, path, operation),
         int(integration.get("timeoutInMillis", _DEFAULT_TIMEOUT_MS)) / 1000,
+        throttles.get((spelled, path)) or throttles.get(_EVERY_METHOD),
     )
+
+
+def _throttles(
+    body: Mapping[str, Any], method_settings: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str], Throttle]:
+    """The limits by method and path; those of `_EVERY_METHOD` hold for each method without its own.
+
+    Raises UnsupportedApi for a method that the API does not have, as API Gateway refuses it.
+    """
+    throttles: dict[tuple[str, str], Throttle] = {}
+    known = {(_spelled(method), path) for path, operations in body["paths"].items() for method in operations}
+    for setting in method_settings:
+        if "ThrottlingRateLimit" not in setting and "ThrottlingBurstLimit" not in setting:
+            continue
+        place = (str(setting["HttpMethod"]), str(setting["ResourcePath"]).removeprefix("/").replace("~1", "/") or "/")
+        if place not in known and place != _EVERY_METHOD:
+            raise UnsupportedApi(f"MethodSettings: there is no method {place[0]} {place[1]}")
+        rate = setting.get("ThrottlingRateLimit", _ACCOUNT_THROTTLE.rate)
+        burst = setting.get("ThrottlingBurstLimit", _ACCOUNT_THROTTLE.burst)
+        if int(burst) != float(burst):
+            raise UnsupportedApi(f"MethodSettings: ThrottlingBurstLimit of {place[0]} {place[1]} is no whole number")
+        throttles[place] = Throttle(float(rate), int(burst))
+    return throttles
+
+
+def _spelled(method: str) -> str:
+    return "ANY" if method == _ANY_METHOD else method.upper()
 
 
 def _authorization(body: Mapping[str, Any], path: str, operation: Mapping[str, Any]) -> Authorization:

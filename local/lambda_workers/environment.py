@@ -25,7 +25,8 @@ _TASK_OR_LAYER = re.compile(r"(?:(?<=:)|^)/(var/task|opt)(?=[/:]|$)")
 @dataclass(frozen=True)
 class FunctionSpec:
     """A function as it is deployed: `code_root` stands for /var/task, `layers` (in order, the last wins) for
-    /opt. `requirements` are the files that name the packages that a build adds to either.
+    /opt. `requirements` are the files that name the packages that a build adds to either. At most
+    `reserved_concurrency` invocations of it are under way at once, if that is a number.
     """
 
     name: str
@@ -38,6 +39,7 @@ class FunctionSpec:
     log_group: str
     layers: tuple[Path, ...] = ()
     requirements: tuple[Path, ...] = ()
+    reserved_concurrency: int | None = None
 
 
 def worker_environment(

@@ -17,6 +17,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
+from local.invocations import Throttled
 from local.lambda_workers.alarms import Alarm, Alarms
 from local.lambda_workers.environment import (
     BytecodeCache,
@@ -83,7 +84,7 @@ class LambdaWorkers:
         trace_header: str | None = None,
     ) -> InvokeResult:
         """Runs `spec` and waits for its whole answer. Never raises for what the function does: see
-        `function_error`.
+        `function_error`. Raises Throttled.
         """
         invocation = Invocation(payload, client_context, trace_header)
         self._enqueue(spec, invocation)
@@ -92,7 +93,7 @@ class LambdaWorkers:
     def invoke_streaming(
         self, spec: FunctionSpec, payload: bytes, *, trace_header: str | None = None
     ) -> StreamingInvocation:
-        """Starts `spec` and returns at once; the answer arrives as it is made."""
+        """Starts `spec` and returns at once; the answer arrives as it is made. Raises Throttled."""
         invocation = Invocation(payload, None, trace_header)
         self._enqueue(spec, invocation)
         return StreamingInvocation(invocation)
@@ -149,6 +150,14 @@ class LambdaWorkers:
         self.guardian.close()
 
     def _enqueue(self, spec: FunctionSpec, invocation: Invocation) -> None:
+        with self.lock:
+            function = self._functions.get(spec.arn)
+            under_way = function.under_way() if function else 0
+            if spec.reserved_concurrency is not None and under_way >= spec.reserved_concurrency:
+                raise Throttled(f"as many of {spec.name} run as are reserved: {under_way}")
+            self._admit(spec, invocation)
+
+    def _admit(self, spec: FunctionSpec, invocation: Invocation) -> None:
         if self.xray is not None:
             span = self.xray.begin(
                 invocation.trace_header,
@@ -157,11 +166,10 @@ class LambdaWorkers:
                 aws={"function_arn": spec.arn, "request_id": invocation.id},
             )
             invocation.trace_header, invocation.on_finish = span.header, span.end
-        with self.lock:
-            if self.closed:
-                invocation.finish(InvocationError.of("Runtime.ExitError", "The offline stack has stopped"))
-                return
-            self._current(spec).enqueue(invocation)
+        if self.closed:
+            invocation.finish(InvocationError.of("Runtime.ExitError", "The offline stack has stopped"))
+            return
+        self._current(spec).enqueue(invocation)
 
     def _current(self, spec: FunctionSpec) -> "_Function":
         """The function with its present spec and files; a change retires the workers that it has."""
@@ -212,6 +220,9 @@ class _Function:
         self._be_patient(invocation, self.spec.timeout_seconds)
         self.staff()
         self.changed.notify_all()
+
+    def under_way(self) -> int:
+        return len(self.pending) + sum(worker.invocation is not None for worker in self.workers)
 
     def take(self) -> Invocation:
         invocation = self.pending.popleft()

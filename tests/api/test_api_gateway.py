@@ -4,7 +4,8 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,9 @@ import pytest
 
 from local.gateway.api_gateway import LARGEST_BODY, LARGEST_EVENT, ApiGateway
 from local.gateway.proxy_integration import METADATA_END
-from local.gateway.routes import Api, Route
+from local.gateway.routes import Api, Route, Throttle, UnsupportedApi, read_api
+from local.gateway.throttling import Throttling
+from local.invocations import Throttled
 from tests.waiting import patient
 
 CREDENTIAL = "AKIDEXAMPLE/20260101/us-east-1/bedrock/aws4_request"
@@ -102,12 +105,20 @@ ROUTES = (
 )
 
 
+@contextmanager
+def served(routes: Sequence[Route] = ROUTES, binary_media_types: frozenset[str] = frozenset()) -> Iterator[Front]:
+    functions, problems = FakeFunctions(), list[str]()
+    gateway = ApiGateway(Api(routes, binary_media_types, stage="v1"), functions, on_problem=problems.append)
+    try:
+        yield Front(gateway, functions, problems)
+    finally:
+        gateway.close()
+
+
 @pytest.fixture
 def front() -> Iterator[Front]:
-    functions, problems = FakeFunctions(), list[str]()
-    gateway = ApiGateway(Api(ROUTES, stage="v1"), functions, on_problem=problems.append)
-    yield Front(gateway, functions, problems)
-    gateway.close()
+    with served() as front:
+        yield front
 
 
 def proxy(status: int = 200, **rest: Any) -> Callable[[dict[str, Any]], Buffered]:
@@ -352,6 +363,73 @@ class TestRefusals:
         assert (status, json.loads(body)) == (504, {"message": "Endpoint request timed out"})
 
 
+class TestThrottling:
+    def test_a_request_above_a_methods_limit_is_refused_and_reaches_no_function(self) -> None:
+        routes = (
+            Route("POST", "/turns", "turns", throttle=Throttle(rate=0.001, burst=2)),
+            Route("GET", "/turns", "turns", throttle=Throttle(rate=0.001, burst=1)),
+        )
+        with served(routes) as front:
+            answers = [front.send("POST", "/turns", b"{}") for _ in range(3)]
+            assert [status for status, _, _ in answers] == [200, 200, 429]
+            _, headers, body = answers[-1]
+            assert headers["x-amzn-errortype"] == "TooManyRequestsException"
+            assert json.loads(body) == {"message": "Too Many Requests"}
+            assert front.send("GET", "/turns")[0] == 200, "each method has a bucket of its own"
+            assert [event["httpMethod"] for event in front.functions.events] == ["POST", "POST", "GET"]
+
+    @pytest.mark.parametrize("path", ["/agents/A/text", "/stream"])
+    def test_a_function_that_runs_as_often_as_it_may_is_a_500(self, front: Front, path: str) -> None:
+        def refuse(event: dict[str, Any]) -> Buffered:
+            raise Throttled("as many as are reserved")
+
+        front.functions.answer = refuse
+        status, headers, body = front.send("POST", path, b"{}")
+        assert (status, headers["x-amzn-errortype"]) == (500, "InternalServerErrorException")
+        assert json.loads(body) == {"message": "Internal server error"}
+        assert len(front.problems) == 1
+
+    def test_tokens_come_back_with_time_and_not_above_the_burst(self) -> None:
+        now = 0.0
+        route = Route("POST", "/turns", "turns", throttle=Throttle(rate=2, burst=3))
+        throttling = Throttling([route], clock=lambda: now)
+
+        def admitted() -> int:
+            return sum(throttling.admits(route) for _ in range(10))
+
+        assert admitted() == 3
+        now = 0.4
+        assert admitted() == 0
+        now = 0.5
+        assert admitted() == 1
+        now = 100.0
+        assert admitted() == 3
+
+    def test_the_settings_of_a_stage_are_those_of_each_method_unless_it_has_its_own(self) -> None:
+        integration = {
+            "type": "aws_proxy",
+            "uri": "arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/"
+            "arn:aws:lambda:us-east-1:123456789012:function:f/invocations",
+        }
+        operation = {"x-amazon-apigateway-integration": integration}
+        body = {"paths": {"/turns": {"post": operation, "get": operation}, "/turns/{turnId}": {"get": operation}}}
+        settings: list[dict[str, Any]] = [
+            {"ResourcePath": "/*", "HttpMethod": "*", "ThrottlingRateLimit": 5, "ThrottlingBurstLimit": 7},
+            {"ResourcePath": "/~1turns", "HttpMethod": "POST", "ThrottlingRateLimit": 1.5},
+            {"ResourcePath": "/~1turns", "HttpMethod": "GET", "MetricsEnabled": True},
+        ]
+        read = read_api({"Body": body}, "api", "v1", settings)
+        assert {(route.method, route.path): route.throttle for route in read.routes} == {
+            ("POST", "/turns"): Throttle(1.5, 5_000),
+            ("GET", "/turns"): Throttle(5, 7),
+            ("GET", "/turns/{turnId}"): Throttle(5, 7),
+        }
+        with pytest.raises(UnsupportedApi, match="ThrottlingBurstLimit of POST /turns is no whole number"):
+            read_api({"Body": body}, "api", "v1", [{**settings[1], "ThrottlingBurstLimit": 1.5}])
+        with pytest.raises(UnsupportedApi, match="there is no method PUT /turns"):
+            read_api({"Body": body}, "api", "v1", [{**settings[1], "HttpMethod": "PUT"}])
+
+
 class TestBufferedAnswers:
     def test_status_headers_and_body_come_through(self, front: Front) -> None:
         front.functions.answer = proxy(
@@ -371,9 +449,27 @@ class TestBufferedAnswers:
         assert json.loads(response.read()) == {"message": "é"}
         connection.close()
 
-    def test_a_base64_body_is_decoded(self, front: Front) -> None:
-        front.functions.answer = proxy(body="/wA=", isBase64Encoded=True)
-        assert front.send("GET", "/agents/A/text")[2] == b"\xff\x00"
+    @pytest.mark.parametrize(
+        ("binary", "accept", "body"),
+        [
+            ([], None, b"/wA="),
+            ([], "*/*", b"/wA="),
+            (["*/*"], None, b"\xff\x00"),
+            (["*/*"], "text/plain", b"\xff\x00"),
+            (["image/png"], None, b"/wA="),
+            (["image/png"], "image/PNG;q=0.5, text/html", b"\xff\x00"),
+            (["image/png"], "text/html, image/png", b"/wA="),
+            (["image/png"], "*/*", b"/wA="),
+            (["image/*"], "image/png", b"\xff\x00"),
+        ],
+    )
+    def test_a_base64_body_is_decoded_for_who_accepts_a_binary_type_first(
+        self, binary: list[str], accept: str | None, body: bytes
+    ) -> None:
+        with served(binary_media_types=frozenset(binary)) as front:
+            front.functions.answer = proxy(body="/wA=", isBase64Encoded=True)
+            headers = {"Accept": accept} if accept else {}
+            assert front.send("GET", "/agents/A/text", headers=headers)[2] == body
 
     def test_a_connection_is_used_again(self, front: Front) -> None:
         front.functions.answer = proxy(body="one")

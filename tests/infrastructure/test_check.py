@@ -8,7 +8,7 @@ import pytest
 
 from local.deployment.check import main
 from local.deployment.imports import check_imports
-from local.deployment.parameters import overrides
+from local.deployment.parameters import check_parameters, overrides
 from local.deployment.sam_yaml import TemplateError, load_template, transform
 from local.deployment.tool_permissions import check_tool_permissions
 from tests.paths import ROOT
@@ -315,7 +315,30 @@ def test_a_file_of_parameters_that_cannot_be_read_is_named(project: Project) -> 
         overrides(project.folder)
 
 
-def test_the_command_says_both_of_this_projects_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (f"ToolFunctionArns={OUTSIDE},{OUTSIDE}:*", f"ToolFunctionArns is {OUTSIDE}:*; each is the whole ARN"),
+        ("KmsKeyArn=alias/mine", "KmsKeyArn is alias/mine; it is the ARN of a key"),
+        ("LogLevel=LOUD", "LogLevel is LOUD; allowed are DEBUG, INFO, WARN, ERROR"),
+        ("MaxOpenStreams=-1", "MaxOpenStreams is -1; it is outside of its MinValue or MaxValue"),
+        ("TurnsPerSecond=many", "TurnsPerSecond is many; it must be a number"),
+        ("KmsKey=x", "KmsKey is no parameter of template.yaml"),
+        (f"ToolFunctionArns={OUTSIDE} KmsKeyArn= MaxOpenStreams=40", None),
+    ],
+)
+def test_parameters_that_the_deployment_would_refuse_or_drop_are_named(
+    tmp_path: Path, given: str, told: str | None
+) -> None:
+    (tmp_path / "template.yaml").symlink_to(ROOT / "template.yaml")
+    config = tmp_path / "samconfig.toml"
+    config.write_text(f'version = 0.1\n[default.deploy.parameters]\nparameter_overrides = "{given}"\n')
+    found = list(check_parameters(load_template(tmp_path / "template.yaml")))
+    assert len(found) == (told is not None)
+    assert all(line.startswith(f"{config}: parameter_overrides: {told}") for line in found)
+
+
+def test_the_command_says_all_of_this_projects_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("functions", "statemachines"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "agents").mkdir()
@@ -328,8 +351,11 @@ def test_the_command_says_both_of_this_projects_template(tmp_path: Path, capsys:
     template.write_text(text.replace("      CodeUri: functions/banking_tools\n", "      CodeUri: banking\n"))
     (tmp_path / "banking").mkdir()
     (tmp_path / "banking" / "banking_tools.py").write_text(f"import moto\n{HANDLER}")
+    config = tmp_path / "samconfig.toml"
+    config.write_text('[default.deploy.parameters]\nparameter_overrides = "LogKmsKeyArn=x"\n')
     assert main([str(template)]) == 1
-    module, permission = capsys.readouterr().out.splitlines()
+    parameter, module, permission = capsys.readouterr().out.splitlines()
+    assert parameter == f"{config}: parameter_overrides: LogKmsKeyArn is no parameter of template.yaml"
     assert module.startswith(f"{tmp_path}/banking/banking_tools.py:1: the module moto is ")
     assert module.endswith(f": add its package to {tmp_path}/banking/requirements.txt")
     assert permission == (

@@ -25,7 +25,7 @@ from local.deployment.deploy import (
     deploy,
 )
 from local.deployment.sam_yaml import TemplateError
-from local.gateway.routes import Route
+from local.gateway.routes import Route, Throttle
 from tests.paths import ROOT
 
 INVOKE_AGENT_PATH = "/agents/{agentId}/agentAliases/{agentAliasId}/sessions/{sessionId}/text"
@@ -160,7 +160,8 @@ class TestTheProject:
     def test_the_api_is_what_the_template_says(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml")
         name = deployer.registered["InvokeAgentFunction"].name
-        assert Route("POST", INVOKE_AGENT_PATH, name, True, "AWS_IAM", 900) in deployment.api.routes
+        assert Route("POST", INVOKE_AGENT_PATH, name, True, "AWS_IAM", 900, Throttle(50, 50)) in deployment.api.routes
+        assert {route.throttle for route in deployment.api.routes} == {Throttle(50, 50), Throttle(500, 500)}
         assert deployment.api.stage == "v1"
 
     def test_parameters_decide(self, deployer: Deployer) -> None:
@@ -513,6 +514,24 @@ class TestRefusals:
         assert "Size is xl; allowed are s, m" in self.refused(deployer, project, Parameters=parameters)
         with pytest.raises(DeploymentError, match="there is no parameter Sise"):
             deployer.deploy(project.write(Parameters=parameters), Sise="s")
+
+    @pytest.mark.parametrize(
+        ("declaration", "value", "told"),
+        [
+            ({"Type": "String", "AllowedPattern": "a+"}, "ab", "Size is ab; it must match a+"),
+            ({"Type": "CommaDelimitedList", "AllowedPattern": "a+"}, "a,b", "Size is b; it must match a+"),
+            ({"Type": "CommaDelimitedList", "AllowedPattern": "a+"}, "", "Size is ; it must match a+"),
+            ({"Type": "Number", "MinValue": 1}, "0", "Size is 0; it is outside of its MinValue or MaxValue"),
+            ({"Type": "Number", "MaxValue": 9}, "9.5", "Size is 9.5; it is outside of its MinValue or MaxValue"),
+            ({"Type": "String", "AllowedPattern": "a", "ConstraintDescription": "one a"}, "b", "Size is b; one a"),
+        ],
+    )
+    def test_a_parameter_outside_of_its_pattern_or_bounds(
+        self, deployer: Deployer, project: Project, declaration: dict[str, Any], value: str, told: str
+    ) -> None:
+        with pytest.raises(DeploymentError) as refusal:
+            deployer.deploy(project.write(Parameters={"Size": declaration}), Size=value)
+        assert str(refusal.value).endswith(told)
 
     @pytest.mark.parametrize(
         ("break_it", "message"),

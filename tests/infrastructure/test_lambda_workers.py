@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from local.invocations import Throttled
 from local.lambda_workers import FunctionSpec, InvokeResult, LambdaWorkers, environment
 from tests.paths import ROOT
 from tests.waiting import eventually, patient
@@ -515,6 +516,22 @@ def test_more_invocations_than_workers_wait_for_their_turn(tmp_path: Path) -> No
         assert len({results[0].payload for _, results in calls}) == 1
     finally:
         stack.workers.close()
+
+
+def test_a_function_runs_as_often_at_once_as_is_reserved_and_again_when_one_has_ended(
+    stack: Stack, tmp_path: Path
+) -> None:
+    spec = replace(stack.function("handlers.wait_for"), reserved_concurrency=1)
+    event = {"started": str(tmp_path / "started"), "go": str(tmp_path / "go")}
+    thread, _ = in_background(stack, spec, event)
+    eventually((tmp_path / "started").exists)
+    with pytest.raises(Throttled, match="run as are reserved: 1"):
+        stack.workers.invoke(spec, b"{}")
+    with pytest.raises(Throttled):
+        stack.workers.invoke_streaming(spec, b"{}")
+    (tmp_path / "go").touch()
+    thread.join(timeout=patient(20))
+    stack.call(spec, event)
 
 
 def test_waiting_for_a_worker_ends_with_the_timeout(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -225,12 +225,6 @@ def test_every_log_group_has_the_retention_that_the_parameter_says() -> None:
     groups = of_type("AWS::Logs::LogGroup", LogRetentionDays="7")
     assert groups.keys() == {"RuntimeLogGroup", *STATE_MACHINES.values(), "ApiLogGroup"}
     assert {name: str(group["RetentionInDays"]) for name, group in groups.items()} == dict.fromkeys(groups, "7")
-
-
-def test_log_groups_are_encrypted_with_the_deployers_key_if_there_is_one() -> None:
-    key = "arn:aws:kms:us-east-1:123456789012:key/a"
-    assert {group["KmsKeyId"] for group in of_type("AWS::Logs::LogGroup", LogKmsKeyArn=key).values()} == {key}
-    assert not any("KmsKeyId" in group for group in of_type("AWS::Logs::LogGroup").values())
 
 
 def test_every_function_is_told_what_it_may_write_and_a_change_of_that_is_checked_by_the_deployment() -> None:
@@ -577,6 +571,201 @@ def as_list(value: Any) -> list[Any]:
 
 def get_att(name: str) -> dict[str, Any]:
     return {"Fn::GetAtt": [name, "Arn"]}
+
+
+# ---- The key ----
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/a"
+KEPT_ENCRYPTED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "AWS::DynamoDB::Table": lambda table: table["SSESpecification"],
+    "AWS::S3::Bucket": lambda bucket: bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"],
+    "AWS::SQS::Queue": lambda queue: (queue.get("KmsMasterKeyId"), queue.get("SqsManagedSseEnabled")),
+    "AWS::Logs::LogGroup": lambda group: group.get("KmsKeyId"),
+    "AWS::StepFunctions::StateMachine": lambda machine: machine.get("EncryptionConfiguration"),
+}
+KEEPS_NO_DATA = {
+    "AWS::ApiGateway::Account",
+    "AWS::ApiGateway::Deployment",
+    "AWS::ApiGateway::RestApi",
+    "AWS::ApiGateway::Stage",
+    "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::Dashboard",
+    "AWS::Events::Rule",
+    "AWS::IAM::Role",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::Function",
+    "AWS::Lambda::LayerVersion",
+    "AWS::Lambda::Permission",
+    "AWS::Logs::QueryDefinition",
+    "AWS::S3::BucketPolicy",
+    "AWS::SQS::QueuePolicy",
+    "Custom::PublishedAgents",
+}
+TABLE_READS = {"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", CHECK}
+TABLE_KEY = {"kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo"}
+DECRYPT, DATA_KEY = "kms:Decrypt", "kms:GenerateDataKey"
+STATE_MACHINE_ARNS = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:*"
+OF_EXECUTIONS = json.dumps(
+    {"ArnLike": {"kms:EncryptionContext:aws:states:stateMachineArn": {"Fn::Sub": STATE_MACHINE_ARNS}}}
+)
+OF_LOG_DELIVERY = json.dumps(
+    {
+        "StringEquals": {
+            "kms:EncryptionContext:SourceArn": {
+                "Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:*"
+            }
+        }
+    }
+)
+
+
+def through(service: str) -> str:
+    """The condition under which a role may use the key by way of a service alone."""
+    text = f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"
+    return json.dumps({"StringEquals": {"kms:ViaService": {"Fn::Sub": text}}})
+
+
+def key_uses(role: str) -> dict[str, set[str]]:
+    """What a role may do with the key, by the condition under which it may."""
+    uses: dict[str, set[str]] = {}
+    for statement in statements(role, KmsKeyArn=KEY):
+        actions = set(as_list(statement["Action"]))
+        if any(action.startswith("kms:") for action in actions):
+            assert (statement["Effect"], statement["Resource"]) == ("Allow", KEY)
+            condition = json.dumps(statement["Condition"])
+            assert condition not in uses, f"{role} has two statements of {condition}"
+            uses[condition] = actions
+    return uses
+
+
+def needed_of_the_key(actions: set[str]) -> dict[str, set[str]]:
+    """What actions on encrypted resources need of their key: docs/encryption.md."""
+
+    def of(service: str) -> set[str]:
+        return {action for action in actions if action.startswith(f"{service}:")}
+
+    needed: dict[str, set[str]] = {}
+    if of("dynamodb"):
+        needed[through("dynamodb")] = {DECRYPT, "kms:DescribeKey"} | (
+            TABLE_KEY if of("dynamodb") - TABLE_READS else set()
+        )
+    if of("s3") & {GET, PUT}:
+        needed[through("s3")] = {DECRYPT} | ({DATA_KEY} if PUT in actions else set())
+    if of("sqs"):
+        needed[through("sqs")] = {DECRYPT, DATA_KEY}
+    if of("states"):
+        needed[OF_EXECUTIONS] = {DECRYPT, DATA_KEY}
+    return needed
+
+
+def test_all_that_keeps_data_is_encrypted_with_the_deployers_key_if_there_is_one() -> None:
+    assert {resource["Type"] for resource in resources().values()} == KEPT_ENCRYPTED.keys() | KEEPS_NO_DATA
+    expected: dict[str, tuple[object, object]] = {
+        "AWS::DynamoDB::Table": (
+            {"SSEEnabled": True},
+            {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": KEY},
+        ),
+        "AWS::S3::Bucket": (
+            [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}],
+            [
+                {
+                    "ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY},
+                    "BucketKeyEnabled": True,
+                }
+            ],
+        ),
+        "AWS::SQS::Queue": ((None, True), (KEY, None)),
+        "AWS::Logs::LogGroup": (None, KEY),
+        "AWS::StepFunctions::StateMachine": (None, {"Type": "CUSTOMER_MANAGED_KMS_KEY", "KmsKeyId": KEY}),
+    }
+    for kind, read in KEPT_ENCRYPTED.items():
+        without, with_key = expected[kind]
+        assert [read(each) for each in of_type(kind).values()] == [without] * len(of_type(kind))
+        assert [read(each) for each in of_type(kind, KmsKeyArn=KEY).values()] == [with_key] * len(of_type(kind))
+
+
+def test_without_a_key_nothing_speaks_of_one() -> None:
+    assert "kms" not in json.dumps(resources()).lower()
+
+
+@pytest.mark.parametrize("name", functions())
+def test_a_function_may_use_the_key_as_far_as_what_it_calls_is_encrypted_with_it(name: str) -> None:
+    actions = {action for action, _ in granted(f"{name}Role")}
+    assert key_uses(f"{name}Role") == needed_of_the_key(actions)
+
+
+@pytest.mark.parametrize("machine", STATE_MACHINES)
+def test_a_state_machine_may_use_the_key_for_its_executions_and_for_what_it_logs(machine: str) -> None:
+    assert key_uses(f"{machine}Role") == {OF_EXECUTIONS: {DECRYPT, DATA_KEY}, OF_LOG_DELIVERY: {DATA_KEY}}
+
+
+def test_the_key_policy_of_the_docs_is_one_and_lets_in_who_has_no_role_of_the_stack() -> None:
+    text = (ROOT / "docs/encryption.md").read_text()
+    policy = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    principals = [statement["Principal"] for statement in policy["Statement"]]
+    assert principals == [
+        {"AWS": "arn:aws:iam::ACCOUNT:root"},
+        {"Service": "logs.REGION.amazonaws.com"},
+        {"Service": "delivery.logs.amazonaws.com"},
+        {"Service": "events.amazonaws.com"},
+    ]
+    assert all(statement["Resource"] == "*" for statement in policy["Statement"]), "in a key's policy: this key"
+
+
+def test_the_key_and_tools_of_others_are_named_by_whole_arns() -> None:
+    parameters = template()["Parameters"]
+    function = "arn:aws:lambda:us-east-1:123456789012:function:claims"
+    accepted = {
+        "KmsKeyArn": ["", KEY, "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/mrk-0a1b"],
+        "ToolFunctionArns": ["", function, f"{function}:7", f"{function}:live", f"{function}:$LATEST"],
+    }
+    refused = {
+        "KmsKeyArn": ["*", "a", KEY.replace("key/a", "alias/a"), KEY.replace("key/a", "key/*")],
+        "ToolFunctionArns": [
+            "*",
+            "claims",
+            function.replace("claims", "*"),
+            f"{function}-*",
+            f"{function}:*",
+            function.replace("us-east-1", "*"),
+            function.replace("123456789012", "*"),
+            function.replace("claims", "cla?ms"),
+        ],
+    }
+    for name, values in accepted.items():
+        assert [value for value in values if not re.fullmatch(parameters[name]["AllowedPattern"], value)] == []
+    for name, values in refused.items():
+        assert [value for value in values if re.fullmatch(parameters[name]["AllowedPattern"], value)] == []
+
+
+# ---- How much at once ----
+
+
+def test_each_method_is_throttled_and_those_that_start_turns_have_limits_of_their_own() -> None:
+    (stage,) = of_type("AWS::ApiGateway::Stage", RequestsPerSecond="7", TurnsPerSecond="3").values()
+    limits = {
+        (setting["HttpMethod"], setting["ResourcePath"].replace("~1", "/").replace("//", "/")): (
+            setting["ThrottlingRateLimit"],
+            setting["ThrottlingBurstLimit"],
+        )
+        for setting in stage["MethodSettings"]
+    }
+    assert limits == {
+        ("*", "/*"): ("7", "7"),
+        ("POST", INVOKE_AGENT_PATH): ("3", "3"),
+        ("POST", "/turns"): ("3", "3"),
+    }
+    starting = {name for name in functions() if ("states:StartExecution", STATE_MACHINE) in granted(f"{name}Role")}
+    assert starting == {"InvokeAgentFunction", "AsyncTurnsFunction"}, "whose routes these are"
+
+
+def test_open_streams_are_bounded_if_the_deployer_says_so_and_no_function_is_blocked_otherwise() -> None:
+    reserved = "ReservedConcurrentExecutions"
+    assert not any(reserved in function for function in functions().values())
+    bounded = {
+        name: function[reserved] for name, function in functions(MaxOpenStreams="40").items() if reserved in function
+    }
+    assert bounded == {"InvokeAgentFunction": "40"}
 
 
 # ---- The API ----
