@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def _add_faults(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_aws_url(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--aws-url", default=AWS_URL, help="where the running stack's AWS is (default %(default)s)")
+    parser.add_argument("--aws-url", help="where the running stack's AWS is (default: of the only one that runs here)")
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -166,7 +167,7 @@ def _up(options: argparse.Namespace) -> int:
     )
     _heed_signals()
     try:
-        with LocalStack(stack_options) as stack:
+        with LocalStack(stack_options) as stack, _noted(stack.aws_url):
             print(_about_model(options.model, stack.model.name))
             print(f"console {stack.console_url}")
             print(f"aws {stack.aws_url}")
@@ -175,6 +176,18 @@ def _up(options: argparse.Namespace) -> int:
                 time.sleep(_HEED_SECONDS)
     except StackError as error:
         raise UsageError(str(error)) from error
+
+
+@contextmanager
+def _noted(aws_url: str) -> Iterator[None]:
+    from local.running_stacks import noted
+
+    with ExitStack() as entered:
+        try:
+            entered.enter_context(noted(aws_url))
+        except OSError as error:
+            print(f"turnwright: commands need --aws-url {aws_url} to find this stack ({error})", file=sys.stderr)
+        yield
 
 
 def _about_model(option: str, name: str) -> str:
@@ -404,13 +417,24 @@ def _physical_ids(options: argparse.Namespace) -> Callable[[str], str]:
     return physical_id
 
 
+def _aws_url(options: argparse.Namespace) -> str:
+    from local.running_stacks import running
+
+    if options.aws_url:
+        return str(options.aws_url)
+    found = running()
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} offline stacks run here: name one with --aws-url, of {', '.join(found)}")
+    return found[0] if found else AWS_URL
+
+
 def _client(options: argparse.Namespace, service: str, read_timeout: int = 10) -> Any:
     import boto3
     from botocore.config import Config
 
     return boto3.client(
         service,
-        endpoint_url=options.aws_url,
+        endpoint_url=_aws_url(options),
         region_name="us-east-1",
         **_CREDENTIALS,
         config=Config(connect_timeout=2, read_timeout=read_timeout, retries={"total_max_attempts": 1}),

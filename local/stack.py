@@ -231,9 +231,11 @@ class LocalStack:
             schedules=options.schedules,
         )
         self._resources.callback(self._events.close)
+        agent_files = _AgentFiles(self._deployment.refresh, self._logs)
+        self._resources.callback(agent_files.close)
         self._gateway = ApiGateway(
             self._deployment.api,
-            functions,
+            _ApiFunctions(self._aws, self._workers, agent_files),
             port=options.port,
             on_problem=self._logs.problem,
             xray=self._aws.xray,
@@ -243,8 +245,6 @@ class LocalStack:
         self._aws.tell_outputs(STACK_NAME, self.outputs)
         for logical_id in options.warmed or self._deployment.functions:
             self._workers.warm(self._aws.function_spec(self._deployment.functions[logical_id].name))
-        watch = _AgentFileWatch(self._deployment.refresh, self._logs)
-        self._resources.callback(watch.close)
 
     def _console(self) -> Callable[[Request], Answer | None]:
         """The console page; nothing for a template that has not what it shows."""
@@ -308,12 +308,16 @@ class _ProvisioningFunctions(_DeployedFunctions):
         return super().invoke(function, payload, trace_header)
 
 
-class _AgentFileWatch:
-    """Publishes agent files when they are saved. A broken one is told once; what was published stays in force."""
+class _AgentFiles:
+    """Publishes agent files that were saved: before each request to the API, so that a saved file counts from then on,
+    and every now and then, so that a mistake is told at once. A broken file is told once; what was published stays in
+    force.
+    """
 
     def __init__(self, refresh: Callable[[], list[CustomResource]], logs: LogDelivery) -> None:
         self._refresh = refresh
         self._logs = logs
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="agent files", daemon=True)
         self._thread.start()
@@ -322,8 +326,8 @@ class _AgentFileWatch:
         self._stop.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._stop.wait(_WATCH_SECONDS):
+    def publish(self) -> None:
+        with self._lock:
             try:
                 for resource in self._refresh():
                     values = ", ".join(str(value) for value in resource.data.values())
@@ -332,6 +336,26 @@ class _AgentFileWatch:
                 self._logs.problem(f"{' '.join(str(error).split())} The version before stays in force.")
             except OSError as error:
                 self._logs.problem(f"the agent files could not be read: {error}")
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_WATCH_SECONDS):
+            self.publish()
+
+
+class _ApiFunctions(_DeployedFunctions):
+    """Runs the functions behind the API, with the agents as their files are now."""
+
+    def __init__(self, aws: AwsServer, workers: LambdaWorkers, agent_files: _AgentFiles) -> None:
+        super().__init__(aws, workers)
+        self._agent_files = agent_files
+
+    def invoke(self, function: str, payload: bytes, trace_header: str | None = None) -> InvokeResult:
+        self._agent_files.publish()
+        return super().invoke(function, payload, trace_header)
+
+    def invoke_streaming(self, function: str, payload: bytes, trace_header: str | None = None) -> StreamingInvocation:
+        self._agent_files.publish()
+        return super().invoke_streaming(function, payload, trace_header)
 
 
 def _require_free(port: int, option: str) -> None:

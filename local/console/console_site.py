@@ -78,7 +78,9 @@ class ConsoleSite:
         self._on_problem = on_problem
 
     def answer(self, request: Request) -> Answer | None:
-        """None for a request that is not the site's."""
+        """None for a request that is not the site's. A browser that asks for the API's root is sent to the console."""
+        if request.path == "/" and request.method == "GET" and "text/html" in (request.header("Accept") or ""):
+            return Answer(302, [*_SECURITY, ("Location", "/console/")])
         if request.path != "/console" and not request.path.startswith("/console/"):
             return None
         if request.method not in ("GET", "HEAD"):

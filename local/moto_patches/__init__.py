@@ -6,6 +6,7 @@ upgrade broke.
 
     jsonata.py         the JSONata engine of Step Functions
     executions.py      how executions start, stop, end and are described
+    redrives.py        RedriveExecution
     interpreter.py     the context object, parsed definitions, errors that States.ALL must not catch
     tasks.py           service integrations: clients, parameter names, names of Lambda errors
     state_machines.py  CloudFormation, versions and aliases

@@ -32,6 +32,7 @@ from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from local.moto_patches.hooks import ExecutionChange, connected
+from local.moto_patches.redrives import answer_redrives, keep_positions, redrive_fields, redrives_of
 from local.moto_patches.replacing import replace
 
 _STOP_SECONDS = 10.0
@@ -45,6 +46,7 @@ _ENDS = (
 )
 
 starting = threading.RLock()
+"""Held while an execution starts, ends or is redriven."""
 
 
 def start_by_name_once() -> None:
@@ -101,9 +103,10 @@ def tell_status_changes() -> None:
             status = ExecutionStatus.TIMED_OUT
         elif isinstance(state, ProgramError) and state.error is not None:
             execution.error, execution.cause = state.error.get("error"), state.error.get("cause")
-        execution.stop_date = datetime.now(UTC)
-        execution.exec_status = status  # last: from here on others see the end
-        _tell(execution)
+        with starting:  # a redrive begins when the end has been told
+            execution.stop_date = datetime.now(UTC)
+            execution.exec_status = status  # last: from here on others see the end
+            _tell(execution)
 
     def make_start(original: Any) -> Any:
         def start(worker: Any) -> None:
@@ -135,6 +138,8 @@ def _tell(execution: Any) -> None:
         error=execution.error,
         cause=execution.cause,
         trace_header=execution.trace_header,
+        redrive_count=redrives_of(execution).count,
+        redrive_date=redrives_of(execution).date,
     )
     try:
         hooks.on_execution_status(change)
@@ -189,12 +194,12 @@ def end_at_once() -> None:
     def make_add_event(original: Any) -> Any:
         lock = threading.Lock()
 
-        def add_event(manager: Any, *args: Any, **kwargs: Any) -> int:
+        def add_event(manager: Any, context: Any, event_type: Any, *args: Any, **kwargs: Any) -> int:
             with lock:
                 events = manager._history_event_list
-                if events and events[-1]["type"] in _ENDS:
+                if events and events[-1]["type"] in _ENDS and event_type != HistoryEventType.ExecutionRedriven:
                     return int(events[-1]["id"])
-                return int(original(manager, *args, **kwargs))
+                return int(original(manager, context, event_type, *args, **kwargs))
 
         return add_event
 
@@ -247,15 +252,13 @@ def stop_with_error_and_cause() -> None:
 
 
 def describe_fully() -> None:
-    """Stock moto leaves the stop date of a timed-out execution out, and has no trace header and redrive
-    count.
-    """
+    """Stock moto leaves the stop date of a timed-out execution out, and has no trace header and redrives."""
 
     def make_describe(original: Any) -> Any:
         def describe_execution(response: Any) -> ActionResult:
             result: dict[str, Any] = original(response).result
             execution = response.stepfunction_backend.describe_execution(response._get_param("executionArn"))
-            result.update(redriveCount=0, inputDetails={"included": True})
+            result.update(redrive_fields(execution), inputDetails={"included": True})
             if execution.stop_date is not None and result["status"] != ExecutionStatus.RUNNING:
                 result["stopDate"] = execution.stop_date
             if execution.trace_header:
@@ -270,7 +273,10 @@ def describe_fully() -> None:
             result: dict[str, Any] = original(response).result
             for item in result["executions"]:
                 execution = response.stepfunction_backend.describe_execution(item["executionArn"])
-                item["redriveCount"] = 0
+                redrives = redrives_of(execution)
+                item["redriveCount"] = redrives.count
+                if redrives.date is not None:
+                    item["redriveDate"] = redrives.date
                 if execution.stop_date is not None:
                     item["stopDate"] = execution.stop_date
             return ActionResult(result)
@@ -309,3 +315,5 @@ def apply() -> None:
     stop_with_error_and_cause()
     describe_fully()
     page_the_history()
+    keep_positions()
+    answer_redrives(starting)

@@ -25,6 +25,8 @@ class ExecutionChange:
     error: str | None
     cause: str | None
     trace_header: str | None = None
+    redrive_count: int = 0
+    redrive_date: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,12 @@ def test_the_address_without_a_slash_leads_to_the_page(stack: LocalStack) -> Non
     assert (status, headers["Location"]) == (308, "/console/")
 
 
+def test_a_browser_that_asks_for_the_root_is_led_to_the_page_and_a_client_is_not(stack: LocalStack) -> None:
+    status, headers, _ = get(stack, "/", Accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert (status, headers["Location"]) == (302, "/console/")
+    assert get(stack, "/")[0] == 403
+
+
 def test_the_apis_own_routes_are_not_the_sites(stack: LocalStack) -> None:
     status, _, body = get(stack, "/consoles")
     assert status == 403

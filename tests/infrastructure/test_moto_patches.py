@@ -13,6 +13,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,16 @@ def handler(event, context):
         raise ToolAttemptFailed(event["raise"])
     if "exit" in event:
         os._exit(event["exit"])
-    if "sleep" in event:
-        time.sleep(event["sleep"])
     if "fail_until" in event:
         tries = pathlib.Path(event["fail_until"])
         tries.write_text((tries.read_text() if tries.exists() else "") + "x")
         if len(tries.read_text()) < 3:
             raise ToolAttemptFailed("again")
+    if "count" in event:
+        with open(event["count"], "a") as counted:
+            counted.write("x")
+    if "sleep" in event:
+        time.sleep(event["sleep"])
     print("logged", event)
     return {"echo": event, "trace": os.environ["_X_AMZN_TRACE_ID"], "extra": os.environ["EXTRA"],
             "own": os.environ["OWN"], "layer": pathlib.Path("/opt").exists()}
@@ -222,6 +226,7 @@ def invoke(aws: Aws, payload: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
+RETRY_TWICE = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 2}
 PASS = {"S": {"Type": "Pass", "End": True}}
 WAIT = {"S": {"Type": "Wait", "Seconds": 600, "End": True}}
 
@@ -365,6 +370,153 @@ def test_the_retry_count_goes_up_with_each_retry(aws: Aws, tmp_path: Path) -> No
 
 
 # Executions
+
+
+# Redrives
+
+
+def redrive(aws: Aws, execution: str, **options: Any) -> None:
+    aws.client("stepfunctions").redrive_execution(executionArn=execution, **options)
+
+
+def types_of(aws: Aws, execution: str) -> list[str]:
+    return [event["type"] for event in aws.history(execution)]
+
+
+def entered_states(aws: Aws, execution: str) -> list[str]:
+    details = [event.get("stateEnteredEventDetails") for event in aws.history(execution)]
+    return [each["name"] for each in details if each]
+
+
+def test_a_redrive_goes_on_at_the_state_that_failed_with_its_variables(aws: Aws, tmp_path: Path) -> None:
+    count = "{% $states.context.Execution.RedriveCount %}"
+    states = {
+        "A": {"Type": "Pass", "Assign": {"kept": "{% $states.context.State.EnteredTime %}", "n": 1}, "Next": "B"},
+        "B": invoke(aws, {"fail_until": str(tmp_path / "tries")}, Assign={"n": "{% $n + 1 %}"}, Next="C"),
+        "C": {"Type": "Pass", "Output": {"kept": "{% $kept %}", "n": "{% $n %}", "redrives": count}, "End": True},
+    }
+    del states["B"]["End"]
+    execution = aws.start(aws.machine(states))
+    assert aws.end_of(execution)["status"] == "FAILED"
+    before = aws.history(execution)
+    for redrives in (1, 2):
+        assert aws.describe(execution)["redriveStatus"] == "REDRIVABLE"
+        redrive(aws, execution)
+        described = aws.end_of(execution)
+        assert described["redriveCount"] == redrives
+        assert described["redriveDate"] < described["stopDate"]
+    assert described["status"] == "SUCCEEDED"
+    assert "error" not in described
+    assert json.loads(described["output"])["n"] == 2
+    assert json.loads(described["output"])["redrives"] == 2
+    history = aws.history(execution)
+    assert history[: len(before)] == before
+    assert [event["id"] for event in history] == list(range(1, len(history) + 1))
+    assert entered_states(aws, execution) == ["A", "B", "C"]
+    assert [event["type"] for event in history].count("ExecutionRedriven") == 2
+    assert history[len(before)]["executionRedrivenEventDetails"] == {"redriveCount": 1}
+    assert aws.statuses(execution) == ["RUNNING", "FAILED"] * 2 + ["RUNNING", "SUCCEEDED"]
+    assert [change.redrive_count for change in aws.changes if change.execution_arn == execution] == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_redriven_map_runs_what_had_not_succeeded_from_where_it_stood(aws: Aws, tmp_path: Path) -> None:
+    mark = invoke(aws, {"fail_until": "{% $states.input.ran %}"}, Retry=[RETRY_TWICE], Output="{% $states.input %}")
+    failing = invoke(aws, {"fail_until": "{% $states.input.fails %}"}, Output="{% $states.context.Map.Item.Index %}")
+    processor: dict[str, Any] = {
+        "StartAt": "Mark",
+        "States": {
+            "Mark": {**mark, "Next": "Fails?"},
+            "Fails?": {
+                "Type": "Choice",
+                "Choices": [{"Condition": "{% $exists($states.input.fails) %}", "Next": "Fail"}],
+                "Default": "Succeed",
+            },
+            "Fail": failing,
+            "Succeed": {"Type": "Pass", "Output": "{% $states.context.Map.Item.Index %}", "End": True},
+        },
+    }
+    del processor["States"]["Mark"]["End"]
+    items = [{"ran": str(tmp_path / "0")}, {"ran": str(tmp_path / "1"), "fails": str(tmp_path / "fails")}]
+    states = {"M": {"Type": "Map", "MaxConcurrency": 1, "Items": items, "ItemProcessor": processor, "End": True}}
+    execution = aws.start(aws.machine(states))
+    assert aws.end_of(execution)["status"] == "FAILED"
+    redrive(aws, execution)
+    assert aws.end_of(execution)["status"] == "FAILED"
+    redrive(aws, execution)
+    described = aws.end_of(execution)
+    assert (described["status"], described.get("output")) == ("SUCCEEDED", "[0,1]")
+    assert [(tmp_path / name).read_text() for name in ("0", "1", "fails")] == ["xxx", "xxx", "xxx"]
+    entered = [
+        event["stateEnteredEventDetails"]["name"] for event in aws.history(execution) if "Entered" in event["type"]
+    ]
+    assert entered == ["M", "Mark", "Fails?", "Succeed", "Mark", "Fails?", "Fail"]
+
+
+def test_a_map_that_is_retried_after_a_redrive_runs_as_a_whole(aws: Aws, tmp_path: Path) -> None:
+    retry = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 1}
+    once, later = invoke(aws, {"count": str(tmp_path / "once")}), invoke(aws, {"fail_until": str(tmp_path / "later")})
+    choice = {
+        "Type": "Choice",
+        "Choices": [{"Condition": "{% $states.context.Map.Item.Index = 0 %}", "Next": "Once"}],
+        "Default": "Later",
+    }
+    processor = {"StartAt": "First?", "States": {"First?": choice, "Once": once, "Later": later}}
+    states = {"M": {"Type": "Map", "MaxConcurrency": 1, "Items": [1, 2], "ItemProcessor": processor, "End": True}}
+    states["M"]["Retry"] = [retry]
+    execution = aws.start(aws.machine(states))
+    assert aws.end_of(execution)["status"] == "FAILED"
+    assert (tmp_path / "once").read_text() == "xx"
+    redrive(aws, execution)
+    assert aws.end_of(execution)["status"] == "SUCCEEDED"
+    assert (tmp_path / "once").read_text() == "xx"
+
+
+def test_a_stopped_execution_goes_on_and_what_it_left_running_says_nothing_in_it(aws: Aws, tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
+    execution = aws.start(aws.machine({"S": invoke(aws, {"sleep": 0.6, "count": str(tries)})}))
+    eventually(tries.exists)
+    aws.client("stepfunctions").stop_execution(executionArn=execution)
+    redrive(aws, execution)
+    assert aws.end_of(execution)["status"] == "SUCCEEDED"
+    assert tries.read_text() == "xx"
+    assert types_of(aws, execution).count("TaskSucceeded") == 1
+
+
+def test_what_runs_or_succeeded_or_is_unknown_is_not_redriven(aws: Aws) -> None:
+    client = aws.client("stepfunctions")
+    running, ended = aws.start(aws.machine(WAIT)), aws.start(aws.machine(PASS))
+    for execution, status in ((running, "RUNNING"), (ended, "SUCCEEDED")):
+        assert status == "RUNNING" or aws.end_of(execution)["status"] == status
+        assert error_code(client.redrive_execution, executionArn=execution) == "ExecutionNotRedrivable"
+        described = aws.describe(execution)
+        assert described["redriveStatus"] == "NOT_REDRIVABLE"
+        assert described["redriveStatusReason"] == f"Execution is {status} and cannot be redriven"
+    assert error_code(client.redrive_execution, executionArn=ended + "x") == "ExecutionDoesNotExist"
+    client.stop_execution(executionArn=running)
+
+
+def test_the_same_client_token_redrives_once(aws: Aws) -> None:
+    execution = aws.start(aws.machine({"S": {"Type": "Fail", "Error": "Own.Error", "Cause": "why"}}))
+    aws.end_of(execution)
+    for _ in range(3):
+        redrive(aws, execution, clientToken="one")
+        assert aws.end_of(execution)["redriveCount"] == 1
+
+
+def test_of_redrives_at_the_same_time_one_wins(aws: Aws) -> None:
+    execution = aws.start(aws.machine(WAIT))
+    aws.client("stepfunctions").stop_execution(executionArn=execution)
+
+    def attempt(_: int) -> bool:
+        with suppress(ClientError):
+            redrive(aws, execution)
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(attempt, range(8))) == 1
+    aws.client("stepfunctions").stop_execution(executionArn=execution)
+    assert aws.statuses(execution) == ["RUNNING", "ABORTED", "RUNNING", "ABORTED"]
 
 
 def test_an_execution_without_a_name_gets_one_of_its_own(aws: Aws) -> None:

@@ -31,7 +31,7 @@ FLOORS = {
         "api.bedrock api.agentcore",
     ],
     "local": [
-        "loopback xray invocations terminal moto_patches",
+        "loopback xray invocations running_stacks terminal moto_patches",
         "bedrock",
         "lambda_workers gateway",
         "deployment",
