@@ -8,7 +8,7 @@ few letters with their fact or none.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from turnwright.memory.records.search import words
+from turnwright.memory.records.terms import words
 
 FACTS = {
     "currency": "The user wants all reports in USD.",

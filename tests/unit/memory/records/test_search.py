@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from local.bedrock.hashed_embeddings import vector
 from tests.unit.relevance import FACTS, KINDS, QUERIES, recall, stems
 from turnwright.memory.records.records import Provenance, Record
-from turnwright.memory.records.search import bm25_scores, cosine, lexical_scores, rank, trigrams, words
+from turnwright.memory.records.search import bm25_scores, cosine, lexical_scores, rank
+from turnwright.memory.records.terms import trigrams, words
 
 TEXTS = list(FACTS.values())
 
@@ -75,11 +76,56 @@ def test_the_offline_embeddings_find_nearly_what_trigrams_find() -> None:
         ("Cafe", "The CAFÉ at the corner"),
         ("京都", "来年、京都に行く"),
         ("Straße", "lives in a quiet strasse"),
+        ("Zoe\u0308", "Her name is ZOË"),
+        ("犬", "犬を飼っている"),
+        ("茶", "他喜欢喝茶"),
+        ("犬の名前", "庭に犬がいる"),
+        ("ガス", "ｶﾞｽを使う"),
+        ("개", "개를 키운다"),
+        ("كتب", "كَتَبَ رسالة"),
+        ("كَتَبَ", "كتب رسالة"),
+        ("سلام", "ســـلام عليكم"),
+        ("שלום", "שָׁלוֹם לכולם"),
+        ("שָׁלוֹם", "שלום לכולם"),
+        ("हिन्दी", "वह हिन्दी बोलता है"),
+        ("งู", "เขาเลี้ยงงูสองตัว"),
+        ("โรม", "บินไปโรมวันที่ 3"),
+        ("ឆ្កែ", "គាត់មានឆ្កែមួយ"),
+        ("می‌خواهم", "چای میخواهم"),
+        ("Donau\u00addampfer", "fährt mit dem Donaudampfer"),
     ],
 )
 def test_a_query_finds_words_in_other_spellings(query: str, text: str) -> None:
     (_, found), (_, other) = rank(query, [record(text), record("Nothing of that kind", "mem-2")])
-    assert found > other == 0
+    assert found > other == 0, (found, other)
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "other"),
+    [
+        ("C++", "Writes C++", "Writes C#"),
+        ("blood type A+", "Has blood type A+", "Has blood type A"),
+        ("दिन", "दिन में", "दान में"),
+        ("ガス", "ガスを使う", "カスを使う"),
+    ],
+)
+def test_a_sign_or_a_vowel_decides_between_two_records(query: str, text: str, other: str) -> None:
+    assert ranked_ids(query, record(other, "other", updated_at=2), record(text, "found", updated_at=1))[0] == "found"
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("वह हिन्दी बोलता है", ["वह", "हिन्दी", "बोलता", "है"]),
+        ("ខ្ញុំស្រឡាញ់", ["ខ្ញុំស្រឡាញ់"]),
+        ("كَتَبَ، שָׁלוֹם!", ["كتب", "שלום"]),
+        ("ไป\u200bโรม ❤\ufe0f", ["ไป", "โรม"]),
+        ("C++ or C#", ["c", "or", "c", "c++", "c#"]),
+        ("Ёлка\u00a0x²—y", ["елка", "x2", "y"]),
+    ],
+)
+def test_words_are_whole_in_every_script(text: str, cut: list[str]) -> None:
+    assert words(text) == cut
 
 
 def test_a_records_key_is_searched_too() -> None:
@@ -128,4 +174,4 @@ def test_scores_lie_between_0_and_1_whatever_the_texts(query: str, texts: list[s
 
 def test_trigrams_tell_a_words_beginning_from_its_middle() -> None:
     assert trigrams("tea") == ["^te", "tea", "ea$"]
-    assert trigrams("a 京都") == ["^a$", "京都"]
+    assert trigrams("a 京都") == ["^a$", "京都", "京", "都"]
