@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.bedrock.hashed_embeddings import vector
-from tests.unit.relevance import FACTS, KINDS, QUERIES, recall, stems
+from tests.unit.relevance import (
+    FACTS,
+    FACTS_OF_LANGUAGES,
+    KINDS,
+    LANGUAGES,
+    QUERIES,
+    QUERIES_OF_LANGUAGES,
+    recall,
+    stems,
+)
 from turnwright.memory.records.records import Provenance, Record
 from turnwright.memory.records.search import bm25_scores, cosine, lexical_scores, rank
 from turnwright.memory.records.terms import trigrams, words
@@ -48,6 +57,9 @@ def by_hashed_embeddings(query: str) -> list[float]:
 def test_the_relevance_set_names_its_facts_and_has_some_queries_of_each_kind() -> None:
     assert {name for query in QUERIES for name in query.answers} <= FACTS.keys()
     assert all(sum(query.kind == kind for query in QUERIES) >= 6 for kind in KINDS)
+    assert {name for query in QUERIES_OF_LANGUAGES for name in query.answers} <= FACTS_OF_LANGUAGES.keys()
+    assert all(sum(query.kind == language for query in QUERIES_OF_LANGUAGES) >= 4 for language in LANGUAGES)
+    assert len(LANGUAGES) >= 8
 
 
 def test_the_chosen_search_finds_all_but_paraphrases_among_the_first_three() -> None:
@@ -56,6 +68,16 @@ def test_the_chosen_search_finds_all_but_paraphrases_among_the_first_three() -> 
     assert found.pop("paraphrases") < 0.2, "letters alone cannot find them; docs/memory.md says so"
     assert found == dict.fromkeys(found, 1.0)
     assert (round(recall(by_trigrams, 1), 2), round(recall(by_trigrams, 3), 2)) == (0.79, 0.82)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_chosen_search_finds_what_was_said_in_each_language_first(language: str) -> None:
+    texts = list(FACTS_OF_LANGUAGES.values())
+
+    def chosen(query: str) -> list[float]:
+        return lexical_scores(query, texts)
+
+    assert recall(chosen, 1, language, FACTS_OF_LANGUAGES, QUERIES_OF_LANGUAGES) == 1.0
 
 
 def test_trigrams_find_more_than_words_or_stems_and_no_less_than_both_together() -> None:

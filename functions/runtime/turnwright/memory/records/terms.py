@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 _NOT_ASCII = re.compile(r"[^\w\x00-\x7f]")
-_WORD = re.compile(r"[^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+")
-"""Of a text in which every sign beyond ASCII that parts words is a space."""
+_WORD = re.compile(r"([^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+)([+#]*)")
+"""A word and the signs behind it, of a text in which every sign beyond ASCII that parts words is a space."""
 
-_SIGNED = re.compile(r"[^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+[+#]+")
 _IDENTIFIER = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _JOINERS = "\u200c\u200d"
 _PARTING = "\u200b"
@@ -50,13 +49,20 @@ def words(text: str) -> list[str]:
     """The words without case and accents; the parts of an identifier (`favouriteColour`, `risk_level`) too."""
     plain = _NOT_ASCII.sub(lambda match: _within_words(match[0]), text)
     found = _WORD.findall(plain)
-    parts = [part for word in found for part in _parts(word)]
-    return [folded for word in [*found, *_SIGNED.findall(plain)] if (folded := _folded(word))] + parts
+    spelled = [word for word, _ in found] + [word + signs for word, signs in found if signs]
+    parts = [part for word, _ in found for part in _parts(word)]
+    return [folded for word in spelled if (folded := _folded(word))] + parts
 
 
 def trigrams(text: str) -> list[str]:
     """The n-grams of the words' letters, as each script has them."""
-    return [term for word in words(text) for run in _RUN.finditer(word) for term in _terms(run)]
+    found: list[str] = []
+    for word in words(text):
+        if word.isascii():
+            found += _trigrams(word)
+        else:
+            found += (term for run in _RUN.finditer(word) for term in _terms(run))
+    return found
 
 
 def _terms(run: re.Match[str]) -> Iterator[str]:
@@ -68,8 +74,12 @@ def _terms(run: re.Match[str]) -> Iterator[str]:
         yield from _grams(letters, 2)
         yield from _grams(letters, 3) if len(letters) > 2 else ()
     else:  # the syllables of Korean as the letters that they are made of: a particle then hides no word
-        spelled = unicodedata.normalize("NFD", letters)
-        yield from (f"^{spelled}$"[start : start + 3] for start in range(len(spelled)))
+        yield from _trigrams(unicodedata.normalize("NFD", letters))
+
+
+def _trigrams(word: str) -> list[str]:
+    marked = f"^{word}$"
+    return [marked[start : start + 3] for start in range(len(word))]
 
 
 def _grams(letters: str, size: int) -> Iterator[str]:
@@ -87,6 +97,8 @@ def _within_words(character: str) -> str:
 
 def _folded(word: str) -> str:
     """The word as it is compared; "" if it has no letter."""
+    if word.isascii():
+        return word.lower()
     decomposed = unicodedata.normalize("NFKD", word.casefold())
     plain = "".join(
         letter
