@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from turnwright.memory.records.nearness import normalized, normalized_key
@@ -51,6 +51,7 @@ def test_what_says_something_else_is_not_the_same(one: str, other: str) -> None:
 
 
 @given(st.text())
+@example("x\u1ffd")
 def test_normalizing_is_done_after_one_time(text: str) -> None:
     assert normalized(normalized(text)) == normalized(text)
     assert normalized_key(normalized_key(text)) == normalized_key(text)

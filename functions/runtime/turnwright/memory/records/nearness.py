@@ -60,7 +60,8 @@ def _is_letter(character: str) -> bool:
 
 def _plain(text: str) -> str:
     """The text in one form of its letters: composed, of usual width, without what is not seen."""
-    return unicodedata.normalize("NFC", "".join(map(_usual_form, text.translate(_TO_NOTHING))))
+    composed = unicodedata.normalize("NFC", text.translate(_TO_NOTHING))
+    return unicodedata.normalize("NFC", "".join(map(_usual_form, composed)))
 
 
 @lru_cache(maxsize=4_096)
