@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from local.bedrock.model_backend import EmbeddingRequest, JsonObject, ModelError, digest, estimated_tokens
-from turnwright.memory.records.search import trigrams, words
+from turnwright.memory.records.terms import trigrams, words
 
 _WORD_WEIGHT = 2.0
 

@@ -76,12 +76,13 @@ def lines(done: Consolidated) -> Iterator[tuple[str, str]]:
 
 def shown_lines(shown: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What was injected for a reader, as (label, text)."""
-    for name, texts in shown.get("facts", {}).items():
-        yield "injected", f"{name}  {' '.join(texts)}"
+    for name, facts in shown.get("facts", {}).items():
+        told = [f"{fact['fact']} (said on {fact['saidOn']})" for fact in facts]
+        yield "injected", f"{name}  {' '.join(told)}"
     for entry in shown.get("earlierConversations", ()):
         yield "injected", f"earlier conversation, {entry['endedAt']}  {' '.join(entry['summary'].split())}"
     if "earlierInThisConversation" in shown:
-        yield "injected", f"digest  {' '.join(shown['earlierInThisConversation'].split())}"
+        yield "injected", f"digest  {' '.join(shown['earlierInThisConversation']['digest'].split())}"
 
 
 def _change(change: Change) -> str:

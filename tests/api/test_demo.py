@@ -72,14 +72,16 @@ def test_what_is_said_in_one_session_is_extracted_merged_and_known_in_the_next(s
         "Summarize Session",
         "Write Records",
     ]
-    assert known["injected"][:3] == [
-        "user_preferences  The user reports in USD.",
-        "project_context  The user works on Project Phoenix.",
-        "risk_profile  The user takes moderate risks.",
+    said_on = re.compile(r" \(said on \d{4}-\d\d-\d\d\)")
+    shown = [said_on.subn("", line) for line in known["injected"][:3]]
+    assert shown == [
+        ("user_preferences  The user reports in USD.", 1),
+        ("project_context  The user works on Project Phoenix.", 1),
+        ("risk_profile  The user takes moderate risks.", 1),
     ]
-    assert " ".join(known["agent"]) == (
-        f"{LABEL} I was shown from memory: The user reports in USD. The user works on Project Phoenix. "
-        "The user takes moderate risks."
+    assert said_on.subn("", " ".join(known["agent"])) == (
+        f"{LABEL} I was shown from memory: {' '.join(line.partition('  ')[2] for line, _ in shown)}",
+        3,
     )
 
 

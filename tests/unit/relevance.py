@@ -3,12 +3,15 @@
 It is what the ways of search are compared on (`test_search.py`). Queries are by kind, since each way is good at some:
 the same words, other forms of them, names as people spell them, words of other languages, and paraphrases, which share
 few letters with their fact or none.
+
+`FACTS_OF_LANGUAGES` and `QUERIES_OF_LANGUAGES` are a set of their own, by language: what was said with a time that
+counted from its day, what was corrected, what was denied beside what was affirmed, and a word as short as they get.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from turnwright.memory.records.search import words
+from turnwright.memory.records.terms import words
 
 FACTS = {
     "currency": "The user wants all reports in USD.",
@@ -104,7 +107,100 @@ QUERIES = [
     Query("programming language of choice", ("python",), "paraphrases"),
 ]
 
+FACTS_OF_LANGUAGES = {
+    "de_flight": "Fliegt am 2026-03-03 nach Rom.",
+    "de_home": "Ist 2024 von Hamburg nach Köln umgezogen.",
+    "de_meat": "Der Benutzer isst kein Fleisch.",
+    "de_fish": "Die Schwester isst gern Fisch.",
+    "it_flight": "Il 2026-03-03 vola a Roma.",
+    "it_home": "Nel 2024 si è trasferito da Torino a Bologna.",
+    "it_meat": "L'utente non mangia carne.",
+    "it_tea": "Beve il tè senza zucchero.",
+    "nl_flight": "Vliegt op 2026-03-03 naar Rome.",
+    "nl_home": "Is in 2024 van Utrecht naar Groningen verhuisd.",
+    "nl_meat": "De gebruiker eet geen vlees.",
+    "nl_egg": "Eet elke ochtend een ei.",
+    "ru_flight": "Летит в Рим 2026-03-03.",
+    "ru_home": "В 2024 году переехал из Казани в Томск.",
+    "ru_meat": "Пользователь не ест мясо.",
+    "ru_hedgehog": "У дочери живёт ёж.",
+    "ar_flight": "يسافر إلى روما في 2026-03-03.",
+    "ar_home": "انتقل من القاهرة إلى الإسكندرية في 2024.",
+    "ar_meat": "المستخدم لا يأكل اللحم.",
+    "ar_books": "يُحِبُّ قِرَاءَةَ الكُتُبِ مَسَاءً.",
+    "he_flight": "טס לרומא ב-2026-03-03.",
+    "he_home": "עבר מחיפה לתל אביב ב-2024.",
+    "he_meat": "המשתמש לא אוכל בשר.",
+    "he_peace": "שָׁלוֹם הוא שם הבן.",
+    "hi_flight": "2026-03-03 को रोम की उड़ान है।",
+    "hi_home": "2024 में दिल्ली से पुणे गए।",
+    "hi_meat": "उपयोगकर्ता मांस नहीं खाता है।",
+    "hi_charity": "हर महीने दान देता है।",
+    "hi_day": "दिन में सोता है।",
+    "ja_flight": "2026-03-03に飛行機でローマへ行く。",
+    "ja_home": "2024年に大阪から名古屋へ引っ越した。",
+    "ja_meat": "利用者は肉を食べない。",
+    "ja_dog": "庭で犬を飼っている。",
+    "ja_cat": "猫は苦手だ。",
+    "zh_flight": "2026-03-03飞往罗马。",
+    "zh_home": "2024年从上海搬到成都。",
+    "zh_meat": "用户不吃牛排。",
+    "zh_tea": "每天早上喝茶。",
+    "th_flight": "บินไปโรมวันที่ 2026-03-03",
+    "th_home": "ย้ายจากเชียงใหม่ไปภูเก็ตในปี 2024",
+    "th_meat": "ผู้ใช้ไม่กินเนื้อวัว",
+    "th_snake": "ลูกชายเลี้ยงงูสองตัว",
+    "th_crab": "แพ้ปู",
+}
+
+QUERIES_OF_LANGUAGES = [
+    Query("Wann fliegt sie nach Rom?", ("de_flight",), "German"),
+    Query("Umzug nach Köln", ("de_home",), "German"),
+    Query("Fleischgerichte", ("de_meat",), "German"),
+    Query("Koeln oder Koln?", ("de_home",), "German"),
+    Query("volo per Roma", ("it_flight",), "Italian"),
+    Query("quando si trasferì a Bologna?", ("it_home",), "Italian"),
+    Query("carne", ("it_meat",), "Italian"),
+    Query("tè", ("it_tea",), "Italian"),
+    Query("vlucht naar Rome", ("nl_flight",), "Dutch"),
+    Query("de verhuizing naar Groningen", ("nl_home",), "Dutch"),
+    Query("Mag zij vlees?", ("nl_meat",), "Dutch"),
+    Query("eieren of een ei", ("nl_egg",), "Dutch"),
+    Query("Когда полёт в Рим?", ("ru_flight",), "Russian"),
+    Query("переезд в Томск", ("ru_home",), "Russian"),
+    Query("блюдо из мяса", ("ru_meat",), "Russian"),
+    Query("еж", ("ru_hedgehog",), "Russian"),
+    Query("السفر إلى روما", ("ar_flight",), "Arabic"),
+    Query("القاهره", ("ar_home",), "Arabic"),
+    Query("هل يأكل اللَّحْمَ؟", ("ar_meat",), "Arabic"),
+    Query("كتب", ("ar_books",), "Arabic"),
+    Query("טיסה לרומא", ("he_flight",), "Hebrew"),
+    Query("תל אביב", ("he_home",), "Hebrew"),
+    Query("בָּשָׂר", ("he_meat",), "Hebrew"),
+    Query("שלום", ("he_peace",), "Hebrew"),
+    Query("रोम कब जाना है?", ("hi_flight",), "Hindi"),
+    Query("पुणे", ("hi_home",), "Hindi"),
+    Query("मांस", ("hi_meat",), "Hindi"),
+    Query("दान", ("hi_charity",), "Hindi"),
+    Query("दिन", ("hi_day",), "Hindi"),
+    Query("ローマ旅行", ("ja_flight",), "Japanese"),
+    Query("名古屋", ("ja_home",), "Japanese"),
+    Query("肉", ("ja_meat",), "Japanese"),
+    Query("犬", ("ja_dog",), "Japanese"),
+    Query("猫の話", ("ja_cat",), "Japanese"),
+    Query("去罗马的航班", ("zh_flight",), "Chinese"),
+    Query("成都", ("zh_home",), "Chinese"),
+    Query("吃牛排吗", ("zh_meat",), "Chinese"),
+    Query("茶", ("zh_tea",), "Chinese"),
+    Query("เที่ยวบินไปโรม", ("th_flight",), "Thai"),
+    Query("ภูเก็ต", ("th_home",), "Thai"),
+    Query("กินเนื้อได้ไหม", ("th_meat",), "Thai"),
+    Query("งู", ("th_snake",), "Thai"),
+    Query("ปู", ("th_crab",), "Thai"),
+]
+
 KINDS = list(dict.fromkeys(query.kind for query in QUERIES))
+LANGUAGES = list(dict.fromkeys(query.kind for query in QUERIES_OF_LANGUAGES))
 
 _ENDINGS = ("ingly", "ments", "ation", "ings", "ment", "ies", "ing", "ers", "ed", "es", "er", "en", "ly", "s", "e", "y")
 
@@ -119,11 +215,17 @@ def _stem(word: str) -> str:
     return word.removesuffix(next(endings, ""))
 
 
-def recall(scores_of: Callable[[str], Sequence[float]], k: int, kind: str | None = None) -> float:
+def recall(
+    scores_of: Callable[[str], Sequence[float]],
+    k: int,
+    kind: str | None = None,
+    facts: Mapping[str, str] = FACTS,
+    queries: Sequence[Query] = tuple(QUERIES),
+) -> float:
     """How much of what answers a query is among the first `k` facts, on average. A score of 0 finds nothing."""
-    names = list(FACTS)
+    names = list(facts)
     found = []
-    for query in QUERIES:
+    for query in queries:
         if kind in (None, query.kind):
             scores = dict(zip(names, scores_of(query.text), strict=True))
             first = sorted((name for name in names if scores[name] > 0), key=lambda name: -scores[name])[:k]

@@ -2,7 +2,8 @@
 summary or a digest to write.
 
 Such a request forces one tool, whose input is the answer. What it is about stands in the request as data, in elements:
-`<conversation>` has a line of JSON for each event, `{"event": id, "said": [{"user": text}, {"assistant": text}, ...]}`.
+`<conversation>` has a line of JSON for each event, `{"event": id, "at": "2026-03-02 Monday 14:05 UTC", "said":
+[{"user": text}, {"assistant": text}, ...]}`; by "at" English words like "tomorrow" become dates (`rule_dates`).
 Facts are the user's own plain statements (`rule_statements`), given to the namespace whose name or description shares a
 word with them. One that asks for "facts about the user" gets all of them, and one that asks for "the user's
 preferences" those with a verb of liking: so ask the built-in strategies of AgentCore Memory. A summary repeats
@@ -16,10 +17,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from local.bedrock.model_backend import ConverseRequest, JsonObject
 from local.bedrock.rule.rule_answers import LABEL
+from local.bedrock.rule.rule_dates import dated
 from local.bedrock.rule.rule_statements import Statement, asked, statements, topics
 from local.bedrock.rule.rule_words import words
 
@@ -38,7 +41,7 @@ _ABOUT_ME = re.compile(r"\b(?:know|remember|recall)\b[^.?!]*\b(?:me|us|my|our|I)
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the user said in one event."""
+    """What the user said in one event, with dates."""
 
     event: str
     text: str
@@ -63,7 +66,7 @@ def recalled(request: ConverseRequest, text: str) -> list[str]:
     with.
     """
     memory = _element(_prompt(request.body.get("system", ())), "memory", {})
-    facts = [str(fact) for texts in memory.get("facts", {}).values() for fact in texts]
+    facts = [_with_its_day(fact) for entries in memory.get("facts", {}).values() for fact in entries]
     if _ABOUT_ME.search(text):
         return facts or list(_told_of(memory))
     if not text.rstrip().endswith("?"):
@@ -99,13 +102,17 @@ def unnamed_memory_tools(text: str) -> frozenset[str]:
     return frozenset(name for name, word in _MEMORY_TOOLS.items() if word not in said)
 
 
+def _with_its_day(fact: Mapping[str, str]) -> str:
+    return f"{fact['fact']} (said on {fact['saidOn']})" if "saidOn" in fact else fact["fact"]
+
+
 def _words_of(text: str) -> frozenset[str]:
     return frozenset(words(text)) - _COMMON_WORDS
 
 
 def _told_of(memory: Mapping[str, Any]) -> Iterator[str]:
     if "earlierInThisConversation" in memory:
-        yield str(memory["earlierInThisConversation"])
+        yield str(memory["earlierInThisConversation"]["digest"])
     yield from (str(entry["summary"]) for entry in memory.get("earlierConversations", ()))
 
 
@@ -205,7 +212,8 @@ def _said(prompt: str) -> Iterator[Said]:
         event = json.loads(line)
         for entry in event["said"]:
             if "user" in entry:
-                yield Said(event["event"], _spoken(entry["user"]))
+                day = date.fromisoformat(event["at"].partition(" ")[0])
+                yield Said(event["event"], dated(_spoken(entry["user"]), day))
 
 
 def _spoken(text: str) -> str:

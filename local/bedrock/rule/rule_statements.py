@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from local.bedrock.rule.rule_dates import undated
 from local.bedrock.rule.rule_words import CURRENCIES, CURRENCY_NAMES, words
 
 _LASTING_VERBS = frozenset(
     """
-    accept avoid belong buy dislike drink drive earn eat enjoy follow hate have hold invest keep lead like live love
+    accept avoid belong buy dislike drink drive earn eat enjoy fly follow hate have hold invest keep lead like live love
     manage own pay plan play prefer read report run save sell speak study support take teach tolerate trade travel use
     work write
     """.split()  # noqa: SIM905 - a word list is read as text
@@ -127,6 +128,7 @@ def _predication(subject: str, clause: str) -> Statement | None:
 
 
 def _statement(text: str, about: str) -> Statement:
+    about = undated(about)
     content = words(about)
     name = next(_kinds(about), None) or "_".join(dict.fromkeys([*content[:1], *content[-1:]])) or "fact"
     return Statement(" ".join(text.split()) + ".", topics(text), name)

@@ -114,7 +114,7 @@ def test_what_is_remembered_is_found_by_the_very_next_call(memory: Memory) -> No
         "recordId": record.record_id,
         "namespace": "facts",
         "text": "Works on Project Phoenix.",
-        "since": "2026-09-21T14:13:20.000Z",
+        "saidAt": "2026-09-21T14:13:20.000Z",
     }
     assert record == Record(
         store=SESSION.store,

@@ -208,7 +208,7 @@ def test_what_is_remembered_and_forgotten_is_a_write(tools: Memory, trace_events
         ("MEMORY_WRITE", "/facts/user-1/", 1),
         ("MEMORY_WRITE", "/facts/user-1/", 2),
     ]
-    told = {"recordId": answer["recordId"], "text": "Likes tea.", "key": "drink", "since": answer["since"]}
+    told = {"recordId": answer["recordId"], "text": "Likes tea.", "key": "drink", "saidAt": answer["saidAt"]}
     assert json.loads(put["records"]) == [{**told, "operation": "PUT"}]
     assert json.loads(gone["records"]) == [{**told, "operation": "DELETE"}]
     assert kept(tools.stored, tools.turn, of_steps=True) == [put, gone]

@@ -476,7 +476,7 @@ def test_every_step_of_a_turn_is_shown_the_same_of_memory(stored: StoredTurns, m
 
     shown = [asked["system"][1]["text"] for asked in model.asked]
     assert shown[0] == shown[1]
-    assert '{"facts": {"facts": ["Reports in USD."]}}' in shown[0]
+    assert '"facts": {"facts": [{"fact": "Reports in USD."' in shown[0]
     instruction = stored.agent().instruction
     assert [asked["system"][0]["text"] for asked in model.asked] == [instruction, instruction]
 

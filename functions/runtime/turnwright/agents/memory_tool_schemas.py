@@ -59,7 +59,11 @@ def memory_tools(memory: MemoryConfiguration, agent_id: str) -> Iterator[MemoryT
             _schema(
                 ("namespace", "text"),
                 namespace=_text("The namespace that the fact belongs into.", 48),
-                text=_text("The fact, one short sentence that is complete in itself.", None),
+                text=_text(
+                    "The fact, one short sentence that is complete in itself; with the date, as far as you know it, "
+                    "instead of 'tomorrow' or 'next week'.",
+                    None,
+                ),
                 key=_text(key, LONGEST_KEY),
             ),
         )

@@ -115,7 +115,7 @@ class MemoryTools:
         embedding = self._embedding(text, is_query=False)
         fact = Fact(text, key, self._event_id, self._turn.turnId, now_ms(), "0")
         target = self._target(_ruled(namespace, key), call_key)
-        merge = Merge(target, existing, {text: embedding} if embedding else {})
+        merge = Merge(target, existing)
         merge.add([fact])
         changed = merge.changes()
         evicted = [change for change in changed if change.after is None][:_MOST_EVICTED]
@@ -146,7 +146,7 @@ class MemoryTools:
             agentVersion=turn.agentVersion,
             actorEpoch="",
         )
-        return Target(call, namespace, "", now_ms(), self._agent.memory.embedding_model)
+        return Target(call, namespace, "", now_ms())
 
     def _of_tool(self, change: Change, text: str, embedding: Embedding | None) -> Change:
         """The change as a tool makes it: where the new text comes from, and its embedding."""
@@ -246,4 +246,4 @@ def _told(record: Record) -> dict[str, Any]:
     told = {"recordId": record.record_id, "namespace": record.strategy, "text": record.text}
     if record.key:
         told["key"] = record.key
-    return told | {"since": iso8601(record.timestamp)}
+    return told | {"saidAt": iso8601(record.timestamp)}

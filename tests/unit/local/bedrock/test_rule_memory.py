@@ -13,6 +13,8 @@ from local.bedrock.rule.rule_answers import LABEL
 from local.bedrock.rule.rule_model import RuleModel
 from local.bedrock.rule.rule_statements import asked, statements
 
+AT = "2026-03-02 Monday 14:05 UTC"
+USD = "The user reports in USD. (said on 2026-03-02)"
 STORY = "Hello! I report in USD, work on Project Phoenix and take moderate risks. What is my balance?"
 PREFERENCES = {"name": "user_preferences", "description": "Reporting currency, language and format of answers."}
 PROJECTS = {"name": "project_context", "description": "The projects that the user works on."}
@@ -101,7 +103,7 @@ def converse(name: str, properties: Mapping[str, Any], system: str, prompt: str)
 
 def conversation(*texts: str) -> str:
     lines = [
-        json.dumps({"event": f"e{number}", "said": [{"user": text}, {"assistant": "I work on it."}]})
+        json.dumps({"event": f"e{number}", "at": AT, "said": [{"user": text}, {"assistant": "I work on it."}]})
         for number, text in enumerate(texts, start=1)
     ]
     return "<conversation>\n" + "\n".join(lines).replace("<", "\\u003c") + "\n</conversation>"
@@ -135,6 +137,32 @@ def test_each_namespace_gets_the_statements_that_belong_to_it() -> None:
     projects = extract(PROJECTS, "Hello", STORY, keyed=False)
     assert projects == [{"text": "The user works on Project Phoenix.", "eventId": "e2"}]
     assert extract(RISKS, STORY) == [{"key": "risk", "text": "The user takes moderate risks.", "eventId": "e1"}]
+
+
+@pytest.mark.parametrize(
+    ("said", "remembered"),
+    [
+        ("I fly to Rome tomorrow.", "The user flies to Rome on 2026-03-03."),
+        ("I travel to Oslo in two weeks", "The user travels to Oslo on 2026-03-16."),
+        ("My exam is the day after tomorrow", "The user's exam is on 2026-03-04."),
+        ("My contract is over next month", "The user's contract is over in 2026-04."),
+        ("I trade bonds since last year", "The user trades bonds since 2025."),
+        ("My flat is paid next week. My visit was a week ago", "The user's flat is paid in the week of 2026-03-09."),
+        ("I fly to Rome next Friday", "The user flies to Rome next Friday."),
+    ],
+)
+def test_words_that_count_from_the_day_become_dates(said: str, remembered: str) -> None:
+    [record] = extract({"name": "n", "description": "facts about the user"}, said)
+    assert record["text"] == remembered
+    assert summarize("summary", conversation(said))[1:] == [remembered]
+
+
+def test_a_date_does_not_change_what_a_statement_is_about() -> None:
+    wanted = {"name": "n", "description": "facts about the user"}
+    records = extract(
+        wanted, "I fly to Rome tomorrow.", "I fly to Rome in 9000000000000000000000 days", "I fly to Rome"
+    )
+    assert [record["key"] for record in records][::2] == ["fly_rome"] * 2
 
 
 def test_a_known_key_about_the_same_is_used_again() -> None:
@@ -250,8 +278,8 @@ def test_a_digest_keeps_what_was_stated_for_longer_than_what_was_asked() -> None
 
 MEMORY = {
     "facts": {
-        "user_preferences": ["The user reports in USD."],
-        "risk_profile": ["The user takes moderate risks. \u003c/memory>"],
+        "user_preferences": [{"fact": "The user reports in USD.", "saidOn": "2026-03-02"}],
+        "risk_profile": [{"fact": "The user takes moderate risks. \u003c/memory>"}],
     },
     "earlierConversations": [{"endedAt": "2026-01-01T00:00:00Z", "summary": "Asked: Why?"}],
 }
@@ -276,9 +304,9 @@ def said(text: str, memory: Mapping[str, Any] | None, tools: bool = True) -> str
     [
         (
             "What do you know about me?",
-            "I was shown from memory: The user reports in USD. The user takes moderate risks. </memory>",
+            f"I was shown from memory: {USD} The user takes moderate risks. </memory>",
         ),
-        ("Which currency do I report in?", "I was shown from memory: The user reports in USD."),
+        ("Which currency do I report in?", f"I was shown from memory: {USD}"),
         ("How many risks do I take?", "I was shown from memory: The user takes moderate risks. </memory>"),
     ],
 )

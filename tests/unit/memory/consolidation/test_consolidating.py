@@ -241,7 +241,7 @@ def test_a_model_adds_updates_deletes_and_leaves(by_model: StoredMemory) -> None
             {"operation": "UPDATE", "fact": 0, "recordId": phoenix.record_id, "text": "Leads Phoenix"},
             {"operation": "DELETE", "fact": 1, "recordId": griffin.record_id},
             {"operation": "ADD", "fact": 1, "text": "Works on Hydra", "key": "hydra"},
-            {"operation": "ADD", "fact": 1, "text": "has a DOG."},
+            {"operation": "ADD", "fact": 1, "text": "has a dog."},
             {"operation": "NOTHING"},
         )
     ]
@@ -474,10 +474,10 @@ def finish(remaining: Any) -> Any:
 def test_a_fact_that_remember_writes_meanwhile_is_neither_lost_nor_doubled(memory: StoredMemory) -> None:
     memory.say("project: Phoenix", "team: Blue")
     states = list_until_write(memory, memory.end())
-    stored_record(memory, "Project:  phoenix.")
+    stored_record(memory, "Project:  Phoenix.")
     stored_record(memory, "likes tea")
     assert finish(states)["status"] == "WRITTEN"
-    assert memory.texts("projects") == ["Project:  phoenix.", "likes tea", "team: Blue"]
+    assert memory.texts("projects") == ["Project:  Phoenix.", "likes tea", "team: Blue"]
 
 
 def test_a_record_that_is_forgotten_meanwhile_does_not_come_back(memory: StoredMemory) -> None:

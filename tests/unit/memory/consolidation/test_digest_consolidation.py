@@ -1,16 +1,18 @@
 """The digest of a session that goes on, and the namespaces of its scope."""
 
+import json
 from typing import Any
 
 import pytest
 
-from tests.unit.stored_memory import ACTOR, STORE, StoredMemory
+from tests.unit.stored_memory import ACTOR, STORE, StoredMemory, element
 from tests.unit.stored_turns import SESSION, A, step, text
 from turnwright.memory.consolidation.digest_records import digest_path
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.records.records import Records
 from turnwright.memory.session_ends.consolidations import Consolidation, Kind, consolidation
 from turnwright.storage import keys
+from turnwright.storage.clock import told_moment
 from turnwright.storage.keys import NO_ACTOR, SessionId
 
 
@@ -52,6 +54,19 @@ def test_a_digest_continues_the_one_before_and_takes_what_it_covers_off_the_coun
     memory.consolidate(second)
     assert digests(memory) == ["a: 1 / b: 2 / c: 3"]
     assert counts(memory) == (second.toEvent, 1, characters // 2)
+
+
+def test_a_digest_is_told_when_each_turn_was_and_has_the_time_of_the_last(memory: StoredMemory) -> None:
+    memory.say("a: 1", "b: 2")
+    work = digest_of(memory)
+    last = int(work.toEvent.partition("#")[0])
+    memory.stored.clock.ms += 3_600_000
+    memory.consolidate(work)
+    (_, asked) = memory.model.asked[-1]
+    assert [json.loads(line)["at"] for line in element(asked, "conversation").splitlines()] == [told_moment(last)] * 2
+    assert "Write no time that counts from the day on which it was said" in asked
+    (digest,) = Records(memory.stored.table).of_namespace(STORE, ACTOR, digest_path(SESSION))
+    assert digest.timestamp == last
 
 
 def test_a_digest_writes_once_and_disturbs_no_turn(memory: StoredMemory) -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from turnwright.agents.memory_configuration import MergeRule, Namespace
 from turnwright.memory.consolidation.extraction import Fact
-from turnwright.memory.consolidation.merging import Change, Merge, Target, Vectors, embedded
-from turnwright.memory.records.nearness import normalized, same_words
+from turnwright.memory.consolidation.merging import Change, Merge, Target, embedded
+from turnwright.memory.records.nearness import normalized
 from turnwright.memory.records.records import MOST_REPLACED, Provenance, Record
 from turnwright.memory.session_ends.consolidations import Consolidation, Kind
 from turnwright.storage.clock import expiry
@@ -26,11 +26,9 @@ def target(rule: MergeRule, *, max_records: int = 200, work: Consolidation = WOR
     return Target(work, namespace(rule, max_records), "version", now)
 
 
-def merged(
-    into: Target, existing: Sequence[Record], facts: Sequence[Fact], vectors: Vectors | None = None
-) -> tuple[list[Change], list[Record]]:
+def merged(into: Target, existing: Sequence[Record], facts: Sequence[Fact]) -> tuple[list[Change], list[Record]]:
     """The changes, and the records as they are after them."""
-    merge = Merge(into, existing, vectors or {})
+    merge = Merge(into, existing)
     merge.add(facts)
     changes = merge.changes()
     after = {record.record_id: record for record in existing}
@@ -158,6 +156,28 @@ def test_a_replaced_text_is_kept_with_where_it_came_from_the_latest_last_and_onl
     assert only.record_id == "mem-k-0-0"
 
 
+DIFFERENT_KEYS = [
+    ("skill_c++", "skill_c#"),
+    ("skill_c++", "skill_c"),
+    ("blood_type_a+", "blood_type_a-"),
+    ("framework_.net", "framework_net"),
+    ("-5", "5"),
+    ("budget_$", "budget_€"),
+    ("share_50%", "share_50"),
+    ("दिन", "दान"),
+    ("ปี", "ปู"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT_KEYS)
+def test_a_fact_of_another_key_replaces_nothing(one: str, other: str) -> None:
+    for first, second in ((one, other), (other, one)):
+        _, after = merged(target(MergeRule.REPLACE), [record("old", first)], facts((second, "new")))
+        assert [r.text for r in after] == ["old", "new"]
+        _, both = merged(target(MergeRule.REPLACE), [], facts((first, "a"), (second, "b")))
+        assert [r.text for r in both] == ["a", "b"]
+
+
 def test_a_record_without_a_key_that_says_the_same_gets_the_key() -> None:
     changes, after = merged(
         target(MergeRule.REPLACE), [record("Reports in USD")], facts(("currency", "reports in USD."))
@@ -168,8 +188,7 @@ def test_a_record_without_a_key_that_says_the_same_gets_the_key() -> None:
 
 def test_a_changed_text_loses_its_embedding_and_what_is_written_gets_one() -> None:
     old = replace(record("USD", "currency"), embedding=(1.0,), embedding_model="m")
-    into = replace(target(MergeRule.REPLACE), embedding_model="m")
-    changes, _ = merged(into, [old], facts(("currency", "EUR"), ("risk", "low")))
+    changes, _ = merged(target(MergeRule.REPLACE), [old], facts(("currency", "EUR"), ("risk", "low")))
     assert [change.record.embedding for change in changes] == [None, None]
     made = embedded(changes, {"EUR": (0.5,), "low": (0.2,)}, "m")
     assert [(c.record.text, c.record.embedding, c.record.embedding_model) for c in made] == [
@@ -200,22 +219,36 @@ def test_keep_first_writes_nothing_for_a_key_that_is_known() -> None:
 def test_append_loses_no_fact_and_says_none_twice(given_facts: list[Fact]) -> None:
     _, after = merged(target(MergeRule.APPEND), [], given_facts)
     for fact in given_facts:
-        assert sum(same_words(fact.text, r.text) for r in after) == 1
+        assert sum(normalized(fact.text) == normalized(r.text) for r in after) == 1
 
 
-def test_append_knows_a_meaning_that_other_words_have() -> None:
-    vectors = {"Takes moderate risks": (0.6, 0.8), "Accepts a moderate level of risk": (0.61, 0.79), "b": (0.8, 0.6)}
-    given_facts = facts(("", "Takes moderate risks"), ("", "Accepts a moderate level of risk"), ("", "b"))
-    _, after = merged(target(MergeRule.APPEND), [], given_facts, vectors)
-    assert [r.text for r in after] == ["Takes moderate risks", "b"]
-
-
-@pytest.mark.parametrize("model", ["m", "other"])
-def test_append_compares_with_the_vectors_of_records_of_the_same_model_only(model: str) -> None:
-    known = replace(record("Takes moderate risks"), embedding=(0.6, 0.8), embedding_model="m")
-    into = replace(target(MergeRule.APPEND), embedding_model=model)
-    _, after = merged(into, [known], facts(("", "Accepts moderate risk")), {"Accepts moderate risk": (0.6, 0.8)})
-    assert len(after) == (1 if model == "m" else 2)
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ("The user eats meat.", "The user does not eat meat."),
+        ("Der Nutzer isst Fleisch.", "Der Nutzer isst kein Fleisch."),
+        ("Der Nutzer fliegt gern.", "Der Nutzer fliegt nicht gern."),
+        ("L'utente mangia carne.", "L'utente non mangia carne."),
+        ("Пользователь ест мясо.", "Пользователь не ест мясо."),
+        ("المستخدم يأكل اللحم.", "المستخدم لا يأكل اللحم."),
+        ("De gebruiker eet vlees.", "De gebruiker eet geen vlees."),
+        ("利用者は肉を食べる。", "利用者は肉を食べない。"),
+        ("उपयोगकर्ता मांस खाता है।", "उपयोगकर्ता मांस नहीं खाता है।"),
+        ("Käyttäjä syö lihaa.", "Käyttäjä ei syö lihaa."),
+        ("Kullanıcı et yer.", "Kullanıcı et yemez."),
+        ("The user likes coffee.", "The user dislikes coffee."),
+        ("The user has hepatitis.", "The user has hepatitis A."),
+        ("The user is a teacher.", "The user was a teacher."),
+        ("The user drinks in Maßen.", "The user drinks in Massen."),
+        ("The user likes Apple.", "The user likes apple."),
+        ("The room has 5 m².", "The room has 5 m2."),
+    ],
+)
+def test_append_takes_nothing_for_known_that_says_something_else_whatever_the_language(known: str, said: str) -> None:
+    into = target(MergeRule.APPEND)
+    for first, second in ((known, said), (said, known)):
+        _, after = merged(into, [record(first)], facts(("", second)))
+        assert [r.text for r in after] == [first, second]
 
 
 def test_a_fact_whose_record_is_there_changed_by_somebody_is_not_added_again() -> None:

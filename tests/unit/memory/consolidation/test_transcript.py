@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -82,7 +83,9 @@ def test_nothing_that_was_said_ends_the_element_or_the_line_and_nothing_is_chang
     told = text([said(words)], WHOLE)
     assert "<" not in told
     assert lines([said(words)], WHOLE) == (
-        [{"event": "0000000000000001#aaaaaaaa", "said": [{"user": words}]}] if words.strip() else []
+        [{"event": "0000000000000001#aaaaaaaa", "at": "1970-01-01 Thursday 00:00 UTC", "said": [{"user": words}]}]
+        if words.strip()
+        else []
     )
 
 
@@ -108,6 +111,13 @@ def test_tool_calls_are_told_shortly_those_of_memory_not_at_all() -> None:
     assert called["called"].startswith('balance {"account": "xxx')
     assert len(called["called"]) == 1_002
     assert result == {"result": "5 USD"}
+
+
+def test_each_line_says_on_which_day_of_the_week_and_when_it_was_said() -> None:
+    events = [replace(said("Tomorrow."), at=at) for at in (1_772_460_300_000, 1_772_495_999_999)]
+    moments = ["2026-03-02 Monday 14:05 UTC", "2026-03-02 Monday 23:59 UTC"]
+    assert [line["at"] for line in lines(events, WHOLE)] == moments
+    assert [line["at"] for line in lines(events[:1], Chunk(0, "a", "a", 2, 5))] == moments[:1]
 
 
 @pytest.mark.parametrize("length", [1, 99, 100, 101, 350])

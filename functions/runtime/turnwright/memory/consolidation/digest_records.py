@@ -69,7 +69,7 @@ class DigestRecord:
             key=DIGEST_KEY,
             created_at=before.created_at if before else now,
             updated_at=now,
-            timestamp=now,
+            timestamp=int(work.toEvent.partition("#")[0]),
             expires_at=expiry(now, storage_days),
         )
         write = records.changed(before, replace(after)) if before else records.added(after)

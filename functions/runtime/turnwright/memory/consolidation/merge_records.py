@@ -38,7 +38,6 @@ def merge(work: Consolidating, name: str, chunks: Sequence[int], merge_attempt: 
         namespace,
         next((entry["promptVersion"] for entry in extracted if "promptVersion" in entry), ""),
         now_ms(),
-        configuration.embedding_model,
     )
     written = work.journal.progress().added if merge_attempt > 1 else frozenset()
     facts = [
@@ -65,12 +64,11 @@ def _merged(
 ) -> Entry:
     consolidation, model = work.consolidation, configuration.embedding_model
     by_model = target.namespace.merge_rule is MergeRule.MODEL
-    compares = by_model or target.namespace.merge_rule is MergeRule.APPEND
-    vectors = _embedded([fact.text for fact in facts], model) if compares else {}
+    vectors = _embedded([fact.text for fact in facts], model) if by_model else {}
     seen = work.records.changes(consolidation.memoryStore, target.path)  # before the records, or one may be missed
     owner = consolidation.owner_of(target.namespace)
     existing = work.records.of_namespace(consolidation.memoryStore, owner, target.path)
-    merge = Merge(target, existing, vectors)
+    merge = Merge(target, existing)
     if by_model:
         for start in range(0, len(facts), model_merging.FACTS_AT_A_TIME):
             some = facts[start : start + model_merging.FACTS_AT_A_TIME]

@@ -4,7 +4,7 @@
 | --- | --- |
 | REPLACE | takes the place of the record with its key, unless that was said later; the record keeps what it replaced |
 | KEEP_FIRST | is left out if there is a record with its key |
-| APPEND | is left out if a record says the same: the same words, or nearly the same meaning |
+| APPEND | is left out if a record says the same in the same words |
 | MODEL | is judged by a model (`model_merging.py`), whose operations are applied here |
 
 A fact that is said again gives its record new life (REPLACE, APPEND). Merging the same facts again changes no text and
@@ -28,7 +28,7 @@ from turnwright.storage.table import Delete, Put
 _RECORD_IDS = UUID("7a6f0d4e-5d0c-4a8e-9c57-0d3c1a1f4b52")
 
 Vectors = Mapping[str, Embedding]
-"""The embeddings of texts, as far as they were made."""
+"""The embeddings of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,6 @@ class Target:
     namespace: Namespace
     prompt_version: str
     now: int
-    embedding_model: str | None = None
 
     @property
     def path(self) -> str:
@@ -95,14 +94,10 @@ class Operation:
 class Merge:
     """The records of a namespace while facts are merged into them."""
 
-    def __init__(self, target: Target, existing: Sequence[Record], vectors: Vectors) -> None:
+    def __init__(self, target: Target, existing: Sequence[Record]) -> None:
         self._target = target
         self._before = {record.record_id: record for record in existing}
         self._now = dict(self._before)
-        self._vectors = dict(vectors)
-        for record in existing:
-            if record.embedding is not None and record.embedding_model == target.embedding_model:
-                self._vectors.setdefault(record.text, record.embedding)
 
     @property
     def records(self) -> list[Record]:
@@ -158,7 +153,7 @@ class Merge:
             self._new(fact)
 
     def _append(self, fact: Fact) -> None:
-        record = self._same_text(fact) or next((r for r in self.records if self._is_near(fact, r)), None)
+        record = self._same_text(fact)
         if record is None:
             self._new(fact)
         else:
@@ -175,11 +170,6 @@ class Merge:
     def _same_text(self, fact: Fact) -> Record | None:
         text = nearness.normalized(fact.text)
         return next((record for record in self.records if nearness.normalized(record.text) == text), None)
-
-    def _is_near(self, fact: Fact, record: Record) -> bool:
-        return nearness.same_words(fact.text, record.text) or nearness.same_meaning(
-            fact.text, record.text, self._vectors.get(fact.text), self._vectors.get(record.text)
-        )
 
     def _new(self, fact: Fact) -> None:
         """Adds the fact's record, unless it is there: written by an earlier try and changed by somebody since."""

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from turnwright.storage.clock import told_moment
+
 CHUNK_CHARACTERS = 40_000
 """How much of a session one model call reads: about 10,000 tokens."""
 
@@ -17,6 +19,15 @@ MOST_EXTRACTIONS = 1_000
 """Entries of the Map over namespaces and chunks; each makes some ten of the 25,000 events of an execution's history.
 The chunks of a session that would need more are longer.
 """
+
+WHEN = """\
+- A line's "at" is when it was said, in UTC; the user's own time zone is not known unless the user says where they \
+are. Write no time that counts from the day on which it was said, in whatever language: of "tomorrow", "next week", \
+"two years ago", "my daughter is 3" make the date, the week, the year, the age with its day (2026-03-03; in the week \
+of 2026-03-09; in 2024; was 3 on 2026-03-02). What cannot be counted out keeps its words with the day behind them: \
+(said on 2026-03-02).
+"""
+"""What a model is told about the time of what it reads here, a rule of its prompt."""
 
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<\x85\u2028\u2029"}
 
@@ -89,15 +100,16 @@ def bound_for(characters: int, namespaces: int) -> int:
 
 
 def text(events: Sequence[Event], chunk: Chunk, memory_tools: Collection[str] = ()) -> str:
-    """What a model reads of a chunk: a line of JSON for each event, in order; "" if nothing was said in it.
+    """What a model reads of a chunk: a line of JSON for each event, in order, with the moment at which it was said; ""
+    if nothing was said in it.
 
     Calls of `memory_tools` are left out. `<` is escaped as JSON allows, so that nothing that was said can end the
     element that the text stands in.
     """
     if not chunk.characters:
-        return "\n".join(line for event in events if (line := _line(event.event_id, _said(event, memory_tools))))
-    whole = [entry for event in events for entry in _said(event, memory_tools)]
-    return _line(chunk.first, list(_part(whole, chunk.start, chunk.start + chunk.characters)))
+        return "\n".join(line for event in events if (line := _line(event, _said(event, memory_tools))))
+    start, end = chunk.start, chunk.start + chunk.characters
+    return "\n".join(_line(event, list(_part(_said(event, memory_tools), start, end))) for event in events)
 
 
 def escaped(value: Any) -> str:
@@ -105,8 +117,8 @@ def escaped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).translate(_ESCAPES)
 
 
-def _line(event_id: str, said: Sequence[Mapping[str, str]]) -> str:
-    return escaped({"event": event_id, "said": said}) if said else ""
+def _line(event: Event, said: Sequence[Mapping[str, str]]) -> str:
+    return escaped({"event": event.event_id, "at": told_moment(event.at), "said": said}) if said else ""
 
 
 def _part(said: Iterable[Mapping[str, str]], start: int, end: int) -> Iterator[Mapping[str, str]]:

@@ -1,72 +1,72 @@
-"""Whether two texts say the same. In doubt they differ: better a fact that is kept twice than one that is lost."""
+"""Whether two texts say the same, and whether two keys are one. In doubt they differ: better a fact that is kept twice
+than one that is lost.
 
-import math
+No list of negations is complete in every language, and embeddings put a sentence beside its opposite. So texts are the
+same only if nothing differs but what carries no meaning in any language; whether two sentences mean the same is for a
+model to judge (the merge rule MODEL).
+"""
+
 import re
 import unicodedata
 from functools import lru_cache
 
-from turnwright.models.embeddings import Embedding
+_TO_NOTHING = dict.fromkeys(
+    map(ord, "\u00ad\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+)
+"""What is not seen and not spoken: marks of direction, of where a line may break. Joiners are spelling and stay."""
 
-SAME_MEANING = 0.97
-"""The cosine from which two embeddings are of one meaning, if the texts agree in what embeddings confuse."""
+_TELLING = ("<super>", "<sub>", "<fraction>", "<circle>", "<square>", "<font>")
+"""Compatibility forms that say more than their letters: m² is not m2."""
 
-_TOKEN = re.compile(r"[-+]?\d+(?:[.,:/-]\d+)*%?|[^\W\d_][\w]*(?:['’]\w+)?[+#]*|[^\s\w.,;:!?'\"’()-]")
-_EMPTY = frozenset({"the", "a", "an", "user", "user's", "users"})
-_NEGATIONS = frozenset({"not", "no", "never", "none", "nothing", "without", "neither", "nor", "cannot", "longer"})
+_SUBJECT = re.compile(r"(?:(?:the )?user )+", re.IGNORECASE)
+_ENDS = ".!;, \u3002\u0964\u06d4"
+"""Marks at a sentence's end, those of Chinese and Japanese, Hindi and Urdu too; no question mark and no sign."""
+
+_KEY_SEPARATOR = re.compile(r"[\s_]+")
+_HYPHENS = "-\u2010\u2011"
 
 
 @lru_cache(maxsize=4_096)
 def normalized(text: str) -> str:
-    """The text without what changes nothing: case, white space, the mark at its end."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.rstrip(".!;, ") or folded
-
-
-def normalized_key(key: str) -> str:
-    """`Reporting Currency`, `reporting-currency` and `reporting_currency` are one key."""
-    return "_".join(re.findall(r"\w+", unicodedata.normalize("NFKC", key).casefold().replace("_", " "))) or key
-
-
-def same_words(one: str, other: str) -> bool:
-    """Whether the texts have the same words in the same order, but for articles and a plural's or a verb's s."""
-    return _words(one) == _words(other)
-
-
-def same_meaning(one: str, other: str, first: Embedding | None, second: Embedding | None) -> bool:
-    """Whether the texts' embeddings, of one model, are nearly the same, and the texts agree in their numbers, names,
-    symbols and negations.
+    """The text without what changes nothing: white space, the mark at its end, the case of its first letter, the words
+    "the user" that it begins with, the form of a letter.
     """
-    if first is None or second is None or len(first) != len(second):
-        return False
-    lengths = math.hypot(*first) * math.hypot(*second)
-    cosine = sum(map(float.__mul__, first, second)) / lengths if lengths else 0.0
-    return cosine >= SAME_MEANING and _marks(one) == _marks(other)
+    plain = " ".join(_plain(text).split())
+    plain = plain.rstrip(_ENDS) or plain
+    plain = _SUBJECT.sub("", plain, count=1) if _SUBJECT.match(plain) else plain
+    return unicodedata.normalize("NFC", plain[:1].lower() + plain[1:])
 
 
 @lru_cache(maxsize=4_096)
-def _words(text: str) -> tuple[str, ...]:
-    words = (token.casefold() for token in _tokens(text))
-    return tuple(_stem(word) for word in words if word not in _EMPTY) or (normalized(text),)
+def normalized_key(key: str) -> str:
+    """`Reporting Currency`, `reporting-currency` and `reporting_currency` are one key.
+
+    A hyphen parts words only between two letters; before a digit and at the end it is a sign. Every other sign, accent
+    and vowel sign stays: `c++`, `c#` and `c`, `.net` and `net`, `-5` and `5`, `a+` and `a-` are keys of their own.
+    """
+    plain = unicodedata.normalize("NFC", _plain(key).lower())
+    spaced = "".join(" " if _parts_words(plain, place) else letter for place, letter in enumerate(plain))
+    return "_".join(filter(None, _KEY_SEPARATOR.split(spaced))) or key
 
 
-def _stem(word: str) -> str:
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+def _parts_words(text: str, place: int) -> bool:
+    return text[place] in _HYPHENS and _is_letter(text[place - 1 : place]) and _is_letter(text[place + 1 : place + 2])
+
+
+def _is_letter(character: str) -> bool:
+    """Whether it is a letter or a mark upon one."""
+    return character != "" and unicodedata.category(character)[0] in "LM"
+
+
+def _plain(text: str) -> str:
+    """The text in one form of its letters: composed, of usual width, without what is not seen."""
+    composed = unicodedata.normalize("NFC", text.translate(_TO_NOTHING))
+    return unicodedata.normalize("NFC", "".join(map(_usual_form, composed)))
 
 
 @lru_cache(maxsize=4_096)
-def _marks(text: str) -> tuple[str, ...]:
-    tokens = _tokens(text)
-    return tuple(token for place, token in enumerate(tokens) if _is_mark(token, is_first=place == 0))
-
-
-def _is_mark(token: str, *, is_first: bool) -> bool:
-    word = token.casefold()
-    if not token[0].isalpha():
-        return True
-    if word in _NEGATIONS or word.endswith(("n't", "n’t")):
-        return True
-    return any(letter.isupper() for letter in (token[1:] if is_first else token))
-
-
-def _tokens(text: str) -> list[str]:
-    return _TOKEN.findall(unicodedata.normalize("NFKC", text))
+def _usual_form(character: str) -> str:
+    form = unicodedata.decomposition(character)
+    if form.startswith("<") and not form.startswith(_TELLING):
+        return unicodedata.normalize("NFKC", character)
+    return character

@@ -1,19 +1,18 @@
 """Search in an actor's records: how well each answers a query, from 0 to 1. An actor's records are few, so each search
 reads all of them and needs no index.
 
-Lexically a record is compared by the trigrams of its words' letters (BM25 over them), which find other forms of a word,
-a misspelled name and a part of a compound in any language. With an embedding of the query the cosine to the record's
-own is the larger part of the score. `tests/unit/relevance.py` is what this was chosen on, and `docs/memory.md` has what
-the alternatives reached.
+Lexically a record is compared by the n-grams of its words' letters (BM25 over `terms.py`), which find other forms of a
+word, a misspelled name and a part of a compound in any language. With an embedding of the query the cosine to the
+record's own is the larger part of the score. `tests/unit/relevance.py` is what this was chosen on, and `docs/memory.md`
+has what the alternatives reached.
 """
 
 import math
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from turnwright.memory.records.records import Record
+from turnwright.memory.records.terms import trigrams
 from turnwright.models.embeddings import Embedding
 
 MEANING_SHARE = 0.8
@@ -22,12 +21,8 @@ MEANING_SHARE = 0.8
 _MOST_QUERY_CHARACTERS = 2_000
 """As much of a query is looked at: an input text may have a megabyte."""
 
-_WORD = re.compile(r"\w+")
-_IDENTIFIER = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _SATURATION = 1.2
 _LENGTH_WEIGHT = 0.5
-_FIRST_IDEOGRAPH = "\u2e80"
-"""From here on Unicode has the scripts that write no spaces, and words of one or two characters."""
 
 Terms = Callable[[str], Sequence[str]]
 """How a text is cut into what is compared."""
@@ -72,25 +67,6 @@ def bm25_scores(query: str, texts: Sequence[str], terms: Terms) -> list[float]:
     return [_bm25(count, weights, count.total() / average) / best for count in counted]
 
 
-def words(text: str) -> list[str]:
-    """The words without case and accents; the parts of an identifier (`favouriteColour`, `risk_level`) too."""
-    found = [match[0] for match in _WORD.finditer(text)]
-    return [_folded(word) for word in found] + [part for word in found for part in _parts(word)]
-
-
-def trigrams(text: str) -> list[str]:
-    """Three letters each, of words with their borders marked, so that a beginning is told from a middle; of scripts
-    without spaces two characters each.
-    """
-    found: list[str] = []
-    for word in words(text):
-        if any(character >= _FIRST_IDEOGRAPH for character in word):
-            found += [word[start : start + 2] for start in range(max(1, len(word) - 1))]
-        else:
-            found += [f"^{word}$"[start : start + 3] for start in range(len(word))]
-    return found
-
-
 def cosine(first: Embedding, second: Embedding) -> float:
     """The cosine of two embeddings of one length, 0 where one of them is all zeros."""
     lengths = math.hypot(*first) * math.hypot(*second)
@@ -116,15 +92,3 @@ def _rarity(texts_with_it: int, texts: int) -> float:
 def _bm25(count: Counter[str], weights: dict[str, float], relative_length: float) -> float:
     damping = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * relative_length)
     return sum(weight * count[term] / (count[term] + damping) for term, weight in weights.items() if term in count)
-
-
-def _folded(word: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", word.casefold())
-    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-
-
-def _parts(word: str) -> Iterator[str]:
-    parts: Iterable[str] = (part for piece in word.split("_") for part in _IDENTIFIER.findall(piece))
-    found = [part.lower() for part in parts]
-    if len(found) > 1:
-        yield from found
