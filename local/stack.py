@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,14 @@ STACK_NAME = "turnwright"
 CREDENTIALS = {"aws_access_key_id": "offline", "aws_secret_access_key": "offline"}
 
 _WATCH_SECONDS = 0.4
+_TURN_FUNCTIONS = (
+    "InvokeAgentFunction",
+    "LoadMemoryFunction",
+    "InvokeModelFunction",
+    "WriteMemoryFunction",
+    "InvokeToolFunction",
+)
+"""What is started before it is called, in this order. The others start when they are called."""
 _API_URL = re.compile(r"https://[^/.]+\.execute-api\.[^/]+/[^/]+")
 
 
@@ -57,7 +65,6 @@ class StackError(Exception):
 class LocalStackOptions:
     """Ports 0 take free ones. `model` is a MODEL option or the backend itself. `faults` is a file of faults
     on purpose (`faults.py`). `quiet` keeps the functions' logs from stderr; CloudWatch Logs has them all the same.
-    `warmed` are the functions (their resources) that are started before they are called, in order; all, if it is empty.
     Without `schedules` the template's schedules rest, and `stack.events.fire` alone makes their events.
     """
 
@@ -69,7 +76,6 @@ class LocalStackOptions:
     faults: Path | None = None
     quiet: bool = False
     schedules: bool = True
-    warmed: Sequence[str] = ()
 
 
 class LocalStack:
@@ -243,8 +249,9 @@ class LocalStack:
         )
         self._resources.callback(self._gateway.close)
         self._aws.tell_outputs(STACK_NAME, self.outputs)
-        for logical_id in options.warmed or self._deployment.functions:
-            self._workers.warm(self._aws.function_spec(self._deployment.functions[logical_id].name))
+        for logical_id in _TURN_FUNCTIONS:
+            if function := self._deployment.functions.get(logical_id):
+                self._workers.warm(self._aws.function_spec(function.name))
 
     def _console(self) -> Callable[[Request], Answer | None]:
         """The console page; nothing for a template that has not what it shows."""
