@@ -64,7 +64,8 @@ class StackError(Exception):
 @dataclass(frozen=True, slots=True)
 class LocalStackOptions:
     """Ports 0 take free ones. `model` is a MODEL option or the backend itself. `faults` is a file of faults
-    on purpose (`faults.py`). `quiet` keeps the functions' logs from stderr; CloudWatch Logs has them all the same.
+    on purpose (`faults.py`). `quiet` keeps the functions' logs from stderr, `verbose` shows all of the runtime's own;
+    CloudWatch Logs has them all the same.
     Without `schedules` the template's schedules rest, and `stack.events.fire` alone makes their events.
     """
 
@@ -75,6 +76,7 @@ class LocalStackOptions:
     parameters: Mapping[str, str] = field(default_factory=dict)
     faults: Path | None = None
     quiet: bool = False
+    verbose: bool = False
     schedules: bool = True
 
 
@@ -199,7 +201,8 @@ class LocalStack:
             _require_free(port, option)
         bedrock = BedrockEndpoint(self._model)
         self._resources.callback(bedrock.close)
-        self._logs = LogDelivery(None if options.quiet else sys.stderr, lambda: self.client("logs"), prefix=STACK_NAME)
+        stream = None if options.quiet else sys.stderr
+        self._logs = LogDelivery(stream, lambda: self.client("logs"), prefix=STACK_NAME, verbose=options.verbose)
         self._workers = LambdaWorkers(self._logs.line)
         self._resources.callback(self._workers.close)
         self._faults = Faults(self._logs.note)
