@@ -7,6 +7,7 @@ PORT ?= 3000
 AWS_PORT ?= 3001
 MODEL ?= rule
 FAULTS ?=
+VERBOSE ?=
 
 VENV := .venv
 SAM := .venv-sam/bin/sam
@@ -25,8 +26,8 @@ STACK := tests/workflow tests/api -n auto --maxprocesses 2 --dist loadfile --no-
 demo: $(VENV)/.offline  ## a conversation with the banking agent, offline
 	@$(IN)/python -m local demo --model '$(MODEL)' $(if $(FAULTS),--faults '$(FAULTS)')
 
-up: $(VENV)/.offline  ## serve on 127.0.0.1 until Ctrl-C (PORT, AWS_PORT, MODEL=rule|script:FILE|openai:URL#model|bedrock, FAULTS=FILE)
-	@exec $(IN)/python -m local up --port $(PORT) --aws-port $(AWS_PORT) --model '$(MODEL)' $(if $(FAULTS),--faults '$(FAULTS)')
+up: $(VENV)/.offline  ## serve on 127.0.0.1 until Ctrl-C (PORT, AWS_PORT, MODEL=rule|script:FILE|openai:URL#model|bedrock, FAULTS=FILE, VERBOSE=1)
+	@exec $(IN)/python -m local up --port $(PORT) --aws-port $(AWS_PORT) --model '$(MODEL)' $(if $(FAULTS),--faults '$(FAULTS)') $(if $(VERBOSE),--verbose)
 
 test: $(VENV)/.development  ## what one runs while working: all tests but the longest, some cases of what has very many
 	$(IN)/python -m pytest $(UNIT)

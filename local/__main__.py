@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a template parameter; repeatable"
     )
     _add_faults(up)
-    up.add_argument("--quiet", action="store_true", help="do not show the functions' logs")
+    shown = up.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="do not show the functions' logs")
+    shown.add_argument("--verbose", action="store_true", help="show all that the runtime logs, not one line a turn")
     up.set_defaults(command=_up)
 
     logs = commands.add_parser("logs", help="show what the functions of a running stack logged")
@@ -164,6 +166,7 @@ def _up(options: argparse.Namespace) -> int:
         parameters=_parameters(options.parameter),
         faults=options.faults,
         quiet=options.quiet,
+        verbose=options.verbose,
     )
     _heed_signals()
     try:
@@ -216,7 +219,7 @@ def _bench(_: argparse.Namespace) -> int:
 
 
 def _logs(options: argparse.Namespace) -> int:
-    from local.aws.log_delivery import readable, render
+    from local.aws.log_delivery import is_metrics, readable, render
 
     client = _client(options, "logs")
     paint = paint_for(sys.stdout)
@@ -227,9 +230,11 @@ def _logs(options: argparse.Namespace) -> int:
             if event["eventId"] in seen:
                 continue
             seen.add(event["eventId"])
+            since = max(since, event["timestamp"])
+            if is_metrics(event["message"]):
+                continue
             name = _function_of(event["logStreamName"])
             print(render(readable(event["message"], name, event["timestamp"] / 1000), paint), flush=True)
-            since = max(since, event["timestamp"])
         if not options.follow:
             return 0
         time.sleep(_FOLLOW_SECONDS)

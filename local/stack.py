@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,14 @@ STACK_NAME = "turnwright"
 CREDENTIALS = {"aws_access_key_id": "offline", "aws_secret_access_key": "offline"}
 
 _WATCH_SECONDS = 0.4
+_TURN_FUNCTIONS = (
+    "InvokeAgentFunction",
+    "LoadMemoryFunction",
+    "InvokeModelFunction",
+    "WriteMemoryFunction",
+    "InvokeToolFunction",
+)
+"""What is started before it is called, in this order. The others start when they are called."""
 _API_URL = re.compile(r"https://[^/.]+\.execute-api\.[^/]+/[^/]+")
 
 
@@ -56,8 +64,8 @@ class StackError(Exception):
 @dataclass(frozen=True, slots=True)
 class LocalStackOptions:
     """Ports 0 take free ones. `model` is a MODEL option or the backend itself. `faults` is a file of faults
-    on purpose (`faults.py`). `quiet` keeps the functions' logs from stderr; CloudWatch Logs has them all the same.
-    `warmed` are the functions (their resources) that are started before they are called, in order; all, if it is empty.
+    on purpose (`faults.py`). `quiet` keeps the functions' logs from stderr, `verbose` shows all of the runtime's own;
+    CloudWatch Logs has them all the same.
     Without `schedules` the template's schedules rest, and `stack.events.fire` alone makes their events.
     """
 
@@ -68,8 +76,8 @@ class LocalStackOptions:
     parameters: Mapping[str, str] = field(default_factory=dict)
     faults: Path | None = None
     quiet: bool = False
+    verbose: bool = False
     schedules: bool = True
-    warmed: Sequence[str] = ()
 
 
 class LocalStack:
@@ -193,7 +201,8 @@ class LocalStack:
             _require_free(port, option)
         bedrock = BedrockEndpoint(self._model)
         self._resources.callback(bedrock.close)
-        self._logs = LogDelivery(None if options.quiet else sys.stderr, lambda: self.client("logs"), prefix=STACK_NAME)
+        stream = None if options.quiet else sys.stderr
+        self._logs = LogDelivery(stream, lambda: self.client("logs"), prefix=STACK_NAME, verbose=options.verbose)
         self._workers = LambdaWorkers(self._logs.line)
         self._resources.callback(self._workers.close)
         self._faults = Faults(self._logs.note)
@@ -243,8 +252,9 @@ class LocalStack:
         )
         self._resources.callback(self._gateway.close)
         self._aws.tell_outputs(STACK_NAME, self.outputs)
-        for logical_id in options.warmed or self._deployment.functions:
-            self._workers.warm(self._aws.function_spec(self._deployment.functions[logical_id].name))
+        for logical_id in _TURN_FUNCTIONS:
+            if function := self._deployment.functions.get(logical_id):
+                self._workers.warm(self._aws.function_spec(function.name))
 
     def _console(self) -> Callable[[Request], Answer | None]:
         """The console page; nothing for a template that has not what it shows."""

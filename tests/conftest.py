@@ -91,9 +91,6 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory,
         template=template,
         quiet=True,
         schedules=False,
-        warmed=[
-            f"{name}Function" for name in ("InvokeAgent", "LoadMemory", "InvokeModel", "WriteMemory", "InvokeTool")
-        ],
     )
     with LocalStack(options) as running:
         yield running

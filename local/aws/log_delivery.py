@@ -2,8 +2,9 @@
 logs`.
 
 A JSON line as Powertools writes it is shown as `12:01:07.345 INFO  InvokeTool  message key=value`, a trace event with
-the beginnings of its texts; any other line as it is. CloudWatch Logs gets the lines untouched, in batches, in the
-function's log group and a stream of the function's own.
+the beginnings of its texts, a receipt as what it adds up to; metrics are not shown, and any other line as it is. Of the
+runtime's own lines people are shown one for each turn and what is a warning or worse, unless they want all. CloudWatch
+Logs gets the lines untouched, in batches, in the function's log group and a stream of the function's own.
 """
 
 import json
@@ -58,6 +59,7 @@ _NOT_SHOWN = frozenset(
     }
 )
 """What every line carries, or what is shown below the line."""
+_ROUTINE = ("TRACE", "DEBUG", "INFO")
 
 
 class LoggingFunction(Protocol):
@@ -88,11 +90,15 @@ class LogDelivery:
     """Takes lines from any thread until `close`.
 
     `stream` is where people read, or None. `logs` makes the boto3 `logs` client, when the first line comes.
-    `prefix` is what the functions' names have in common (the stack's name); people do not need to read it.
+    `prefix` is what the functions' names have in common (the stack's name), which people do not need to read, and the
+    service that the runtime's own lines name. `verbose` shows people all of these.
     """
 
-    def __init__(self, stream: TextIO | None, logs: Callable[[], Any], prefix: str = "") -> None:
+    def __init__(
+        self, stream: TextIO | None, logs: Callable[[], Any], prefix: str = "", *, verbose: bool = False
+    ) -> None:
         self._stream = stream
+        self._verbose = verbose
         self._paint = plain if stream is None else paint_for(stream)
         self._logs = logs
         self._prefix = prefix
@@ -112,7 +118,7 @@ class LogDelivery:
         now = time.time()
         date = datetime.fromtimestamp(now, UTC).strftime("%Y/%m/%d")
         self._queue.put(_Line(function.log_group, f"{date}/{function.name}[$LATEST]", int(now * 1000), text))
-        if function.name not in self.hidden:
+        if function.name not in self.hidden and self._is_shown(text):
             self._show(readable(text, short_name(function.name, self._prefix), now))
 
     def problem(self, text: str) -> None:
@@ -128,6 +134,13 @@ class LogDelivery:
         """Delivers what is left."""
         self._queue.put(_STOP)
         self._thread.join(timeout_seconds)
+
+    def _is_shown(self, text: str) -> bool:
+        entry = _entry(text)
+        if entry is None or is_metrics(text):
+            return entry is None
+        routine = entry.get("service") == self._prefix and entry.get("level") in _ROUTINE and "receipt" not in entry
+        return self._verbose or not routine
 
     def _show(self, parts: tuple[str, str, str, str, Sequence[str]]) -> None:
         if self._stream is None:
@@ -179,20 +192,22 @@ def short_name(function: str, prefix: str) -> str:
 def readable(text: str, name: str, now: float) -> tuple[str, str, str, str, Sequence[str]]:
     """A log line for a person: clock, level, function, message with its keys, lines of a traceback."""
     clock = _clock(now)
-    try:
-        entry = json.loads(text) if text.lstrip().startswith("{") else None
-    except ValueError:
-        entry = None
-    if not isinstance(entry, dict) or not {"level", "message"} & entry.keys():
+    entry = _entry(text)
+    if entry is None or not {"level", "message"} & entry.keys():
         return clock, "", name, text, ()
     if is_event(entry):
         return clock, str(entry.get("level", "")), name, f"{entry['type']}  {summary(entry)}", ()
     message = entry.get("message", "")
     shown = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
-    extras = [f"{key}={_value(value)}" for key, value in entry.items() if key not in _NOT_SHOWN]
+    extras = [_extra(key, value) for key, value in entry.items() if key not in _NOT_SHOWN]
     traceback = entry.get("exception") or entry.get("stackTrace") or ()
     below = traceback.splitlines() if isinstance(traceback, str) else [str(line).rstrip() for line in traceback]
     return clock, str(entry.get("level", "")), name, " ".join([shown, *extras]), below
+
+
+def is_metrics(text: str) -> bool:
+    """Whether a line is metrics, in CloudWatch's embedded metric format."""
+    return "_aws" in (_entry(text) or {})
 
 
 def render(parts: tuple[str, str, str, str, Sequence[str]], paint: Paint) -> str:
@@ -201,6 +216,31 @@ def render(parts: tuple[str, str, str, str, Sequence[str]], paint: Paint) -> str
     shown = paint(level.ljust(5), _LEVEL_COLOURS.get(level, "dim"))
     first = f"{paint(clock, 'dim')} {shown} {paint(name.ljust(12), 'cyan')}  {text}"
     return "\n".join([first, *(paint(f"    {line}", "dim") for line in below)])
+
+
+def _entry(text: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(text) if text.lstrip().startswith("{") else None
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _extra(name: str, value: Any) -> str:
+    if name == "receipt" and isinstance(value, dict) and "stateTransitions" in value:
+        return _spent(value)
+    return f"{name}={_value(value)}"
+
+
+def _spent(receipt: Mapping[str, Any]) -> str:
+    """A receipt in a line."""
+    agent, session, tokens = f"{receipt['agentId']}:{receipt['agentVersion']}", receipt["sessionId"], receipt["tokens"]
+    dollars = receipt["dollars"]["total"]
+    price = "of unknown price" if dollars is None else f"${dollars:.4f}"
+    return (
+        f"{agent} session={_value(session)} {receipt['modelCalls']} model calls, "
+        f"{receipt['toolAttempts']} tool attempts, {tokens['inputTokens']}+{tokens['outputTokens']} tokens, {price}"
+    )
 
 
 def _value(value: Any) -> str:

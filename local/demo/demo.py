@@ -26,21 +26,6 @@ from local.terminal.colours import Paint, paint_for
 RECOVERY_SECONDS = 2
 """How long an open circuit is left alone here, at most."""
 
-CALLED = (
-    "InvokeAgentFunction",
-    "LoadMemoryFunction",
-    "InvokeModelFunction",
-    "InvokeToolFunction",
-    "BankingToolsFunction",
-    "WriteMemoryFunction",
-    "LoadSessionFunction",
-    "ExtractRecordsFunction",
-    "MergeRecordsFunction",
-    "SummarizeSessionFunction",
-    "WriteRecordsFunction",
-)
-"""The functions that the demonstration calls, in its order: nobody waits for the start of others."""
-
 _WIDTH = 110
 _LABEL = 10
 _END_SECONDS = 10
@@ -101,7 +86,6 @@ def run(model: str, events: Path, faults: Path | None = None) -> int:
             template=Path(folder) / "template.yaml",
             faults=faults,
             quiet=True,
-            warmed=CALLED,
         )
         with LocalStack(options) as stack:
             print(_introduction(model, stack.url, paint), flush=True)

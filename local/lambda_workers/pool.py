@@ -2,7 +2,8 @@
 
 Invocations of a function wait in one queue and its workers take them when they ask for their next one. A
 worker is started when more invocations wait than workers are about to ask, up to `max_concurrency` a
-function.
+function. A worker that nobody needed for a while ends, as Lambda's execution environments do; the last one of a
+function that was warmed stays.
 """
 
 import os
@@ -41,6 +42,9 @@ GROWTH_SECONDS = 0.1
 takes longer than most invocations, so a burst had better not start a process for each of its requests.
 """
 
+IDLE_SECONDS = 60.0
+"""How long a worker waits for work before it ends. Each holds some 30 MB."""
+
 OnLog = Callable[[FunctionSpec, str], None]
 
 
@@ -74,6 +78,7 @@ class LambdaWorkers:
         self._compiled: dict[Path, int] = {}
         self._functions: dict[str, _Function] = {}
         self._to_warm: deque[FunctionSpec] = deque()
+        self._warmed: set[str] = set()
 
     def invoke(
         self,
@@ -103,6 +108,7 @@ class LambdaWorkers:
         order; those that invocations wait for go first.
         """
         with self.lock:
+            self._warmed.add(spec.name)
             self._to_warm.append(spec)
             self._warm_some()
 
@@ -117,6 +123,9 @@ class LambdaWorkers:
     def starting(self) -> int:
         functions = self._functions.values()
         return sum(worker.state is _State.STARTING for function in functions for worker in function.workers)
+
+    def stays_warm(self, name: str) -> bool:
+        return name in self._warmed
 
     def staff_all(self) -> None:
         for function in self._functions.values():
@@ -332,9 +341,14 @@ class _Worker:
             self._alarm.cancel()
             if started:
                 self.pool.staff_all()
+            idle_since = time.monotonic()
             while not (self.retired or self.pool.closed or self.handle.exited.is_set()):
                 if not self.function.pending:
-                    self.function.changed.wait()
+                    patience = idle_since + IDLE_SECONDS - time.monotonic()
+                    if patience <= 0 and not self._is_the_last_one_warm():
+                        self.retire()
+                        return None
+                    self.function.changed.wait(patience if patience > 0 else IDLE_SECONDS)
                     continue
                 invocation = self.function.take()
                 self.state, self.invocation = _State.BUSY, invocation
@@ -343,6 +357,10 @@ class _Worker:
                 self._alarm = self.pool.alarms.after(self.spec.timeout_seconds, partial(self._time_out, invocation))
                 return invocation
             return None
+
+    def _is_the_last_one_warm(self) -> bool:
+        others = any(worker.takes_invocations() for worker in self.function.workers if worker is not self)
+        return self.pool.stays_warm(self.spec.name) and not others
 
     def current_invocation(self, request_id: str) -> Invocation | None:
         invocation = self.invocation

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -684,6 +686,24 @@ def test_many_are_warmed_a_few_at_a_time_and_invocations_go_first(stack: Stack) 
     started = sorted(stack.workers.processes(), key=lambda process: process.pid)
     assert [process.name for process in started][-1] == "warmed-3"
     assert stack.workers.starting() <= 1
+
+
+def test_what_nobody_needs_for_a_while_ends_but_the_last_worker_of_what_was_warmed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.lambda_workers.pool.IDLE_SECONDS", 0.2)
+    kept, other = [
+        stack.function("handlers.echo", name=name, arn=f"arn:aws:lambda:us-east-1:123456789012:function:{name}")
+        for name in ("kept", "other")
+    ]
+    stack.workers.warm(kept)
+    with ThreadPoolExecutor(3) as threads:
+        assert all(threads.map(lambda spec: stack.call(spec)["pid"], [kept, kept, other]))
+    eventually(lambda: [process.name for process in stack.workers.processes()] == ["kept"])
+    [process] = stack.workers.processes()
+    time.sleep(0.5)
+    assert stack.call(kept)["pid"] == process.pid
+    assert stack.call(other)["pid"]
 
 
 def test_closing_leaves_no_process_even_when_a_handler_hangs(stack: Stack) -> None:

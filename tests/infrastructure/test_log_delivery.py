@@ -73,6 +73,59 @@ def test_any_other_line_is_shown_as_it_is(line: str) -> None:
     assert readable(line, "InvokeTool", NOON)[1:] == ("", "InvokeTool", line, ())
 
 
+RECEIPT = {
+    "agentId": "BANKASSIST",
+    "agentVersion": "3",
+    "sessionId": "my session",
+    "tokens": {"inputTokens": 3456, "outputTokens": 74},
+    "modelCalls": 2,
+    "toolAttempts": 1,
+    "stateTransitions": 9,
+    "dollars": {"total": 0.012910585},
+}
+OWN = {"service": "turnwright", "level": "INFO"}
+LINES = {
+    "begun": json.dumps({**OWN, "message": "turn begun"}),
+    "event": json.dumps({**OWN, "message": "trace", "debug": True}),
+    "metrics": json.dumps({"_aws": {"CloudWatchMetrics": []}, "service": "turnwright"}),
+    "committed": json.dumps({**OWN, "message": "turn committed", "turnId": "t1", "receipt": RECEIPT}),
+    "warning": json.dumps(POWERTOOLS),
+    "tool": json.dumps({"service": "banking-tools", "level": "INFO", "message": "a tool's own"}),
+    "tool's metrics": json.dumps({"_aws": {"CloudWatchMetrics": []}, "service": "banking-tools"}),
+    "printed": "printed by a tool",
+}
+
+
+@pytest.mark.parametrize(
+    ("verbose", "names"),
+    [
+        (False, ["committed", "warning", "tool", "printed"]),
+        (True, ["begun", "event", "committed", "warning", "tool", "printed"]),
+    ],
+)
+def test_a_person_is_shown_a_line_a_turn_and_what_is_not_routine_unless_all_is_asked_for(
+    verbose: bool, names: list[str]
+) -> None:
+    shown, logs = io.StringIO(), FakeLogs()
+    delivery = LogDelivery(shown, lambda: logs, prefix="turnwright", verbose=verbose)
+    for text in LINES.values():
+        delivery.line(Function("turnwright-WriteMemoryFunction"), text)
+    delivery.close()
+    assert len(shown.getvalue().splitlines()) == len(names)
+    assert [name for name in names if readable(LINES[name], "", NOON)[3] not in shown.getvalue()] == []
+    [stream] = logs.streams.values()
+    assert stream == list(LINES.values()), "CloudWatch Logs gets all"
+
+
+def test_a_receipt_is_shown_as_what_it_adds_up_to() -> None:
+    assert readable(LINES["committed"], "WriteMemory", NOON)[3] == (
+        'turn committed turnId=t1 BANKASSIST:3 session="my session" 2 model calls, 1 tool attempts, '
+        "3456+74 tokens, $0.0129"
+    )
+    unknown = LINES["committed"].replace("0.012910585", "null")
+    assert readable(unknown, "WriteMemory", NOON)[3].endswith(", of unknown price")
+
+
 def test_lines_reach_the_stream_under_a_short_name_unless_they_are_hidden() -> None:
     shown = io.StringIO()
     delivery = LogDelivery(shown, FakeLogs, prefix="turnwright")
