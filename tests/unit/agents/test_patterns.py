@@ -1,5 +1,8 @@
 """Patterns of JSON Schema mean what they mean in ECMA-262. What is expected here, V8 answers with the flag `u`."""
 
+import unicodedata
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +100,12 @@ def test_what_has_no_meaning_there_or_no_translation_is_refused_with_its_place(p
         patterns.compiled(pattern)
     assert rule in str(refused.value)
     assert refused.value.pattern == pattern
+
+
+def test_the_categories_are_unicodes() -> None:
+    known = {name: sum(last - first + 1 for first, last in found) for name, found in patterns._categories().items()}
+
+    assert known == Counter(map(unicodedata.category, map(chr, range(0x110000))))
 
 
 @given(

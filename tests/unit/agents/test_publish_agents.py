@@ -161,6 +161,20 @@ def test_a_broken_file_fails_the_deployment_and_publishes_nothing(
         resolve(table, "BANKASSIST", "live")
 
 
+def test_each_problem_of_the_agent_files_has_a_line_of_the_log_and_one_of_the_reason(
+    files: Path, cloudformation: CloudFormation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(files / "small_talk.json", limits={"maxSteps": 0}, agentName="")
+    edit(files / "banking_assistant.json", limits={"maxSteps": 0})
+
+    reason = deploy(cloudformation)["Reason"]
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [": ".join((line["file"], line["place"], line["rule"])) for line in lines]
+    assert len(told) == 3
+    assert reason == f"Nothing was published. {chr(10).join(told)}"
+
+
 API = {
     "openapi": "3.0.3",
     "paths": {"/claims": {"get": {"operationId": "list_claims", "description": "Lists claims."}}},

@@ -172,6 +172,15 @@ def test_each_failure_of_the_service_opens_the_circuit(circuit: Circuit, code: s
     circuit.refused()
 
 
+def test_a_failure_whose_update_is_sent_again_since_its_answer_was_lost_counts_once(circuit: Circuit) -> None:
+    passages = [circuit.enter(caller) for caller in ("call/1", "call/1", "call/2", "other/1")]
+    for passage in passages:
+        circuit.breakers.failed(passage, FAILURE)
+
+    assert circuit.failures == 3
+    circuit.refused()
+
+
 @pytest.mark.parametrize("code", sorted(CODES - SERVICE_FAILURES))
 def test_what_is_not_the_services_fault_never_opens_the_circuit_and_costs_no_write(circuit: Circuit, code: str) -> None:
     circuit.fail(code, times=5)
@@ -299,7 +308,7 @@ def test_a_call_that_is_overtaken_by_the_probes_success_goes_ahead(circuit: Circ
     circuit.stored.dynamodb.forget()
     circuit.stored.dynamodb.after[0] = circuit.succeed
 
-    assert circuit.enter() == Passage(keys.breaker("BANK", "balance"), POLICY)
+    assert circuit.enter("call/1") == Passage(keys.breaker("BANK", "balance"), POLICY, "call/1")
 
 
 def test_a_call_that_is_overtaken_by_the_probes_failure_is_refused(circuit: Circuit) -> None:

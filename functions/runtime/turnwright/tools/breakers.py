@@ -47,10 +47,13 @@ class CircuitOpen(ToolFailure):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A call that the breaker let through: how many failures in a row it saw, and its claim if it probes."""
+    """A call that the breaker let through, of the attempt `caller`: how many failures in a row it saw, and its claim if
+    it probes.
+    """
 
     key: Key
     policy: CircuitBreaker
+    caller: str
     failures: int = 0
     probe: str | None = None
 
@@ -73,12 +76,12 @@ class Breakers:
         item = self._table.get(key)
         failures = item["failures"] if item else 0
         if item is None or failures < policy.failure_threshold:
-            return Passage(key, policy, failures)
+            return Passage(key, policy, caller, failures)
         now = now_ms()
         open_until = item["lastFailureAt"] + policy.recovery_seconds * 1000
         if now < open_until:
             raise CircuitOpen(tool, open_until - now)
-        return self._probe(tool, Passage(key, policy, failures, caller), item, now, timeout_seconds)
+        return self._probe(tool, Passage(key, policy, caller, failures, caller), item, now, timeout_seconds)
 
     def succeeded(self, passage: Passage) -> None:
         """The service answered: closes the circuit after a probe, ends a row of failures otherwise."""
@@ -104,12 +107,15 @@ class Breakers:
             )
 
     def _count(self, passage: Passage) -> None:
+        """Counts once, also where the answer to the update is lost and botocore sends it again."""
         now = now_ms()
         counted = Update(
             passage.key,
-            "SET failures = if_not_exists(failures, :zero) + :one, lastFailureAt = :now, expiresAt = :expires, "
-            "schemaVersion = :schema",
+            "SET failures = if_not_exists(failures, :zero) + :one, lastFailureAt = :now, countedLast = :caller, "
+            "expiresAt = :expires, schemaVersion = :schema",
+            condition="attribute_not_exists(countedLast) OR countedLast <> :caller",
             values={
+                ":caller": passage.caller,
                 ":zero": 0,
                 ":one": 1,
                 ":now": now,
@@ -147,7 +153,7 @@ class Breakers:
         except ConditionFailed as refused:
             found = refused.item
             if found is None or found["failures"] < passage.policy.failure_threshold:
-                return Passage(passage.key, passage.policy, found["failures"] if found else 0)
+                return replace(passage, failures=found["failures"] if found else 0, probe=None)
             recovered_at = found["lastFailureAt"] + passage.policy.recovery_seconds * 1000
             raise CircuitOpen(tool, max(found.get("probeUntil", 0), recovered_at) - now) from refused
         return passage
