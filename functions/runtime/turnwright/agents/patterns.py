@@ -5,8 +5,8 @@ what it does not know (`\p{L}`, `(?<name>...)`, `\cJ`, `[^]`) raises. So each pa
 one that means to `re` what it means to ECMA-262 with the flag `u`, which JSON Schema recommends. What is no pattern
 there, or has no translation, raises Untranslatable: when an agent is published, so that no call finds it.
 
-Three things are read that the flag `u` forbids, and that mean the same wherever they are allowed: a sign with a needless
-backslash (`\-`), a `]`, `}` or `{` that stands for itself, and a `-` that does so beside a set (`[\w-.]`).
+Three things are read that the flag `u` forbids, and that mean the same wherever they are allowed: a needless backslash
+(`\-`), a `]`, `}` or `{` that stands for itself, and a `-` that does so beside a set (`[\w-.]`).
 
 Source: "Patterns" and "RegExp (Regular Expression) Objects" in ECMA-262; "Regular Expressions" in JSON Schema 2020-12.
 """

@@ -14,6 +14,7 @@ A success that began before the circuit opened does not close it; only the probe
 """
 
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 from turnwright.agents.retry_policy import CircuitBreaker
 from turnwright.errors import StorageUnavailable
@@ -47,13 +48,10 @@ class CircuitOpen(ToolFailure):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A call that the breaker let through, of the attempt `caller`: how many failures in a row it saw, and its claim if
-    it probes.
-    """
+    """A call that the breaker let through: how many failures in a row it saw, and its claim if it probes."""
 
     key: Key
     policy: CircuitBreaker
-    caller: str
     failures: int = 0
     probe: str | None = None
 
@@ -76,12 +74,12 @@ class Breakers:
         item = self._table.get(key)
         failures = item["failures"] if item else 0
         if item is None or failures < policy.failure_threshold:
-            return Passage(key, policy, caller, failures)
+            return Passage(key, policy, failures)
         now = now_ms()
         open_until = item["lastFailureAt"] + policy.recovery_seconds * 1000
         if now < open_until:
             raise CircuitOpen(tool, open_until - now)
-        return self._probe(tool, Passage(key, policy, caller, failures, caller), item, now, timeout_seconds)
+        return self._probe(tool, Passage(key, policy, failures, caller), item, now, timeout_seconds)
 
     def succeeded(self, passage: Passage) -> None:
         """The service answered: closes the circuit after a probe, ends a row of failures otherwise."""
@@ -107,15 +105,15 @@ class Breakers:
             )
 
     def _count(self, passage: Passage) -> None:
-        """Counts once, also where the answer to the update is lost and botocore sends it again."""
+        """Counts once, also if the answer is lost and botocore sends the request, with its `counted`, again."""
         now = now_ms()
         counted = Update(
             passage.key,
-            "SET failures = if_not_exists(failures, :zero) + :one, lastFailureAt = :now, countedLast = :caller, "
+            "SET failures = if_not_exists(failures, :zero) + :one, lastFailureAt = :now, counted = :counted, "
             "expiresAt = :expires, schemaVersion = :schema",
-            condition="attribute_not_exists(countedLast) OR countedLast <> :caller",
+            condition="attribute_not_exists(counted) OR counted <> :counted",
             values={
-                ":caller": passage.caller,
+                ":counted": uuid4().hex,
                 ":zero": 0,
                 ":one": 1,
                 ":now": now,
@@ -153,7 +151,7 @@ class Breakers:
         except ConditionFailed as refused:
             found = refused.item
             if found is None or found["failures"] < passage.policy.failure_threshold:
-                return replace(passage, failures=found["failures"] if found else 0, probe=None)
+                return Passage(passage.key, passage.policy, found["failures"] if found else 0)
             recovered_at = found["lastFailureAt"] + passage.policy.recovery_seconds * 1000
             raise CircuitOpen(tool, max(found.get("probeUntil", 0), recovered_at) - now) from refused
         return passage
