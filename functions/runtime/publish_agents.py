@@ -24,7 +24,8 @@ def handler(event: dict[str, Any], context: object) -> None:
     try:
         outcome = _carry_out(event)
     except agent_files.AgentFilesBroken as error:
-        log.error("agent files are broken", problems=[str(problem) for problem in error.problems])
+        for problem in error.problems:
+            log.error("agent file is broken", file=problem.file, place=problem.pointer, rule=problem.rule)
         outcome = Outcome(succeeded=False, text=f"Nothing was published. {error}")
     except Exception as error:
         log.exception("publishing failed")

@@ -71,9 +71,11 @@ def _of_a_function(
         yield str(template.error(f"{name}: the handler {handler} is not in {folders[0]}", "Resources", name))
         return
     requirements = list(packages.OF_LAMBDA)
+    not_installed: list[str] = []
     for file in files:
         found, unusable = packages.read(file)
         requirements += found
+        not_installed += [problem.missing for problem in unusable if problem.missing]
         yield from (f"{problem.file}:{problem.line}: {problem.rule}" for problem in unusable)
     brought = packages.modules_of(packages.closure(requirements, packages.ON_LAMBDA))
     missing_layer = next((layer for layer, folder in built.items() if folder == folders[0]), None)
@@ -83,6 +85,10 @@ def _of_a_function(
     else:
         file = files[0] if files else folders[0] / packages.REQUIREMENTS
         rule = f"is neither in Python 3.13 and boto3, as Lambda has them, nor required: add its package to {file}"
+        if not_installed:
+            rule = (
+                f"is in nothing that is installed here; {', '.join(not_installed)} may bring it, and is not installed"
+            )
     try:
         for file, line, missing in _missing(sources, folders, module, brought):
             yield f"{file}:{line}: the module {missing} {rule}"

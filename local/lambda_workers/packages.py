@@ -41,6 +41,8 @@ class UnusableRequirement:
     file: Path
     line: int
     rule: str
+    missing: str = ""
+    """The package that is required and not installed here, where that is what is wrong."""
 
 
 def requirements_of(code: Path, layers: Iterable[Path], all_layers: Iterable[Path]) -> tuple[Path, ...]:
@@ -69,7 +71,7 @@ def read(file: Path) -> tuple[list[Requirement], list[UnusableRequirement]]:
         if _installed(canonicalize_name(requirement.name)) is None:
             todo = "add it to the group offline of pyproject.toml, then `make up`"
             rule = f"{requirement.name} is not installed here: {todo}"
-            unusable.append(UnusableRequirement(file, number, rule))
+            unusable.append(UnusableRequirement(file, number, rule, requirement.name))
             continue
         found.append(requirement)
     return found, unusable

@@ -198,6 +198,20 @@ def test_a_requirement_a_handler_and_a_file_that_cannot_be_used_are_named(projec
     assert lines[2] == f"template.json:{line}: Lost: the handler lost.handler is not in code"
 
 
+@pytest.mark.parametrize("imported", ["no_such_package", "another_name.of_it"])
+def test_a_module_that_a_package_may_bring_which_is_not_installed_here_is_not_said_to_be_required_by_nothing(
+    project: Project, imported: str
+) -> None:
+    project.write("code/requirements.txt", "jsonschema\nno-such-package==1.0\n")
+    project.write("code/work.py", f"import {imported}\n{HANDLER}")
+
+    first, second = project.imports()
+
+    assert "code/requirements.txt:2: no-such-package is not installed here" in first
+    rule = "is in nothing that is installed here; no-such-package may bring it, and is not installed"
+    assert second == f"code/work.py:1: the module {imported} {rule}"
+
+
 # ---- Permissions ----
 
 OUTSIDE = "arn:aws:lambda:eu-west-1:210987654321:function:claims"

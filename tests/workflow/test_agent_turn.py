@@ -17,6 +17,7 @@ from tests.project import LAST_STEP_AGENT, TEST_AGENT
 from tests.stacks import Agent, Stack
 from tests.waiting import eventually
 from tests.workflow.turns import ask, calls, execution_of, fails, new_session, says
+from turnwright.sessions.values import MOST_CALLS
 from turnwright.storage import keys
 
 NO_TOOLS = ["Load Memory", "Invoke Model", "Tools Requested?", "Write Memory"]
@@ -213,6 +214,16 @@ def test_an_unknown_tool_is_answered_without_invoking_anything(
     [(status, text)] = tool_results(model)
     assert status == "error"
     assert json.loads(text)["errorCode"] == "UNKNOWN_TOOL"
+
+
+def test_a_reply_of_a_thousand_calls_of_unknown_tools_ends_the_turn_with_an_answer(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([calls(*[("n" * 64, {})] * 1_000, step=1), says("sorry")])
+    told = ask(agent_client, "go")
+    assert told.answer == "sorry"
+    codes = [json.loads(text)["errorCode"] for _, text in tool_results(model)]
+    assert codes == ["UNKNOWN_TOOL"] * MOST_CALLS + ["TOO_MANY_CALLS"] * (1_000 - MOST_CALLS)
 
 
 def test_arguments_that_break_the_schema_never_reach_the_function(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.bedrock.rule.rule_facts import QUANTITY_WORDS, Facts, Quantity
+from local.bedrock.rule.rule_patterns import first_match
 from local.bedrock.rule.rule_tools import Kind, Parameter, Tool
 from local.bedrock.rule.rule_words import CURRENCIES, CURRENCY_NAMES, SMALL_NUMBERS, refers_back
 
@@ -152,12 +153,8 @@ def _first(pattern: re.Pattern[str], clause: str) -> str | None:
 
 
 def _patterned(pattern: str, clause: str) -> str | None:
-    """A word of the clause that has the pattern; JSON Schema's patterns are not anchored and not always Python's."""
-    try:
-        spoken = [word.rstrip(".?!") for word in re.findall(r"[^\s,;]+", clause)]
-        return next((word for word in spoken if re.search(pattern, word)), None)
-    except re.error:
-        return None
+    """A word of the clause that has the pattern."""
+    return first_match(pattern, tuple(word.rstrip(".?!") for word in re.findall(r"[^\s,;]+", clause)))
 
 
 def _choice(parameter: Parameter, clause: str) -> Any:

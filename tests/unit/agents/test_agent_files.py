@@ -135,7 +135,7 @@ def test_the_schema_offers_only_error_codes_that_a_tool_call_can_have() -> None:
     retry_policy = schema["$defs"]["executionConfig"]["properties"]["retryPolicy"]["properties"]
 
     offered = set(retry_policy["retryableErrorCodes"]["items"]["enum"])
-    never_retried = {"INVALID_ARGUMENTS", "UNKNOWN_TOOL", "REPROMPT", "CIRCUIT_OPEN"}
+    never_retried = {"INVALID_ARGUMENTS", "UNKNOWN_TOOL", "TOO_MANY_CALLS", "REPROMPT", "CIRCUIT_OPEN"}
     assert offered == CODES - never_retried, "what a model has to correct, and an open circuit, no attempt would mend"
 
 

@@ -479,8 +479,12 @@ def test_a_schema_is_said_in_the_words_of_json_schema_2020_12(schema: Any, expec
         ),
         (
             {"pattern": "("},
-            '/pattern: "(" is not a pattern that can be checked: missing ), unterminated subpattern at ',
+            '/pattern: "(" is not a pattern that can be checked: character 1, (: the group has no end',
         ),
+        ({"pattern": "(?P<a>b)"}, '/pattern: "(?P<a>b)" is not a pattern that can be checked: character 1, (?P<a>b): '),
+        ({"pattern": 5}, "/pattern: 5 is no pattern: it is no text"),
+        ({"items": {"pattern": ["a"]}}, '/items/pattern: ["a"] is no pattern: it is no text'),
+        ({"patternProperties": {r"\Z": {}}}, '/patternProperties/\\Z: "\\\\Z" is not a pattern that can be checked: '),
         ({"pattern": "a{99999999999}"}, '/pattern: "a{99999999999}" is not a pattern that can be checked: '),
         ({"patternProperties": {"[": {}}}, '/patternProperties/[: "[" is not a pattern that can be checked: '),
         ({"$ref": "other.json#/A"}, "/$ref: \"other.json#/A\" leads out of the document; only '#/...' is followed"),
@@ -488,7 +492,7 @@ def test_a_schema_is_said_in_the_words_of_json_schema_2020_12(schema: Any, expec
         ({"$ref": "#/components/schemas/A"}, '/$ref: "#/components/schemas/A" leads to nothing'),
         ({"$ref": "#/paths/~1a/post/parameters/9"}, '/$ref: "#/paths/~1a/post/parameters/9" leads to nothing'),
     ],
-    ids=range(16),
+    ids=range(20),
 )
 def test_a_schema_that_cannot_be_checked_is_refused_with_its_place(schema: Any, found: str) -> None:
     assert refused_schema(schema).startswith(found)
@@ -567,8 +571,12 @@ def test_a_schema_that_contains_itself_is_unrolled_three_levels() -> None:
     assert not validator.is_valid({"next": {"next": {"next": "no object"}}})
 
 
-def test_schemas_that_do_nothing_but_refer_to_each_other_say_nothing() -> None:
-    assert converted(ref("A"), **schemas(A=ref("B"), B=ref("A"))) == {}
+@pytest.mark.parametrize(
+    "named", [{"A": ref("A")}, {"A": ref("B"), "B": {**ref("A"), "description": "x"}}], ids=["itself", "a circle"]
+)
+def test_a_reference_that_leads_to_references_alone_is_refused(named: dict[str, Any]) -> None:
+    rule = '/$ref: "#/components/schemas/A" leads back to itself, and to no schema'
+    assert refused_schema(ref("A"), **schemas(**named)) == rule
 
 
 def test_a_list_that_contains_itself_ends_in_a_list_of_anything() -> None:

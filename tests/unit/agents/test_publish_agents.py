@@ -161,6 +161,31 @@ def test_a_broken_file_fails_the_deployment_and_publishes_nothing(
         resolve(table, "BANKASSIST", "live")
 
 
+@dataclass
+class Log:
+    """A logger that keeps the fields of the errors."""
+
+    errors: list[dict[str, str]] = field(default_factory=list)
+
+    def error(self, _message: str, **fields: str) -> None:
+        self.errors.append(fields)
+
+
+def test_each_problem_of_the_agent_files_has_a_line_of_the_log_and_one_of_the_reason(
+    files: Path, cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    monkeypatch.setattr(publish_agents, "logger", lambda: log)
+    edit(files / "small_talk.json", limits={"maxSteps": 0}, agentName="")
+    edit(files / "banking_assistant.json", limits={"maxSteps": 0})
+
+    reason = deploy(cloudformation)["Reason"]
+
+    told = [": ".join((line["file"], line["place"], line["rule"])) for line in log.errors]
+    assert len(told) == 3
+    assert reason == f"Nothing was published. {chr(10).join(told)}"
+
+
 API = {
     "openapi": "3.0.3",
     "paths": {"/claims": {"get": {"operationId": "list_claims", "description": "Lists claims."}}},

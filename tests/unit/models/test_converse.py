@@ -414,3 +414,64 @@ def test_usage_keeps_counts_and_leaves_out_what_is_none() -> None:
         "totalTokens": 3,
         "cacheReadInputTokens": 9,
     }
+
+
+def test_two_kinds_under_one_index_are_two_blocks_in_the_order_in_which_they_began() -> None:
+    reply = read(
+        [
+            delta(0, reasoningContent={"text": "h"}),
+            delta(0, text="I "),
+            start(0, toolUseId="t-1", name="search"),
+            delta(0, reasoningContent={"text": "m"}),
+            delta(0, toolUse={"input": '{"limit": '}),
+            delta(0, text="look."),
+            delta(0, toolUse={"input": "1}"}),
+            delta(0, reasoningContent={"redactedContent": b"\x01"}),
+            delta(0, reasoningContent={"signature": "c2ln"}),
+            *end("tool_use"),
+        ]
+    )
+
+    assert reply.message["content"] == [
+        {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "c2ln"}}},
+        {"text": "I look."},
+        {"toolUse": {"toolUseId": "t-1", "name": "search", "input": {"limit": 1}}},
+        {"reasoningContent": {"redactedContent": "AQ=="}},
+    ]
+
+
+def test_two_calls_under_one_index_are_two_calls() -> None:
+    reply = read(
+        [
+            start(0, toolUseId="t-1", name="search"),
+            delta(0, toolUse={"input": '{"limit": 1}'}),
+            start(0, toolUseId="t-2", name="search"),
+            delta(0, toolUse={"input": '{"limit": 2}'}),
+            *end("tool_use"),
+        ]
+    )
+
+    assert [block["toolUse"]["input"] for block in reply.message["content"]] == [{"limit": 1}, {"limit": 2}]
+
+
+def test_the_input_of_a_call_that_never_began_makes_the_reply_no_answer() -> None:
+    with pytest.raises(ModelUnavailable, match="a call that never began"):
+        read([delta(0, text="I look."), delta(0, toolUse={"input": "{}"}), *end("tool_use")])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"limit": 1, "limit": 1}', "limit"),
+        ('{"kinds": [{"a": 1, "b": {"c": 2, "c": 3}}]}', "c"),
+        ('{"\\u0061": 1, "a": 2}', "a"),
+        ('{"\\ud800": 1, "\\udbff": 2}', "\ufffd"),
+    ],
+)
+def test_arguments_with_a_name_twice_are_kept_as_the_text_that_they_are(text: str, name: str) -> None:
+    reply = read([start(0, toolUseId="t", name="search"), delta(0, toolUse={"input": text}), *end("tool_use")])
+
+    assert reply.message["content"][0]["toolUse"]["input"] == {converse.UNREADABLE_INPUT: text}
+    assert converse.repeated_name(text) == name
+    assert converse.repeated_name('{"a": {"b": 1}, "b": [{"a": 1}, {"a": 2}]}') is None
+    assert converse.repeated_name('{"a": 1, "a"') is None

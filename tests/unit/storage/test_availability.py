@@ -215,3 +215,49 @@ def test_what_was_paid_for_is_kept_by_trying_again_for_a_while(monkeypatch: pyte
     faults += [StorageUnavailable("c"), StorageUnavailable("d"), StorageUnavailable("e")]
     with pytest.raises(StorageUnavailable, match="e"):
         availability.patiently(work)
+
+
+ID = {"x-amzn-RequestId": "id", "x-amz-request-id": "id"}
+
+
+@pytest.mark.parametrize("service", REQUESTS)
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Type": "text/html"}, b"<html>Sign in</html>"),
+        ({}, b""),
+        ({"Content-Type": "application/json"}, b'{"status": "ok"}'),
+        ({"Content-Type": "application/json"}, b"null"),
+    ],
+    ids=["page", "empty", "object", "null"],
+)
+def test_a_good_answer_that_is_not_of_aws_is_none(service: str, headers: dict[str, str], body: bytes) -> None:
+    wire = Wire(service, lambda: AWSResponse(URL, 200, headers, Body(body)))
+
+    with pytest.raises(StorageUnavailable, match="the answer with status 200 is not one of AWS"):
+        REQUESTS[service](wire.client)
+
+
+@pytest.mark.parametrize("service", ["dynamodb", "sqs", "stepfunctions"])
+@pytest.mark.parametrize("body", [b"", b"<html></html>", b'{"Item": {"PK"', b"[]", b"null"])
+def test_an_answer_that_lost_its_body_on_the_way_is_none(service: str, body: bytes) -> None:
+    wire = Wire(service, lambda: AWSResponse(URL, 200, ID, Body(body)))
+
+    with pytest.raises(StorageUnavailable):
+        REQUESTS[service](wire.client)
+
+
+def test_a_list_of_objects_that_is_no_xml_is_none() -> None:
+    wire = Wire("s3", lambda: AWSResponse(URL, 200, ID, Body(b"<html><br></html>")))
+
+    with pytest.raises(StorageUnavailable):
+        list(Documents(wire.client, "bucket").names("a/"))
+
+
+def test_answers_of_aws_are_answers() -> None:
+    wire = Wire("dynamodb", lambda: AWSResponse(URL, 200, ID, Body(b" {}\n")))
+    assert "Item" not in REQUESTS["dynamodb"](wire.client)  # type: ignore[operator]  # botocore's answers are untyped
+    wire = Wire("s3", lambda: AWSResponse(URL, 204, ID, Body(b"")))
+    Documents(wire.client, "bucket").discard({"object": "name"})
+    wire = Wire("sqs", lambda: AWSResponse(URL, 200, ID, Body(b"")))
+    wire.client.delete_message(QueueUrl="https://queue", ReceiptHandle="r")

@@ -12,7 +12,7 @@ from tests.unit.stored_turns import StoredTurns
 from turnwright.agents.retry_policy import CircuitBreaker
 from turnwright.errors import StorageUnavailable
 from turnwright.storage import keys
-from turnwright.storage.table import Item
+from turnwright.storage.table import Item, Table, Update
 from turnwright.tools.breakers import ANSWERS, PROBE_MARGIN_SECONDS, Breakers, CircuitOpen, Passage
 from turnwright.tools.tool_failures import CODES, SERVICE_FAILURES
 
@@ -169,6 +169,23 @@ def test_a_failure_that_began_before_the_circuit_opened_does_not_take_the_probe_
 def test_each_failure_of_the_service_opens_the_circuit(circuit: Circuit, code: str) -> None:
     circuit.fail(code, times=3)
 
+    circuit.refused()
+
+
+def test_a_failure_whose_update_is_sent_again_since_its_answer_was_lost_counts_once(
+    circuit: Circuit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Table.update
+
+    def sent_twice(table: Table, write: Update) -> Item:
+        update(table, write)
+        return update(table, write)
+
+    monkeypatch.setattr(Table, "update", sent_twice)
+    circuit.fail(times=2)
+    assert circuit.failures == 2
+
+    circuit.fail()
     circuit.refused()
 
 
@@ -384,10 +401,12 @@ def test_a_breaker_that_cannot_be_told_costs_the_call_nothing(
 def test_the_item_outlives_the_longest_recovery_and_then_expires(circuit: Circuit) -> None:
     circuit.fail()
 
-    assert circuit.item == {
+    item = circuit.item or {}
+    assert item == {
         "PK": "BREAKER#BANK#balance",
         "SK": "BREAKER",
         "failures": 1,
+        "counted": item["counted"],
         "lastFailureAt": circuit.stored.clock.ms,
         "expiresAt": circuit.stored.clock.ms // 1000 + 7 * 86_400,
         "schemaVersion": 1,

@@ -188,6 +188,76 @@ def test_rules_of_the_whole_are_told_without_a_place_and_many_faults_are_cut() -
     assert unread == "the arguments of search were not a JSON object; send them whole"
 
 
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '{"b": [{"a": 1, "a": 2}]}'])
+def test_a_name_that_is_there_twice_is_told(text: str) -> None:
+    assert refused({}, {UNREADABLE_INPUT: text}) == (
+        'the arguments of search have the name "a" more than once in one object; send each name once'
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"pattern": r"^\d+$"}, "5", ["5\n", "\u0665"]),
+        ({"pattern": r"^(?<a>\p{L})\k<a>$"}, "ЖЖ", ["ab", "11"]),
+        ({"propertyNames": {"pattern": r"^\w$"}}, {"a": 1}, [{"é": 1}, {"a\n": 1}]),
+        ({"patternProperties": {r"^\w$": INTEGER}, "additionalProperties": STRING}, {"a": "1", "é": "1"}, [{"é": 1}]),
+        ({"patternProperties": {r"^\d$": {}}, "additionalProperties": False}, {"1": 1}, [{"\u0665": 1}, {"1\n": 1}]),
+    ],
+    ids=["pattern", "category", "names", "others", "no others"],
+)
+def test_patterns_are_those_of_ecma_262(schema: Any, valid: Any, invalid: list[Any]) -> None:
+    assert read({"a": schema}, {"a": valid})
+    for value in invalid:
+        assert refused({"a": schema}, {"a": value}).startswith("/a")
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        ({"pattern": "(?P<a>b)"}, '"(?P<a>b)" is not a pattern that can be checked: character 1, (?P<a>b): '),
+        ({"patternProperties": {r"\Z": {}}}, '"\\\\Z" is not a pattern that can be checked: '),
+        ({"patternProperties": {r"\Z": {}}, "additionalProperties": False}, '"\\\\Z" is not a pattern that can be '),
+        ({"$ref": "#/$defs/x"}, '"/$defs/x" leads to nothing'),
+        ({"$ref": "http://127.0.0.1:9/schema.json"}, '"http://127.0.0.1:9/schema.json" leads to nothing'),
+        ({"$ref": "#/properties/a"}, "it contains itself"),
+        ({"type": "text"}, "/properties/a/type: 'text' is not valid under any of the given schemas"),
+        ({"type": 5}, "/properties/a/type: 5 is not valid under any of the given schemas"),
+        ({"items": 5}, "/properties/a/items: 5 is not of type 'object', 'boolean'"),
+        ({"required": 5}, "/properties/a/required: 5 is not of type 'array'"),
+        ({"anyOf": 5}, "/properties/a/anyOf: 5 is not of type 'array'"),
+        ({"multipleOf": 0}, "/properties/a/multipleOf: 0 is less than or equal to the minimum of 0"),
+        ({"pattern": 5}, "/properties/a/pattern: 5 is not of type 'string'"),
+        ({"$id": 5}, "/properties/a/$id: 5 is not of type 'string'"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_stored_schema_that_is_none_fails_the_call_with_its_rule_and_names_the_tool(broken: Any, rule: str) -> None:
+    values: list[Any] = ["x", {"x": 1}, ["x"], 5]
+    told = []
+    for value in values:
+        try:
+            read({"a": broken}, {"a": value})
+        except ArgumentsUnchecked as failure:
+            told.append(failure.message)
+    assert told
+    for message in told:
+        assert message.startswith(
+            "the arguments of search could not be checked, so it was not called: "
+            f"its schema is broken, whatever they are: {rule}"
+        )
+
+
+def test_an_error_that_no_schema_is_to_blame_for_is_no_failure_of_the_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tool_arguments, "_faults", broken)
+    with pytest.raises(ZeroDivisionError):
+        read({"a": INTEGER}, {"a": 1})
+
+
 @pytest.mark.parametrize("schema", [{}, {"type": "string"}, {"enum": [1]}, {"items": {"items": {}}}])
 def test_arguments_nested_too_deeply_are_refused(schema: Any) -> None:
     nested: Any = 1

@@ -56,7 +56,10 @@ class Written:
         self.traces.model_started(step, 0, call(model))
 
     def answered(self, step: Step, agent: Agent | None = None) -> None:
-        self.traces.model_answered(0, call(), step, agent or samples.agent())
+        tool = (agent or samples.agent()).tool
+        unknown = Failure("UNKNOWN_TOOL", "there is no such tool")
+        refusals = [None if tool(use["name"]) else unknown for use in step.tool_uses()]
+        self.traces.model_answered(0, call(), step, refusals)
 
     def tool(self, step: int, index: int, text: str, attempt: int = 1, started: int | None = AT) -> None:
         self.traces.tool_attempted(step, ToolCall("search", "t-1", index, "{}"), attempt, text, started)

@@ -147,16 +147,44 @@ def test_another_model_is_not_shown_what_the_first_one_thought(
 
 
 @pytest.mark.parametrize("words", ["<thinking>Hm.</thinking>\n", "<thinking>It never ends", " <Thinking>"])
-@pytest.mark.parametrize("stop_reason", ["end_turn", "max_tokens"])
 def test_a_reply_that_only_thinks_is_empty(
     stored: StoredTurns,
     model: Model,
     words: str,
-    stop_reason: str,
 ) -> None:
-    model.replies = [{**text(words), "stopReason": stop_reason}]
+    model.replies = [text(words)]
     with pytest.raises(ModelUnavailable, match="the model's reply is empty"):
         invoke(load(stored)["turn"])
+
+
+@pytest.mark.parametrize("stop_reason", ["max_tokens", "a_reason_of_tomorrow"])
+@pytest.mark.parametrize("earlier", [[], [said_and_called("I look.")]], ids=["first step", "later step"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"text": "<thinking>It never ends"}],
+        [{"text": "<thinking>Hm.</thinking>"}],
+        [{"reasoningContent": {"reasoningText": {"text": "It never ends", "signature": "c2ln"}}}],
+    ],
+    ids=["open", "closed", "reasoning"],
+)
+def test_a_model_that_was_stopped_while_it_thought_has_answered_that(
+    stored: StoredTurns, model: Model, content: list[dict[str, Any]], earlier: list[dict[str, Any]], stop_reason: str
+) -> None:
+    said = answer(stored, model, *earlier, {**message(*content), "stopReason": stop_reason})
+
+    words = "(The model was still thinking, and said nothing.)"
+    assert said == f"{words}\n\n[The answer is cut: the model stopped with {stop_reason}.]"
+    assert shown(stored, model)[-2] == text(words)
+
+
+def test_what_a_model_thought_last_before_it_was_stopped_is_not_in_the_answer(
+    stored: StoredTurns, model: Model
+) -> None:
+    ended = {**text("You have 5 USD.\n<thinking>Shall I say mo"), "stopReason": "max_tokens"}
+
+    cut = "[The answer is cut: the model stopped with max_tokens.]"
+    assert answer(stored, model, ended) == f"You have 5 USD.\n\n\n{cut}"
 
 
 def test_an_agent_without_tools_answers_without_its_thoughts_too(

@@ -1,6 +1,6 @@
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
@@ -20,11 +20,12 @@ from tests.unit.tool_turns import (
 )
 from tests.waiting import patient
 from turnwright.agents.definitions import Tool
+from turnwright.costs.spending import Cost, Spent
 from turnwright.deadline import within
 from turnwright.errors import ToolAttemptFailed, ToolFailedTurn, TurnAlreadyEnded
 from turnwright.models.converse import UNREADABLE_INPUT
 from turnwright.sessions.attributes import ATTRIBUTES_BYTES, SESSION_BYTES
-from turnwright.sessions.values import Step
+from turnwright.sessions.values import MOST_CALLS, Step
 from turnwright.storage import keys
 from turnwright.storage.documents import json_text
 from turnwright.storage.table import Delete, Table
@@ -364,7 +365,30 @@ def calls_of_a_step(turn: ToolTurn, number: int, name: str = "get_account_balanc
     return tool_calls(step, turn.agent)
 
 
-@pytest.mark.parametrize("calls", [1, 8, 100])
+METERED = {
+    "costs": [Cost(1, 900_000, 10_240, 1_234.5, 1_234.5, 100).encode()] * 10,
+    "attempts": 10,
+    "entered": 40,
+    "retries": 40,
+    "lost": 10,
+}
+"""What an entry of toolResults has beside the result, after the most attempts that a policy allows."""
+
+
+def invoke_model_input(turn: ToolTurn, results: Sequence[Mapping[str, Any]]) -> bytes:
+    """The next Invoke Model's, the largest that state has to carry."""
+    cost = Cost(9_999, 9_999_999_999, 10_240, 123_456.5, 123_456.5, 99_999)
+    functions = ("LoadMemory", "InvokeModel", "InvokeTool", "WriteMemory")
+    spent = Spent(dict.fromkeys(functions, cost), dict.fromkeys(functions, 9_999), 9_999, 9_999, 9_999)
+    payload = {
+        "turn": {**turn.turn.encode(), "actor": "a" * 128, "memoryStore": "m" * 128, "sessionId": "s" * 128},
+        "toolResults": [{**result, **METERED} for result in results],
+        "spent": spent.encode(),
+    }
+    return json.dumps(payload, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("calls", [1, 8, MOST_CALLS, 1_000])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -392,10 +416,11 @@ def test_the_results_of_a_step_fit_into_state_together(
         result = error_to_agent(items[0], json.loads(str(failure)))
     map_output = [{**result, "toolUseId": item["toolUseId"]} for item in items]
 
-    assert len(json_text(map_output).encode()) < STATE_BYTES * 3 // 4, "and something is left for what goes with them"
+    assert len(items) == min(calls, MOST_CALLS)
+    assert len(invoke_model_input(turn, map_output)) < STATE_BYTES
 
 
-def test_a_hundred_calls_of_unknown_tools_fit_into_state(table: Table) -> None:
+def test_a_thousand_calls_of_unknown_tools_fit_into_state(table: Table) -> None:
     functions = [{"name": f"{number:064d}"} for number in range(40)]
     group = {
         "actionGroupName": "Many",
@@ -403,13 +428,13 @@ def test_a_hundred_calls_of_unknown_tools_fit_into_state(table: Table) -> None:
         "functionSchema": {"functions": functions},
     }
     turn = ToolTurn(table, samples.agent(actionGroups=[group]))
-    items = calls_of_a_step(turn, 100, "f" * 64)
+    items = calls_of_a_step(turn, 1_000, "f" * 64)
 
     map_output = [error_to_agent(item, item["failure"]) for item in items]
 
-    assert len({item["toolUseId"] for item in map_output}) == 100
+    assert len({item["toolUseId"] for item in map_output}) == MOST_CALLS
     assert len(json_text(items).encode()) < STATE_BYTES // 2
-    assert len(json_text(map_output).encode()) < STATE_BYTES // 2
+    assert len(invoke_model_input(turn, map_output)) < STATE_BYTES
 
 
 # ---- Attributes ----

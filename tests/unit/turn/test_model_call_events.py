@@ -97,6 +97,21 @@ def test_of_two_answers_to_one_step_the_last_one_told_is_the_one_that_counts(
     ]
 
 
+@pytest.mark.parametrize("attempts", [(1, 1), (1, 2)], ids=["one attempt, twice delivered", "an attempt and its retry"])
+def test_the_calls_of_an_answer_that_does_not_count_are_nowhere_in_the_trace(
+    stored: StoredTurns, model: Model, attempts: tuple[int, int]
+) -> None:
+    late = {**tool_use("use-1"), "content": [*tool_use("use-1")["content"], *tool_use("use-2")["content"]]}
+    model.replies = [tool_use("use-second"), late]
+    turn = load(stored, trace=True)["turn"]
+    stored.dynamodb.forget()
+    stored.dynamodb.after[2] = lambda: invoke(turn, attempt=attempts[1])  # the late one has told that it began
+    assert len(invoke(turn, attempt=attempts[0])) == 1
+
+    invocations = [f"1#000#{attempt:03d}" for attempt in sorted(set(attempts))]
+    assert [key.partition("#")[2][4:] for key in kept_events(stored)] == [*invocations, "2#000"]
+
+
 def test_a_turn_that_nobody_traces_writes_no_item_for_its_events(
     stored: StoredTurns,
     model: Model,

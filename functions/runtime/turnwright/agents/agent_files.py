@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from turnwright.agents import embedding_models, memory_defaults, openapi
+from turnwright.agents import embedding_models, memory_defaults, openapi, patterns
 from turnwright.agents.definitions import Definition, Operation, digest
 from turnwright.agents.memory_tool_schemas import NAMES, memory_tools
 from turnwright.agents.openapi import Finding, Steps
@@ -292,10 +292,10 @@ def _validator_of(text: bytes) -> Any:
 
 
 def _match_pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[Any]:
-    """The keyword `pattern` with the `$` of JSON Schema: no line end may follow it, as in Python's."""
+    """The keyword `pattern` as JSON Schema means it."""
     from jsonschema import ValidationError
 
-    if isinstance(instance, str) and not re.search(re.sub(r"(?<!\\)\$$", r"\\Z", pattern), instance):
+    if isinstance(instance, str) and not patterns.search(pattern, instance):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 

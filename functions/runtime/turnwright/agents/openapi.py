@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from turnwright.agents import patterns
 from turnwright.agents.definitions import Body, Operation, Parameter
 
 Steps = tuple[str | int, ...]
@@ -318,6 +319,7 @@ class _Reader:
         """What a reference leads to, with what stands beside it."""
         reference = node["$ref"]
         target, place = self._followed(reference, steps)
+        self._check_end(reference, target, steps)
         if references.count(reference) < _MOST_LEVELS:
             schema = self._schema(target, place, (*references, reference))
         else:
@@ -326,6 +328,15 @@ class _Reader:
         siblings = {name: value for name, value in node.items() if name not in ("$ref", "nullable")}
         beside = self._schema(siblings, steps, references)
         return schema | beside if beside.keys() <= _ANNOTATIONS else {"allOf": [schema, beside]}
+
+    def _check_end(self, reference: str, target: Any, steps: Steps) -> None:
+        """Refuses a reference that leads to references alone, and so back to itself."""
+        passed = [reference]
+        while isinstance(target, dict) and "$ref" in target:
+            if target["$ref"] in passed:
+                raise _Refused((*steps, "$ref"), f"{json.dumps(reference)} leads back to itself, and to no schema")
+            passed.append(target["$ref"])
+            target, _ = self._followed(target["$ref"], steps)
 
     def _is_read_only(self, node: Any, steps: Steps, levels: int = _MOST_LEVELS) -> bool:
         if not isinstance(node, dict) or levels == 0:
@@ -406,9 +417,11 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def _check_pattern(pattern: Any, steps: Steps) -> None:
+    if not isinstance(pattern, str):
+        raise _Refused(steps, f"{json.dumps(pattern)} is no pattern: it is no text")
     try:
-        re.compile(pattern)
-    except (TypeError, ValueError, OverflowError, RecursionError, re.error) as error:
+        patterns.compiled(pattern)
+    except patterns.Untranslatable as error:
         raise _Refused(steps, f"{json.dumps(pattern)} is not a pattern that can be checked: {error}") from error
 
 

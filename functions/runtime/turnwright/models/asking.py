@@ -117,7 +117,7 @@ def _checked(reply: Reply, form: Form) -> Mapping[str, Any]:
     if ending(reply.stop_reason).calls is not Calls.MADE:
         raise BrokenAnswer(f"the input of {form.name} is cut, so give less: the model stopped with {reply.stop_reason}")
     if UNREADABLE_INPUT in value:
-        raise BrokenAnswer(f"the input of {form.name} is not a JSON object")
+        raise BrokenAnswer(f"the input of {form.name} is not a JSON object that has each of its names once")
     faults = sorted(
         f"{'/'.join(map(str, error.absolute_path)) or 'input'}: {_rule(error)}"
         for error in Draft202012Validator(form.schema).iter_errors(value)

@@ -130,19 +130,24 @@ def wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 @dataclass(slots=True)
 class _Block:
+    """What came of one kind at one index; `texts` are its pieces, of a call the pieces of its input."""
+
+    kind: str
     texts: list[str] = field(default_factory=list)
-    tool_use: dict[str, Any] | None = None
-    tool_input: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
+    tool_use: Mapping[str, Any] = field(default_factory=dict)
     signature: str = ""
     redacted: bytes = b""
 
 
 class ReplyReader:
-    """Adds the events of a ConverseStream up to a reply."""
+    """Adds the events of a ConverseStream up to a reply.
+
+    An index should have one block of one kind. What a model, or a server in its place, puts under the same index
+    nevertheless is a block for each kind and each call, in the order in which they began.
+    """
 
     def __init__(self) -> None:
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[int, list[_Block]] = {}
         self._stop_reason: str | None = None
         self._usage: dict[str, int] | None = None
 
@@ -150,9 +155,9 @@ class ReplyReader:
         match event:
             case {"contentBlockStart": start}:
                 if "toolUse" in start["start"]:
-                    self._block(start).tool_use = dict(start["start"]["toolUse"])
+                    self._begun(start, "toolUse").tool_use = start["start"]["toolUse"]
             case {"contentBlockDelta": delta}:
-                self._add_delta(self._block(delta), delta["delta"])
+                self._add_delta(delta, delta["delta"])
             case {"messageStop": stop}:
                 self._stop_reason = stop["stopReason"]
             case {"metadata": metadata}:
@@ -171,7 +176,8 @@ class ReplyReader:
         end = ending(self._stop_reason)
         if end.failure:
             raise end.failure(f"the model stopped with {self._stop_reason}")
-        content = [block for _, part in sorted(self._blocks.items()) for block in _content(part, self._stop_reason)]
+        parts = [part for _, beside in sorted(self._blocks.items()) for part in beside]
+        content = [block for part in parts for block in _content(part, self._stop_reason)]
         without_calls = [block for block in content if "toolUse" not in block]
         if self._stop_reason == "tool_use" and content == without_calls:
             raise ModelUnavailable("the model stopped with tool_use and called no tool")
@@ -183,47 +189,89 @@ class ReplyReader:
                 raise ModelUnavailable("the model only called a tool, and was offered none")
         return Reply({"role": "assistant", "content": content}, self._stop_reason, self._usage)
 
-    def _block(self, event: Mapping[str, Any]) -> _Block:
-        return self._blocks.setdefault(event["contentBlockIndex"], _Block())
+    def _begun(self, event: Mapping[str, Any], kind: str) -> _Block:
+        block = _Block(kind)
+        self._blocks.setdefault(event["contentBlockIndex"], []).append(block)
+        return block
 
-    def _add_delta(self, block: _Block, delta: Mapping[str, Any]) -> None:
+    def _block(self, event: Mapping[str, Any], kind: str) -> _Block:
+        """The newest block of the kind at the event's index; a call is the only one that has to be begun before."""
+        beside = self._blocks.get(event["contentBlockIndex"], ())
+        found = next((block for block in reversed(beside) if block.kind == kind), None)
+        if found is None and kind == "toolUse":
+            raise ModelUnavailable("the model's stream is malformed: it has the input of a call that never began")
+        return found or self._begun(event, kind)
+
+    def _add_delta(self, event: Mapping[str, Any], delta: Mapping[str, Any]) -> None:
         match delta:
             case {"text": text}:
-                block.texts.append(text)
+                self._block(event, "text").texts.append(text)
             case {"toolUse": tool_use}:
-                block.tool_input.append(tool_use["input"])
+                self._block(event, "toolUse").texts.append(tool_use["input"])
             case {"reasoningContent": {"text": text}}:
-                block.reasoning.append(text)
+                self._block(event, "reasoningText").texts.append(text)
             case {"reasoningContent": {"signature": signature}}:
-                block.signature += signature
+                self._block(event, "reasoningText").signature += signature
             case {"reasoningContent": {"redactedContent": redacted}}:
-                block.redacted += redacted
+                self._block(event, "redactedContent").redacted += redacted
 
 
 UNREADABLE_INPUT = "unreadableInput"
-"""Key of a toolUse input that was not a JSON object (it was cut, say); its value is the text as it came."""
+"""Key of a toolUse input that was not a JSON object (it was cut, say), or had a name in one object more than once; its
+value is the text as it came.
+"""
+
+
+class _RepeatedName(ValueError):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def without_repetition(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of `json.loads`. Raises ValueError if it has a name more than once: which of the values was meant
+    nobody knows.
+    """
+    fields: dict[str, Any] = {}
+    for written, value in pairs:
+        name = mended(written)
+        if name in fields:
+            raise _RepeatedName(name)
+        fields[name] = value
+    return fields
+
+
+def repeated_name(text: str) -> str | None:
+    """The name that one object of the JSON text has more than once; None if there is none, or the text is no JSON."""
+    try:
+        json.loads(text, object_pairs_hook=without_repetition)
+    except _RepeatedName as repeated:
+        return repeated.name
+    except (ValueError, RecursionError):
+        return None
+    return None
 
 
 def _content(block: _Block, stop_reason: str) -> list[dict[str, Any]]:
-    if block.tool_use is not None:
-        use = {name: block.tool_use.get(name, "") for name in ("toolUseId", "name")}
-        return [{"toolUse": {**use, "input": _tool_input("".join(block.tool_input), stop_reason)}}]
-    if block.redacted:
-        return [{"reasoningContent": {"redactedContent": base64.b64encode(block.redacted).decode()}}]
-    if block.reasoning or block.signature:
-        reasoning = {"text": mended("".join(block.reasoning))}
-        if block.signature:
-            reasoning["signature"] = block.signature
-        return [{"reasoningContent": {"reasoningText": reasoning}}]
     text = mended("".join(block.texts))
-    return [{"text": text}] if text.strip() else []
+    match block.kind:
+        case "toolUse":
+            use = {name: block.tool_use.get(name, "") for name in ("toolUseId", "name")}
+            return [{"toolUse": {**use, "input": _tool_input(text, stop_reason)}}]
+        case "redactedContent" if block.redacted:
+            return [{"reasoningContent": {"redactedContent": base64.b64encode(block.redacted).decode()}}]
+        case "reasoningText" if text or block.signature:
+            signature = {"signature": block.signature} if block.signature else {}
+            return [{"reasoningContent": {"reasoningText": {"text": text, **signature}}}]
+        case _:
+            return [{"text": text}] if text.strip() else []
 
 
 def _tool_input(text: str, stop_reason: str) -> dict[str, Any]:
     """The arguments; none at all are told by no text, unless it may have been cut before it began."""
-    text = mended(text)
+    text = text or ("{}" if stop_reason in COMPLETES_A_CALL else "")
     try:
-        value = mended_json(json.loads(text or ("{}" if stop_reason in COMPLETES_A_CALL else "")))
+        value = mended_json(json.loads(text, object_pairs_hook=without_repetition))
         json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, which are no JSON numbers
     except (ValueError, RecursionError):
         return {UNREADABLE_INPUT: text}

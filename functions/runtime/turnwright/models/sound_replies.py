@@ -20,6 +20,9 @@ from turnwright.surrogates import mended
 _WITHHELD = "(Nothing of the answer was let through.)"
 """Stands for an answer that was withheld whole: Converse refuses a message without content as history."""
 
+_NOT_REACHED = "(The model was still thinking, and said nothing.)"
+"""Stands for an answer before which the model was stopped. Asked again it would be stopped there again."""
+
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 _NO_TOOL = "invalid_tool_name"
@@ -35,12 +38,15 @@ def received(reply: Reply, agent: Agent, turn_id: str, step: int, *, has_said: b
     do that have said all beside their last tool call.
     """
     message = _with_sound_calls(reply.message, agent, turn_id, step)
-    message = {**message, "content": list(_with_thoughts_apart(message["content"]))}
-    if any("text" in block or "toolUse" in block for block in message["content"]):
-        return message
     calls = ending(reply.stop_reason).calls
+    content = list(_with_thoughts_apart(message["content"], cut=calls is not Calls.MADE))
+    message = {**message, "content": content}
+    if any("text" in block or "toolUse" in block for block in content):
+        return message
     if calls is Calls.LEFT_OUT:
-        return {**message, "content": [*message["content"], {"text": _WITHHELD}]}
+        return {**message, "content": [*content, {"text": _WITHHELD}]}
+    if calls is Calls.REFUSED and content:
+        return {**message, "content": [*content, {"text": _NOT_REACHED}]}
     if calls is Calls.MADE and has_said:
         return message
     raise ModelUnavailable(f"the model's reply is empty; it stopped with {reply.stop_reason}")
@@ -73,11 +79,13 @@ def _with_sound_calls(message: Message, agent: Agent, turn_id: str, step: int) -
     return {**message, "content": content}
 
 
-def _with_thoughts_apart(content: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The blocks with what the model thinks in its texts as reasoning. Texts side by side are one text in pieces."""
+def _with_thoughts_apart(content: Sequence[Mapping[str, Any]], *, cut: bool) -> Iterator[Mapping[str, Any]]:
+    """The blocks with what the model thinks in its texts as reasoning. Texts side by side are one text in pieces. `cut`
+    says that the model was stopped before it ended.
+    """
     for is_text, neighbours in groupby(content, lambda block: "text" in block):
         blocks = list(neighbours)
-        parts = split("".join(block["text"] for block in blocks)) if is_text else []
+        parts = split("".join(block["text"] for block in blocks), cut=cut) if is_text else []
         if not any(map(is_thought, parts)):
             yield from blocks
             continue

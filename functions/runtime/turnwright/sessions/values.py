@@ -12,6 +12,12 @@ JOURNAL_DAYS = 30
 """How long a turn's header and journal live. Step Functions can redrive an execution for 14 days."""
 
 
+MOST_CALLS = 64
+"""So many of the calls that a reply asks for are made. State carries an entry for each, with its result or a reference
+and what up to ten attempts cost, and all of them have to fit into the 256 KiB of Step Functions.
+"""
+
+
 class Status(StrEnum):
     RUNNING = "RUNNING"
     COMMITTED = "COMMITTED"

@@ -14,6 +14,7 @@ A success that began before the circuit opened does not close it; only the probe
 """
 
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 from turnwright.agents.retry_policy import CircuitBreaker
 from turnwright.errors import StorageUnavailable
@@ -104,12 +105,15 @@ class Breakers:
             )
 
     def _count(self, passage: Passage) -> None:
+        """Counts once, also if the answer is lost and botocore sends the request, with its `counted`, again."""
         now = now_ms()
         counted = Update(
             passage.key,
-            "SET failures = if_not_exists(failures, :zero) + :one, lastFailureAt = :now, expiresAt = :expires, "
-            "schemaVersion = :schema",
+            "SET failures = if_not_exists(failures, :zero) + :one, lastFailureAt = :now, counted = :counted, "
+            "expiresAt = :expires, schemaVersion = :schema",
+            condition="attribute_not_exists(counted) OR counted <> :counted",
             values={
+                ":counted": uuid4().hex,
                 ":zero": 0,
                 ":one": 1,
                 ":now": now,

@@ -11,7 +11,7 @@ from turnwright.storage.dead_letters import DeadLetters
 from turnwright.storage.documents import ITEM_BYTES, Documents
 from turnwright.tracing.payloads import payloads
 
-CORRECTABLE = frozenset({"FAILURE", "INVALID_ARGUMENTS", "UNKNOWN_TOOL", "REPROMPT"})
+CORRECTABLE = frozenset({"FAILURE", "INVALID_ARGUMENTS", "UNKNOWN_TOOL", "TOO_MANY_CALLS", "REPROMPT"})
 """The tool answered, or was not asked: given back to the model, which may ask for something else."""
 
 

@@ -12,21 +12,24 @@ value is read only if every alternative that then takes it reads the same. What 
 A schema comes from a user, and arguments from a model: a pattern that backtracks, alternatives within alternatives or
 uniqueItems of many objects can take longer than any tool. So the check has a clock of its own. It interrupts `re`
 where it is, and so keeps the patterns that a linear engine does not know (lookahead, back references).
+
+What can be checked was seen when the agent was published. A version that an older release has stored may hold what
+cannot, or an unknown type or reference: its calls are not made, and the failure says which rule is broken.
 """
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from itertools import islice
 from typing import Any
 
+from turnwright.agents import patterns
 from turnwright.agents.definitions import Tool
 from turnwright.deadline import interrupted
-from turnwright.models.converse import UNREADABLE_INPUT
+from turnwright.models.converse import UNREADABLE_INPUT, repeated_name, without_repetition
 from turnwright.surrogates import mended_json
 from turnwright.tools.tool_failures import ToolFailure
 
@@ -43,7 +46,7 @@ Schema = Mapping[str, Any]
 
 
 class ArgumentsUnchecked(ToolFailure):
-    """The check took too long and was given up: whether the arguments keep the schema is not known."""
+    """The check took too long and was given up, or the schema is none: whether the arguments keep it is not known."""
 
     def __init__(self, tool: str, reason: str) -> None:
         message = f"the arguments of {tool} could not be checked, so it was not called: {reason}"
@@ -56,12 +59,17 @@ def read(tool: Tool, given: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises ToolFailure INVALID_ARGUMENTS, in words that let the model correct itself. To be called in the main thread.
     """
     if UNREADABLE_INPUT in given:
-        raise _refused(f"the arguments of {tool.name} were not a JSON object; send them whole")
+        repeated = repeated_name(str(given[UNREADABLE_INPUT]))
+        fault = "were not a JSON object; send them whole"
+        if repeated is not None:
+            fault = f"have the name {_quoted(repeated)} more than once in one object; send each name once"
+        raise _refused(f"the arguments of {tool.name} {fault}")
     if _is_too_deep(given):
         raise _refused(f"the arguments of {tool.name} are nested more than {DEEPEST} levels deep; send less")
-    validator = _dialect()(tool.input_schema)
+    dialect, registry = _dialect()
 
     def checked() -> tuple[Mapping[str, Any], list[str]]:
+        validator = dialect(tool.input_schema, registry=registry)
         arguments: Mapping[str, Any] = _read(validator, tool.input_schema, given)
         return arguments, list(islice(_faults(validator.iter_errors(arguments)), _MOST_FAULTS))
 
@@ -75,6 +83,11 @@ def read(tool: Tool, given: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ArgumentsUnchecked(
             tool.name, f"its schema takes longer than {CHECK_SECONDS:g} s on so many values; send fewer"
         ) from error
+    except Exception as error:  # whatever jsonschema stumbles over in a schema that is none
+        rule = _broken_rule(tool.input_schema, error)
+        if rule is None:
+            raise
+        raise ArgumentsUnchecked(tool.name, f"its schema is broken, whatever they are: {rule}") from error
     if faults:
         raise _refused(f"the arguments of {tool.name} break its schema: {'; '.join(faults)}")
     return arguments
@@ -156,7 +169,7 @@ def _of_text(validator: Any, types: set[str], text: str) -> Any:
     """What the text is as JSON, if that has one of the types; else the text."""
     try:
         value = mended_json(
-            json.loads(text, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=_without_repetition)
+            json.loads(text, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=without_repetition)
         )
     except (ValueError, ArithmeticError, RecursionError):
         return text
@@ -177,13 +190,6 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a name is there twice")
-    return fields
-
-
 def _object(validator: Any, schema: Schema, fields: Mapping[str, Any]) -> dict[str, Any]:
     required = schema.get("required", [])
     result = dict(fields)
@@ -198,7 +204,7 @@ def _object(validator: Any, schema: Schema, fields: Mapping[str, Any]) -> dict[s
 
 def _property_schemas(schema: Schema, name: str) -> Iterator[Schema]:
     found = [schema["properties"][name]] if name in schema.get("properties", {}) else []
-    found += [part for pattern, part in schema.get("patternProperties", {}).items() if re.search(pattern, name)]
+    found += [part for pattern, part in schema.get("patternProperties", {}).items() if patterns.search(pattern, name)]
     found = found or [schema.get("additionalProperties")]
     return (part for part in found if isinstance(part, Mapping))
 
@@ -228,11 +234,13 @@ class _SlowPattern(Exception):
 
 
 @cache
-def _dialect() -> Any:
-    """JSON Schema 2020-12, in which 19.99 is a multiple of 0.01. To import it takes 100 ms, which only a tool call
-    needs, and which the check's clock does not count.
+def _dialect() -> tuple[Any, Any]:
+    """JSON Schema 2020-12, in which 19.99 is a multiple of 0.01 and a pattern is one of ECMA-262; and a registry from
+    which no reference leads out of a schema. To import it takes 100 ms, which only a tool call needs, and which the
+    check's clock does not count.
     """
     from jsonschema import Draft202012Validator, ValidationError, validators
+    from referencing import Registry
 
     def multiple_of(validator: Any, factor: Any, value: Any, _schema: Schema) -> Iterator[ValidationError]:
         if validator.is_type(value, "number") and (_fraction(value) / _fraction(factor)).denominator != 1:
@@ -246,14 +254,63 @@ def _dialect() -> Any:
         if not validator.is_type(value, "string"):
             return
         try:
-            found = re.search(expression, value)
+            found = patterns.search(expression, value)
         except TimeoutError as error:
             raise _SlowPattern(expression, value) from error
         if not found:
             yield ValidationError("")
 
+    def pattern_properties(validator: Any, named: Schema, value: Any, _schema: Schema) -> Iterator[ValidationError]:
+        for name in value if validator.is_type(value, "object") else ():
+            for expression, part in named.items():
+                if patterns.search(expression, name):
+                    yield from validator.descend(value[name], part, path=name, schema_path=expression)
+
+    def additional_properties(validator: Any, rule: Any, value: Any, schema: Schema) -> Iterator[ValidationError]:
+        others = _additional(schema, value) if validator.is_type(value, "object") else []
+        if rule is False and others:
+            yield ValidationError("")
+        for name in others if isinstance(rule, Mapping) else ():
+            yield from validator.descend(value[name], rule, path=name)
+
     extend: Any = validators.extend
-    return extend(Draft202012Validator, {"multipleOf": multiple_of, "pattern": pattern, "required": required})
+    keywords = {
+        "additionalProperties": additional_properties,
+        "multipleOf": multiple_of,
+        "pattern": pattern,
+        "patternProperties": pattern_properties,
+        "required": required,
+    }
+    return extend(Draft202012Validator, keywords), Registry()
+
+
+def _additional(schema: Schema, names: Iterable[str]) -> list[str]:
+    """Those of an object's names that the schema has neither in `properties` nor in `patternProperties`."""
+    named, expressions = schema.get("properties", {}), schema.get("patternProperties", {})
+    return [
+        name
+        for name in names
+        if name not in named and not any(patterns.search(expression, name) for expression in expressions)
+    ]
+
+
+def _broken_rule(schema: Schema, error: Exception) -> str | None:
+    """What of the schema is to blame for the error; None if nothing is."""
+    from jsonschema import Draft202012Validator, SchemaError
+    from referencing.exceptions import Unresolvable
+
+    match error:
+        case patterns.Untranslatable():
+            return f"{_quoted(error.pattern)} is not a pattern that can be checked: {error}"
+        case Unresolvable():
+            return f"{_quoted(error.ref)} leads to nothing"
+        case RecursionError():
+            return "it contains itself"
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as broken:
+        return f"{_pointer(broken.absolute_path)}: {broken.message}".removeprefix(": ")
+    return None
 
 
 def _fraction(number: int | float) -> Fraction:
@@ -269,13 +326,10 @@ def _faults(errors: Iterator[Any]) -> Iterator[str]:
             case "required":
                 yield from (f"{place}{_pointer([name])}: is missing" for name in rule if name not in value)
             case "additionalProperties" if rule is False:
-                named = error.schema.get("properties", {})
-                patterns = error.schema.get("patternProperties", {})
-                known = ", ".join([*named, *patterns]) or "none"
+                known = [*error.schema.get("properties", {}), *error.schema.get("patternProperties", {})]
                 yield from (
-                    f"{place}{_pointer([name])}: is not known; known are: {known}"
-                    for name in value
-                    if name not in named and not any(re.search(pattern, name) for pattern in patterns)
+                    f"{place}{_pointer([name])}: is not known; known are: {', '.join(known) or 'none'}"
+                    for name in _additional(error.schema, value)
                 )
             case "anyOf" | "oneOf" if error.context:
                 reasons = " / ".join(islice(_faults(iter(error.context)), _MOST_FAULTS))

@@ -17,6 +17,7 @@
 | the tool asks for other arguments (`responseState: REPROMPT`) | REPROMPT | no |
 | the arguments break the tool's schema, or take too long to check; nothing was invoked | INVALID_ARGUMENTS | no |
 | the agent has no such tool; nothing was invoked | UNKNOWN_TOOL | no |
+| the reply asks for more calls than one step makes; nothing was invoked | TOO_MANY_CALLS | no |
 | the circuit is open; nothing was invoked | CIRCUIT_OPEN | no |
 | the gateway was lost, and no result is recorded: the tool may have run | OUTCOME_UNKNOWN | no |
 
@@ -50,6 +51,7 @@ NOT_THE_SERVICES_FAULT = frozenset(
         "REPROMPT",
         "INVALID_ARGUMENTS",
         "UNKNOWN_TOOL",
+        "TOO_MANY_CALLS",
         "CIRCUIT_OPEN",
         "OUTCOME_UNKNOWN",
     }

@@ -6,11 +6,10 @@ step, so that a repeated handler writes the same item again and no second one; t
 An event that AWS cannot take just now is in the log alone: a trace costs no turn its answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from turnwright.agents.definitions import Agent
 from turnwright.costs import prices
 from turnwright.errors import ModelError, ModelRejected, ModelThrottled, StorageUnavailable
 from turnwright.sessions.values import JOURNAL_DAYS, Step, Turn
@@ -68,19 +67,14 @@ class Traces:
             order, moment = _model_order(redrive, call), self._moment(step)
             self._keep(order, self._shown(moment, Type.MODEL_INVOCATION, Status.STARTED, **call.fields()))
 
-    def model_answered(
-        self, redrive: int, call: ModelCall, step: Step, agent: Agent, refused: Failure | None = None
-    ) -> None:
-        """The answer with what it cost by the price file, and a selection for each tool call in it; `refused` says why
-        none of them is made.
+    def model_answered(self, redrive: int, call: ModelCall, step: Step, refusals: Sequence[Failure | None]) -> None:
+        """The answer with what it cost by the price file, and a selection for each of its tool calls that has an entry
+        in `refusals`, which says why it is not made, or None.
         """
         moment = self._moment(step.number)
         self._answered(redrive, moment, call, step, dollars=prices.current().of_model(step.model, step.usage))
         reasoning = reasoning_of(step.message)
-        for index, tool_use in enumerate(step.tool_uses()):
-            name = tool_use["name"]
-            unknown = None if agent.tool(name) else Failure("UNKNOWN_TOOL", f"the agent has no tool {name}")
-            refusal = refused or unknown
+        for index, (tool_use, refusal) in enumerate(zip(step.tool_uses(), refusals, strict=False)):
             self._tell(
                 f"{_SELECTION}#{index:03d}",
                 moment,

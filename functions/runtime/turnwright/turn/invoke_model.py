@@ -13,7 +13,7 @@ from turnwright.models.stop_reasons import Calls, ending
 from turnwright.sessions.history import History, Window
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.turns import Turns
-from turnwright.sessions.values import Header, Step, ToolResult, Turn
+from turnwright.sessions.values import MOST_CALLS, Header, Step, ToolResult, Turn
 from turnwright.storage.documents import Documents, json_text
 from turnwright.storage.table import Table
 from turnwright.tracing.trace_events import Failure, ModelCall
@@ -25,6 +25,16 @@ TOOL_RESULTS_BYTES = 128 * 1024
 """
 
 _LARGEST_INLINE_RESULT = 16 * 1024
+
+_NOT_MADE = json_text(
+    {
+        "errorCode": "TOO_MANY_CALLS",
+        "errorMessage": f"not carried out: of one reply only the first {MOST_CALLS} calls are",
+        "attempts": 0,
+        "tryAgainNow": True,
+    }
+)
+"""What the model is told of each call past MOST_CALLS: short, as there can be thousands. State has no entry for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
     arguments = _arguments(table, documents, header, agent, earlier, asked, model_id)
     if recorded:  # by a delivery that may have been lost before it told the trace
         call = model_call(agent, arguments, recorded[0].attempt)
-        traces.model_answered(recorded[0].redrive, call, recorded[0], agent, _refusal(recorded[0]))
+        traces.model_answered(recorded[0].redrive, call, recorded[0], _told_refusals(recorded[0], agent))
         return recorded[0]
     call = model_call(agent, arguments, asked.attempt)
     traces.model_started(asked.step, asked.redrive, call)
@@ -91,9 +101,10 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
     )
     step = journal.record(answered)
     # After the record, which nothing may hold up.
-    traces.model_answered(asked.redrive, call, answered, agent, _refusal(answered))
-    if step is not answered:  # another delivery was faster, and its answer counts
-        traces.model_answered(asked.redrive, replace(call, model=step.model), step, agent, _refusal(step))
+    if step is not answered:  # another delivery was faster: its answer counts, and this one's calls are not made
+        traces.model_answered(asked.redrive, call, answered, ())
+        call = replace(call, model=step.model, attempt=step.attempt)
+    traces.model_answered(step.redrive, call, step, _told_refusals(step, agent))
     return step
 
 
@@ -122,19 +133,28 @@ def _milliseconds_since(started: float) -> int:
 
 def tool_calls(step: Step, agent: Agent) -> list[dict[str, Any]]:
     """The items of Run Tools. Arguments stay in the journal; a call that is not made carries its failure."""
-    tool_uses, refusal = step.tool_uses(), _refusal(step)
+    tool_uses = step.tool_uses()[:MOST_CALLS]
     inline = min(_LARGEST_INLINE_RESULT, TOOL_RESULTS_BYTES // max(1, len(tool_uses)))
-    return [_tool_call(index, tool_use, agent, inline, refusal) for index, tool_use in enumerate(tool_uses)]
+    calls = enumerate(zip(tool_uses, _refusals(step, agent), strict=True))
+    return [_tool_call(index, tool_use, agent, inline, refusal) for index, (tool_use, refusal) in calls]
 
 
-def _refusal(step: Step) -> Failure | None:
-    """Why no call of the step is made, whatever it calls: its reply is not whole."""
+def _refusals(step: Step, agent: Agent) -> list[Failure | None]:
+    """Why a call is not made, or None, for each of the step's first MOST_CALLS."""
+    tool_uses = step.tool_uses()[:MOST_CALLS]
     if ending(step.stop_reason).calls is Calls.MADE:
-        return None
-    return Failure(
-        "INVALID_ARGUMENTS",
-        f"the reply was cut ({step.stop_reason}), so that none of its calls was made; ask again, for less at once",
-    )
+        return [None if agent.tool(use["name"]) else unknown_tool(agent, called_name(use)) for use in tool_uses]
+    rule = f"the reply was cut ({step.stop_reason}), so that none of its calls was made; ask again, for less at once"
+    return [Failure("INVALID_ARGUMENTS", rule)] * len(tool_uses)
+
+
+def _told_refusals(step: Step, agent: Agent) -> list[Failure | None]:
+    """`_refusals`, and of all calls past them one, which tells of them all."""
+    refusals, more = _refusals(step, agent), len(step.tool_uses()) - MOST_CALLS
+    if more > 0:
+        rule = f"this call and {more - 1} after it are not carried out: of one reply only the first {MOST_CALLS} are"
+        refusals.append(Failure("TOO_MANY_CALLS", rule))
+    return refusals
 
 
 def _tool_call(
@@ -146,11 +166,10 @@ def _tool_call(
         "index": index,
         "inlineBytes": inline,
     }
-    if refusal:
-        return {**call, "handler": "none", "failure": not_invoked(refusal, Call.decode(call))}
     tool = agent.tool(tool_use["name"])
-    if tool is None:
-        return {**call, "handler": "none", "failure": unknown_tool(agent, called_name(tool_use), Call.decode(call))}
+    if refusal or tool is None:
+        refusal = refusal or unknown_tool(agent, called_name(tool_use))
+        return {**call, "handler": "none", "failure": not_invoked(refusal, Call.decode(call))}
     return {**call, "handler": "lambda", "timeoutSeconds": tool.policy.timeout_seconds}
 
 
@@ -159,17 +178,23 @@ def turn_messages(documents: Documents, input_text: str, steps: Sequence[Step]) 
     nothing, which Converse refuses as history.
     """
     messages = [converse.user_message(input_text)]
-    for step in steps:
+    for number, step in enumerate(steps):
         if step.tool_results:
-            messages.append(results_message(documents, step.tool_results))
+            messages.append(results_message(documents, steps[number - 1], step.tool_results))
         if any("reasoningContent" not in block for block in step.message["content"]):
             messages.append(dict(step.message))
     return messages
 
 
-def results_message(documents: Documents, results: Sequence[ToolResult]) -> dict[str, Any]:
+def results_message(documents: Documents, asking: Step, results: Sequence[ToolResult]) -> dict[str, Any]:
+    """The message that answers the calls of a step, each once: with its result, or that it was not made."""
+    answered = {result["toolUseId"] for result in results}
+    not_made = [use["toolUseId"] for use in asking.tool_uses()[MOST_CALLS:] if use["toolUseId"] not in answered]
     return converse.tool_result_message(
-        (result["toolUseId"], result["status"], documents.fetch(result["result"])["text"]) for result in results
+        [
+            *((each["toolUseId"], each["status"], documents.fetch(each["result"])["text"]) for each in results),
+            *((tool_use_id, "error", _NOT_MADE) for tool_use_id in not_made),
+        ]
     )
 
 
@@ -210,7 +235,7 @@ def _arguments(
         *turn_messages(documents, request["inputText"], [_for_model(step, model_id) for step in earlier]),
     ]
     if asked.tool_results:
-        messages.append(results_message(documents, asked.tool_results))
+        messages.append(results_message(documents, earlier[-1], asked.tool_results))
     return converse.request(
         agent,
         model_id,

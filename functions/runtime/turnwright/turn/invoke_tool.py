@@ -19,7 +19,7 @@ from turnwright.memory.records.accesses import CallAccesses
 from turnwright.models.sound_replies import called_name
 from turnwright.sessions.attributes import growth_allowed, size
 from turnwright.sessions.journal import Journal
-from turnwright.sessions.values import JOURNAL_DAYS, Header, Step, ToolResult, Turn
+from turnwright.sessions.values import JOURNAL_DAYS, MOST_CALLS, Header, Step, ToolResult, Turn
 from turnwright.storage import keys
 from turnwright.storage.availability import patiently
 from turnwright.storage.clock import expiry, now_ms
@@ -39,6 +39,7 @@ from turnwright.tracing.trace_events import ToolCall as TracedCall
 from turnwright.tracing.traces import Traces, tool_call
 
 _LONGEST_MESSAGE = 2_000
+_LONGEST_NAME = 100
 
 _MOST_MEMORY_TRIES = 5
 """So often a memory tool looks again at what other writers have changed meanwhile."""
@@ -121,11 +122,12 @@ class Gateway:
             self._traces.tool_attempted(step, traced, number, result["text"], started=None)
             return recorded
         if tool is None:
-            raise ToolAttemptFailed(json_text(unknown_tool(self._agent, called_name(tool_use), call)))
+            unknown = unknown_tool(self._agent, called_name(tool_use))
+            raise ToolAttemptFailed(json_text(not_invoked(unknown, call)))
         started = now_ms()
         arguments, refusal = _arguments(tool, tool_use["input"], lost=lost)
         event = self._event(header, steps, step, call, tool, {**tool_use, "input": arguments})
-        attempt = _Attempt(step, call, number, tool, event, len(tool_uses), started, traced)
+        attempt = _Attempt(step, call, number, tool, event, min(len(tool_uses), MOST_CALLS), started, traced)
         passage: Passage | None = None
         try:
             if refusal:
@@ -344,10 +346,10 @@ def circuit_state(passage: Passage | None) -> CircuitState | None:
     return CircuitState.HALF_OPEN if passage.probe else CircuitState.CLOSED
 
 
-def unknown_tool(agent: Agent, name: str, call: Call) -> dict[str, Any]:
-    """The report of a call of a tool that the agent does not have."""
+def unknown_tool(agent: Agent, name: str) -> Failure:
+    """Why a tool is not called that the agent does not have."""
     known = ", ".join(tool.name for tool in agent.tools) or "none"
-    return not_invoked(Failure("UNKNOWN_TOOL", f"there is no tool {name}; the tools are: {known}"), call)
+    return Failure("UNKNOWN_TOOL", f"there is no tool {bounded(name, _LONGEST_NAME)}; the tools are: {known}")
 
 
 def not_invoked(failure: Failure, call: Call) -> dict[str, Any]:

@@ -328,7 +328,7 @@ def test_a_model_call_is_told_when_it_begins_and_when_it_ends_each_once(followed
         followed.turn.run,
         lambda: traces.model_started(1, 0, call),
         nothing,
-        lambda: traces.model_answered(0, call, answered, samples.agent()),
+        lambda: traces.model_answered(0, call, answered, ()),
         nothing,
         lambda: followed.turn.answer("Hi"),
     )
@@ -351,7 +351,7 @@ def test_what_is_selected_is_told_by_the_agents_own_schema_unless_the_call_is_no
     content = [{"toolUse": {"toolUseId": "t-0", "name": "search", "input": {"limit": 5}}}]
     answered = Step(1, [], {"role": "assistant", "content": content}, "tool_use", "model-1", {}, 5)
     stream = followed.stream(
-        lambda: traces.model_answered(0, ModelCall("model-1", 1, "{}", "{}"), answered, samples.agent(), refused),
+        lambda: traces.model_answered(0, ModelCall("model-1", 1, "{}", "{}"), answered, [refused]),
         lambda: followed.turn.answer("Hi"),
     )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from local.bedrock.converse_answer import converse_answer
 from local.bedrock.model_backend import ConverseRequest, ModelError, StreamEvent
 from local.bedrock.rule.rule_answers import LABEL
 from local.bedrock.rule.rule_model import RuleModel
+from local.bedrock.rule.rule_patterns import first_match
 
 MODEL_ID = "us.amazon.nova-pro-v1:0"
 
@@ -544,3 +546,20 @@ def test_slow_makes_every_model_call_take_so_long(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("local.bedrock.rule.rule_model.time.sleep", waited.append)
     Conversation().say("/slow 2.5 What is the balance of account 12345?")
     assert waited == [2.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words", "found"),
+    [
+        ("^R[0-9]+$", ("Book", "R12", "R13"), "R12"),
+        (r"^(?<a>\p{Lu})\d$", ("r1", "R\u0665", "R1"), "R1"),
+        ("^R$", ("r", "Q"), None),
+        (r"(?P<a>R)", ("R",), None),
+        ("^([a-z]+[._-]?)+@x$", ("a" * 40,), None),
+    ],
+)
+def test_a_word_with_a_pattern_is_looked_for_from_any_thread_and_not_without_end(
+    pattern: str, words: tuple[str, ...], found: str | None
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(first_match, pattern, words).result() == found

@@ -6,8 +6,6 @@ an actor whose memory is being erased, or was: it would bring back what was said
 can keep from being written late, is announced first, on that condition: whoever erases waits for it.
 """
 
-import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +33,6 @@ from turnwright.storage.table import (
 
 Entry = Mapping[str, Any]
 
-_MOST_TRIES = 6
 _MOST_KEYS = 100
 
 _NOT_AT_FAULT = "None"
@@ -152,25 +149,21 @@ class ConsolidationJournal:
         Entries of one consolidation are written at the same time, and each transaction is at the actor's item: neither
         a conflict nor a throttled table is a reason to ask a model again, so it is tried again here.
         """
+        return patiently(lambda: self._put_once(write), (CommitConflict, StorageUnavailable))
+
+    def _put_once(self, write: Put) -> Entry | None:
         owner = self._consolidation.owner
-        for tries in range(1, _MOST_TRIES + 1):
-            writes: list[Write] = [write, owner.unchanged()] if owner else [write]
-            try:
-                self._table.transact(writes)
-            except TransactionRefused as refused:
-                if owner and refused.reasons[1] != _NOT_AT_FAULT:
-                    raise ActorErased(f"the memory of {owner.actor} was erased since this began") from refused
-                item = self._table.get(write.key)
-                if item is None:
-                    raise ConditionFailed(None) from refused
-                return self._decode(item)
-            except (CommitConflict, StorageUnavailable):
-                if tries == _MOST_TRIES:
-                    raise
-                time.sleep(random.uniform(0, 0.05 * 2**tries))
-            else:
-                return None
-        raise CommitConflict("the tries are used up")
+        writes: list[Write] = [write, owner.unchanged()] if owner else [write]
+        try:
+            self._table.transact(writes)
+        except TransactionRefused as refused:
+            if owner and refused.reasons[1] != _NOT_AT_FAULT:
+                raise ActorErased(f"the memory of {owner.actor} was erased since this began") from refused
+            item = self._table.get(write.key)
+            if item is None:
+                raise ConditionFailed(None) from refused
+            return self._decode(item)
+        return None
 
     def _decode(self, item: Item) -> Entry:
         entry: Entry = self._documents.fetch_text(item["entry"])
