@@ -42,10 +42,13 @@ def arn(name: str, machine: str = "turns") -> str:
 
 @dataclass(slots=True)
 class StepFunctions:
-    """Executions that have ended, in pages of `page`. `after_describe` runs when one was described, once."""
+    """Executions that have ended, in pages of `page`, of which each begins with the last `overlap` entries of the one
+    before it. `after_describe` runs when an execution was described, once.
+    """
 
     executions: dict[str, dict[str, Any]] = field(default_factory=dict)
     page: int = 2
+    overlap: int = 0
     listed: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     after_describe: Callable[[], object] = lambda: None
@@ -80,7 +83,7 @@ class StepFunctions:
         found.sort(key=lambda each: each["stopDate"], reverse=True)
         start = int(given.get("nextToken", 0))
         end = start + min(self.page, given["maxResults"])
-        return {"executions": found[start:end], **({"nextToken": str(end)} if end < len(found) else {})}
+        return {"executions": found[start:end], **({"nextToken": str(end - self.overlap)} if end < len(found) else {})}
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803 (Step Functions' name)
         described = dict(self.executions[executionArn])
@@ -466,6 +469,16 @@ def test_a_sweep_reads_a_page_of_each_status_and_writes_nothing_when_nothing_fai
     world.sweep()
     assert world.stored.dynamodb.operations == ["get_item"] * 3
     assert world.stepfunctions.listed == ["turns"] * 3 + ["consolidations"] * 3 + ["erasures"] * 3
+
+
+def test_an_execution_that_is_listed_twice_is_handed_over_once(world: World) -> None:
+    for turn_id, session in ((A, "s-1"), (B, "s-2"), (C, "s-3")):
+        world.stored.begin(turn_id, session=session)
+        world.fail(turn_id)
+    world.stepfunctions.overlap = 1
+    world.pass_by(EVENT_MS)
+    assert world.sweep() == 3
+    assert sorted(world.letters) == [A, B, C]
 
 
 def test_a_sweep_pages_no_further_back_than_it_has_looked(world: World) -> None:

@@ -78,8 +78,10 @@ class SweepExecutions:
         until = now_ms() - EVENT_MS
         since = self._since(machine_arn, until)
         stopped = [each for status in UNSUCCESSFUL for each in self._stopped(machine_arn, status, since)]
-        lost = self._failures.untold([each for each in stopped if each.at <= until])
-        for each in sorted(lost, key=lambda failure: failure.at):
+        in_order = sorted((each for each in stopped if each.at <= until), key=lambda each: each.at)
+        # Pages shift while they are read, and a redriven execution may stand in two lists: the last failure counts.
+        lost = self._failures.untold(list({each.execution_arn: each for each in in_order}.values()))
+        for each in lost:
             self._require_time()
             logger().warning("a failure was not recorded: its event was lost", executionArn=each.execution_arn)
             self._hand_over(recorder, _event(machine_arn, each))
