@@ -124,7 +124,7 @@ class ConsoleData:
         visits = [_visit_view(visit) for visit in execution.visits] if execution else []
         return {
             "turnId": turn_id,
-            "status": header.status if header else _status_of(execution),
+            "status": _status_of(header, execution.status if execution else None),
             "agentId": fields.get("agentId") or given.get("agentId"),
             "agentVersion": fields.get("agentVersion"),
             "sessionId": fields.get("sessionId") or given.get("sessionId"),
@@ -411,7 +411,7 @@ class ConsoleData:
             "eventId": None,
             "turnId": turn["turnId"],
             "agentId": turn["agentId"],
-            "status": header.status if header else turn["status"],
+            "status": _status_of(header, turn["status"]),
             "at": turn["startedAt"],
             "inputText": self._input_text(fields, self._input(self._arn(turn["turnId"]))),
             "answer": None,
@@ -581,11 +581,13 @@ def _circuit_view(agent: Agent, tool: str, policy: Any, item: Item | None, now: 
     }
 
 
-def _status_of(execution: Execution | None) -> str:
-    """A turn that has not written its header yet, or never will."""
-    if execution is None or execution.status == "RUNNING":
+def _status_of(header: Header | None, execution_status: str | None) -> str:
+    """A header is not there yet, or never will be; or it says that the turn runs, and has not been told of its end."""
+    if header and header.status is not Status.RUNNING:
+        return header.status
+    if execution_status in (None, "RUNNING"):
         return Status.RUNNING
-    return Status.COMMITTED if execution.status == "SUCCEEDED" else Status.FAILED
+    return Status.COMMITTED if execution_status == "SUCCEEDED" else Status.FAILED
 
 
 def _text_of(message: Mapping[str, Any]) -> str:

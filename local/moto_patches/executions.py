@@ -30,6 +30,8 @@ from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommu
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 from moto.stepfunctions.responses import StepFunctionResponse
+from moto.stepfunctions.utils import PAGINATION_MODEL
+from moto.utilities.paginator import paginate
 
 from local.moto_patches.hooks import ExecutionChange, connected
 from local.moto_patches.redrives import answer_redrives, keep_positions, redrive_fields, redrives_of
@@ -252,7 +254,9 @@ def stop_with_error_and_cause() -> None:
 
 
 def describe_fully() -> None:
-    """Stock moto leaves the stop date of a timed-out execution out, and has no trace header and redrives."""
+    """Stock moto leaves the stop date of a timed-out execution out, has no trace header and redrives, and lists all
+    executions by when they started. On AWS those that have ended stand by when they ended.
+    """
 
     def make_describe(original: Any) -> Any:
         def describe_execution(response: Any) -> ActionResult:
@@ -267,6 +271,15 @@ def describe_fully() -> None:
             return ActionResult(result)
 
         return describe_execution
+
+    def make_newest_first(original: Any) -> Any:
+        @paginate(pagination_model=PAGINATION_MODEL)  # type: ignore[untyped-decorator]
+        def list_executions(backend: Any, state_machine_arn: str, status_filter: str | None = None) -> list[Any]:
+            executions = backend.describe_state_machine(state_machine_arn).executions
+            listed = [each for each in executions if status_filter in (None, each.status)]
+            return sorted(listed, key=lambda each: each.stop_date or each.start_date, reverse=True)
+
+        return list_executions
 
     def make_list(original: Any) -> Any:
         def list_executions(response: Any) -> ActionResult:
@@ -284,6 +297,7 @@ def describe_fully() -> None:
         return list_executions
 
     replace(StepFunctionResponse, "describe_execution", make_describe)
+    replace(StepFunctionsParserBackend, "list_executions", make_newest_first)
     replace(StepFunctionResponse, "list_executions", make_list)
 
 

@@ -555,6 +555,17 @@ def test_a_name_that_is_started_at_the_same_time_runs_once(aws: Aws) -> None:
     aws.client("stepfunctions").stop_execution(executionArn=arns.pop())
 
 
+def test_executions_are_listed_by_when_they_ended_and_in_pages(aws: Aws) -> None:
+    machine, client = aws.machine(WAIT), aws.client("stepfunctions")
+    first, second, third = (aws.start(machine, {"a": number}) for number in range(3))
+    for execution in (second, third, first):
+        client.stop_execution(executionArn=execution)
+    pages = client.get_paginator("list_executions").paginate(
+        stateMachineArn=machine, statusFilter="ABORTED", PaginationConfig={"PageSize": 2}
+    )
+    assert [[each["executionArn"] for each in page["executions"]] for page in pages] == [[first, third], [second]]
+
+
 def test_status_changes_are_told_in_order(aws: Aws) -> None:
     execution = aws.start(aws.machine(PASS), {"a": 1})
     aws.end_of(execution)

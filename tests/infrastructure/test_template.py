@@ -292,6 +292,7 @@ def test_each_alarm_watches_this_stack_and_says_what_to_do() -> None:
         "ModelThrottlesAlarm",
         "SlowTurnsAlarm",
         "OpenCircuitsAlarm",
+        "SweepExecutionsAlarm",
     }
     for name, alarm in alarms.items():
         section = alarm["AlarmDescription"].rpartition("docs/operations.md#")[2]
@@ -500,13 +501,22 @@ GRANTED = {
         *on("Table/index/Due", "dynamodb:Query"),
         *on("ConsolidateMemoryStateMachine", "states:StartExecution"),
     },
+    "SweepExecutionsFunction": {
+        *on("Table", "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem"),
+        *on("AgentTurnStateMachine", "states:ListExecutions"),
+        *on("ConsolidateMemoryStateMachine", "states:ListExecutions"),
+        *on("EraseMemoryStateMachine", "states:ListExecutions"),
+        *on("RecordFailureFunction", "lambda:InvokeFunction"),
+        *on("RecordConsolidationFailureFunction", "lambda:InvokeFunction"),
+        *on("RecordErasureFailureFunction", "lambda:InvokeFunction"),
+    },
     "RecordConsolidationFailureFunction": {
         *on("Table", "dynamodb:GetItem", "dynamodb:UpdateItem"),
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(CONSOLIDATIONS, "states:DescribeExecution", "states:GetExecutionHistory"),
     },
     "RecordErasureFailureFunction": {
-        *on("Table", "dynamodb:GetItem"),
+        *on("Table", "dynamodb:GetItem", "dynamodb:UpdateItem"),
         *on("DeadLetterQueue", "sqs:SendMessage"),
         *on(ERASURES, "states:DescribeExecution", "states:GetExecutionHistory"),
     },
@@ -653,7 +663,7 @@ def needed_of_the_key(actions: set[str]) -> dict[str, set[str]]:
         needed[through("s3")] = {DECRYPT} | ({DATA_KEY} if PUT in actions else set())
     if of("sqs"):
         needed[through("sqs")] = {DECRYPT, DATA_KEY}
-    if of("states"):
+    if of("states") - {"states:ListExecutions"}:  # whose answer has nothing of what an execution was given
         needed[OF_EXECUTIONS] = {DECRYPT, DATA_KEY}
     return needed
 
@@ -926,18 +936,29 @@ def test_a_failure_that_cannot_be_recorded_is_kept_too() -> None:
     }
 
 
-def test_sessions_are_swept_every_minute() -> None:
-    rule = resources()["SweepSessionsFunctionEveryMinute"]["Properties"]
+@pytest.mark.parametrize("function", ["SweepSessionsFunction", "SweepExecutionsFunction"])
+def test_sessions_and_executions_are_swept_every_minute(function: str) -> None:
+    rule = resources()[f"{function}EveryMinute"]["Properties"]
     assert rule["ScheduleExpression"] == "rate(1 minute)"
     (target,) = rule["Targets"]
-    assert (target["Arn"], target["RetryPolicy"]) == (get_att("SweepSessionsFunction"), {"MaximumRetryAttempts": 0})
-    assert resources()["SweepSessionsFunctionEveryMinutePermission"]["Properties"] == {
+    assert (target["Arn"], target["RetryPolicy"]) == (get_att(function), {"MaximumRetryAttempts": 0})
+    assert resources()[f"{function}EveryMinutePermission"]["Properties"] == {
         "Action": "lambda:InvokeFunction",
-        "FunctionName": {"Ref": "SweepSessionsFunction"},
+        "FunctionName": {"Ref": function},
         "Principal": "events.amazonaws.com",
-        "SourceArn": get_att("SweepSessionsFunctionEveryMinute"),
+        "SourceArn": get_att(f"{function}EveryMinute"),
     }
-    assert functions()["SweepSessionsFunction"]["Timeout"] < 60
+    assert functions()[function]["Timeout"] < 60
+
+
+def test_a_lost_event_goes_to_who_would_have_got_it() -> None:
+    variables = functions()["SweepExecutionsFunction"]["Environment"]["Variables"]
+    handed_to = {"": STATE_MACHINE, "CONSOLIDATE_": CONSOLIDATION, "ERASE_MEMORY_": ERASURE}
+    for prefix, machine in handed_to.items():
+        assert variables[f"{prefix}STATE_MACHINE_ARN"] == {"Ref": machine}
+        recorder = f"{RECORDED_BY[machine]}Function"
+        assert {"Ref": recorder} in variables.values()
+        assert variables[f"{re.sub(r'(?<!^)(?=[A-Z])', '_', recorder).upper()}"] == {"Ref": recorder}
 
 
 def test_a_function_that_asks_a_model_for_memory_outlives_two_calls_and_ends_before_its_state() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from tests.unit import samples
+from tests.unit.stored_turns import STOP_DATE
 from turnwright.storage import keys
 from turnwright.storage.clock import now_ms
 from turnwright.storage.documents import Documents
@@ -42,7 +43,7 @@ class FakeStepFunctions:
             raise self.refusal
         if self.execution is None:
             raise client_error("ExecutionDoesNotExist", "DescribeExecution")
-        return {"input": "{}", "name": executionArn.rpartition(":")[2], **self.execution}
+        return {"input": "{}", "stopDate": STOP_DATE, "name": executionArn.rpartition(":")[2], **self.execution}
 
 
 class StoredTurn:

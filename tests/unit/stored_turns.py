@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.core import DEFAULT_ACCOUNT_ID
@@ -30,6 +31,9 @@ from turnwright.turn.write_memory import Bill, commit
 
 START = 1_790_000_000_000
 """The moment, in milliseconds, at which the tests' clock stands at first."""
+
+STOP_DATE = datetime.fromtimestamp(START / 1000, UTC)
+"""When an execution has ended, as Step Functions describes it."""
 
 AGENT: Mapping[str, Any] = {
     "agentId": "BANK",

@@ -103,6 +103,7 @@ def test_there_is_a_handler_module_for_each_function() -> None:
         "record_erasure_failure",
         "record_failure",
         "summarize_session",
+        "sweep_executions",
         "sweep_sessions",
         "write_memory",
         "write_records",

@@ -20,7 +20,7 @@ FLOORS = {
         "sessions",
         "costs",
         "tracing",
-        "models",
+        "executions models",
         "tools",
         "memory.records",
         "memory.session_ends",

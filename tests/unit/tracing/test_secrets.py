@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import record_failure
-from tests.unit.stored_turns import AGENT, A, StoredTurns, text, tool_use
+from tests.unit.stored_turns import AGENT, STOP_DATE, A, StoredTurns, text, tool_use
 from tests.unit.tool_turns import FakeLambda, FakeQueue, answered, raised
 from tests.unit.turn_states import Model, invoke, load, run_tool, write
 from turnwright.errors import ToolAttemptFailed
@@ -128,6 +128,7 @@ def test_the_letter_of_a_failed_turn_refers_to_its_request(written: Written, mon
         "input": json.dumps(request.encode()),
         "error": "ModelsExhausted",
         "cause": cause,
+        "stopDate": STOP_DATE,
     }
 
     class Executions:

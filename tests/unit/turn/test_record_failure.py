@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import record_failure
-from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die
+from tests.unit.stored_turns import SESSION, START, STOP_DATE, A, B, Interrupted, StoredTurns, die
 from turnwright.agents.versions import publish
 from turnwright.errors import ActorErased, LeaseLost, SessionBusy
 from turnwright.sessions.turns import Turns
@@ -43,7 +43,7 @@ class Executions:
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803 (Step Functions' name)
         assert executionArn == ARN
-        return self.execution
+        return {"stopDate": STOP_DATE, **self.execution}
 
     def get_execution_history(self, *, reverseOrder: bool, **_arguments: Any) -> dict[str, Any]:  # noqa: N803
         assert reverseOrder
@@ -191,7 +191,7 @@ def test_a_turn_that_died_between_its_claim_and_its_header_gives_the_session_bac
     with pytest.raises(Interrupted):
         stored.begin(A)
     assert (stored.session()["leaseOwner"], stored.table.get(keys.turn_header(A))) == (A, None)
-    queue, failed = Queue(), failure(stored, error="States.Timeout")
+    queue, failed = Queue(), failure(stored, error="States.Timeout", state="Load Memory")
 
     record(stored.table, stored.documents, DeadLetters(queue, "https://queue"), failed)
 
@@ -208,7 +208,7 @@ def test_the_session_is_given_back_in_the_store_that_the_turn_began_in_whatever_
     stored.dynamodb.before[3] = die
     with pytest.raises(Interrupted):
         stored.begin(A)
-    failed = failure(stored, error="States.Timeout")
+    failed = failure(stored, error="States.Timeout", state="Load Memory")
     if later is None:
         publish(stored.table, [])
     for changes in later or []:
@@ -224,7 +224,8 @@ def test_a_refused_turn_looks_for_no_session_in_other_stores(stored: StoredTurns
     stored.run(B)
     stored.dynamodb.forget()
 
-    record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), failure(stored, error="SessionBusy"))
+    refused = failure(stored, error="SessionBusy", state="Load Memory")
+    record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), refused)
 
     assert "query" not in stored.dynamodb.operations
 
@@ -238,7 +239,7 @@ def test_a_turn_of_an_agent_that_is_gone_is_recorded_and_dead_lettered(stored: S
             stored.table,
             stored.documents,
             DeadLetters(queue, "https://queue"),
-            failure(stored, request=request, error="AgentNotFound"),
+            failure(stored, request=request, error="AgentNotFound", state="Load Memory"),
         )
         is Recorded.DEAD_LETTERED
     )
@@ -287,7 +288,7 @@ def test_a_letter_of_the_longest_input_fits_the_queue(stored: StoredTurns) -> No
         stored.table,
         stored.documents,
         DeadLetters(queue, "https://queue"),
-        failure(stored, request=request, cause="€" * 4_000),
+        failure(stored, request=request, cause="€" * 4_000, state="Load Memory"),
     )
 
     assert len(json.dumps(queue.letters[0], ensure_ascii=False).encode()) < 32_000
@@ -320,7 +321,7 @@ def test_a_failure_is_read_as_step_functions_describes_it(described: dict[str, s
         ],
     )
 
-    expected = ExecutionFailure(ARN, A, {"turnId": 1}, "FAILED", error, cause, "Invoke Model")
+    expected = ExecutionFailure(ARN, A, {"turnId": 1}, "FAILED", error, cause, "Invoke Model", stopped_at=START)
     found = read_failure(client, ARN, find_state=True)
     assert found
     assert replace(found, costs=expected.costs) == expected
@@ -399,6 +400,16 @@ def test_an_event_that_comes_after_the_redrive_changes_nothing(
     assert (stored.items(), queue.letters) == (before, [])
 
 
+def test_of_a_turn_that_had_begun_and_was_erased_nothing_is_written_anew(stored: StoredTurns) -> None:
+    before, queue = stored.items(), Queue()
+
+    assert (
+        record(stored.table, stored.documents, DeadLetters(queue, "https://queue"), failure(stored)) is Recorded.ERASED
+    )
+
+    assert (stored.items(), queue.letters) == (before, [])
+
+
 def test_an_event_that_comes_after_the_commit_changes_nothing(
     stored: StoredTurns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,7 +418,9 @@ def test_an_event_that_comes_after_the_commit_changes_nothing(
 
     queue = handle(monkeypatch, stored, status="FAILED", error="States.Timeout")
 
-    assert (stored.items(), queue.letters) == (before, [])
+    noted = stored.items().pop(keys.execution_failure(ARN))
+    assert int(noted["recorded"]["N"]) == START
+    assert (stored.items(), queue.letters) == ({**before, keys.execution_failure(ARN): noted}, [])
 
 
 def test_a_failed_turn_is_told_by_an_event_and_to_a_caller_who_traced_it_by_one_item(
@@ -447,7 +460,8 @@ def test_a_refused_turn_is_told_as_refused_and_a_committed_one_not_at_all(
     record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), failure(stored))
     assert trace_events == []
 
-    record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), failure(stored, B, "SessionBusy"))
+    refused = failure(stored, B, "SessionBusy", state="Load Memory")
+    record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), refused)
     (event,) = trace_events
     assert (event["status"], event["error"], event["turnId"], event["agentVersion"]) == (
         "REFUSED",

@@ -16,7 +16,7 @@ import pytest
 import record_failure
 from tests.paths import ROOT
 from tests.thorough import some
-from tests.unit.stored_turns import A, Requests, StoredTurns, step, text, tool_use
+from tests.unit.stored_turns import STOP_DATE, A, Requests, StoredTurns, step, text, tool_use
 from tests.unit.tool_turns import QUEUE_URL, FakeLambda, answered, raised
 from tests.unit.turn_states import Model, invoke, load, run_tool, write
 from turnwright.errors import GatewayFault, StorageUnavailable, ToolAttemptFailed
@@ -69,8 +69,14 @@ class Executions:
     request: dict[str, Any]
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803 (Step Functions' name)
-        name = executionArn.rpartition(":")[2]
-        return {"name": name, "status": "FAILED", "error": "E", "cause": "c", "input": json_text(self.request)}
+        return {
+            "name": executionArn.rpartition(":")[2],
+            "status": "FAILED",
+            "error": "E",
+            "cause": "c",
+            "input": json_text(self.request),
+            "stopDate": STOP_DATE,
+        }
 
     def get_execution_history(self, **_: Any) -> dict[str, Any]:
         return {"events": []}

@@ -11,6 +11,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def milliseconds(moment: datetime) -> int:
+    """A date as boto3 answers it, in milliseconds since the epoch."""
+    return round(moment.timestamp() * 1000)
+
+
 def iso8601(milliseconds: int) -> str:
     """For example `2026-11-22T10:40:05.123Z`."""
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)

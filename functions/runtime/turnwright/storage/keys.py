@@ -29,6 +29,8 @@ another one's partition or sort order, whatever characters a later interface all
 | `STORES` | `STORE#<store>` | the memory stores made by CreateMemory |
 | | `NAME#<name>` | the store that has this name |
 | | `TOKEN#<clientToken>` | the store that a CreateMemory with that token made |
+| `EXECUTION#<machine>:<name>` | `FAILURE` | until when its failures are recorded |
+| `MACHINES` | `MACHINE#<machine>` | how far Sweep Executions has looked for failures |
 
 Two indexes, both eventually consistent and without attributes but the keys:
 
@@ -290,6 +292,15 @@ AGENT_LISTING = "AGENTS"
 
 def listed_agent(agent_id: str) -> Key:
     return Key(AGENT_LISTING, f"AGENT#{_part(agent_id)}")
+
+
+def execution_failure(execution_arn: str) -> Key:
+    """Lies outside of what the execution worked on, so that it outlives an erasure of that; it tells nothing of it."""
+    return Key(f"EXECUTION#{_part(execution_arn.partition(':execution:')[2])}", "FAILURE")
+
+
+def swept_machine(machine_arn: str) -> Key:
+    return Key("MACHINES", f"MACHINE#{_part(machine_arn.rpartition(':')[2])}")
 
 
 def turn_object(turn_id: str, digest: str) -> str:

@@ -36,6 +36,15 @@ class Settings:
         return self._required("CONSOLIDATE_STATE_MACHINE_ARN")
 
     @property
+    def failure_recorders(self) -> dict[str, str]:
+        """The functions that record the failures of executions, by the ARN of their state machine."""
+        return {
+            self.state_machine_arn: self._required("RECORD_FAILURE_FUNCTION"),
+            self.consolidation_state_machine_arn: self._required("RECORD_CONSOLIDATION_FAILURE_FUNCTION"),
+            self.erase_memory_state_machine_arn: self._required("RECORD_ERASURE_FAILURE_FUNCTION"),
+        }
+
+    @property
     def dead_letter_queue_url(self) -> str:
         return self._required("DEAD_LETTER_QUEUE_URL")
 

@@ -5,18 +5,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from turnwright.costs import failed_costs
 from turnwright.costs.failed_costs import FailedCosts
+from turnwright.storage.clock import milliseconds
 from turnwright.tracing.payloads import payloads
 
-_UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
+UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
+"""The statuses of an execution that ended badly."""
 
 _CAUSE_CHARACTERS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionFailure:
-    """An execution that did not succeed, as Step Functions describes it."""
+    """An execution that did not succeed, as Step Functions describes it.
+
+    `stopped_at`, in ms, tells its failures apart: one that is redriven and fails again has stopped at another moment.
+    """
 
     execution_arn: str
     turn_id: str
@@ -26,6 +33,7 @@ class ExecutionFailure:
     cause: str
     state: str | None
     costs: FailedCosts = field(default_factory=FailedCosts)
+    stopped_at: int = 0
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -57,9 +65,36 @@ def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> Execut
     `find_state` looks up in which state it failed and what it has cost, for which its history must be read.
     """
     execution = client.describe_execution(executionArn=execution_arn)
-    if execution["status"] not in _UNSUCCESSFUL:
+    if execution["status"] not in UNSUCCESSFUL:
         return None
     history = failed_costs.read_history(client, execution_arn) if find_state else []
+    return _failure(execution_arn, execution, history)
+
+
+def unrecorded_end(client: Any, execution_arn: str, *, has_begun: bool) -> dict[str, Any] | None:
+    """How the execution of a turn has ended whose header does not say so, as `ExecutionFailure.summary`; None while it
+    runs, or while it may be too new to be found.
+
+    It may have been recorded, or committed, since the header was read: the header has to be read again, and goes first.
+    """
+    try:
+        execution = client.describe_execution(executionArn=execution_arn)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ExecutionDoesNotExist":
+            raise
+        return {"error": "ExecutionDoesNotExist", "cause": "its state machine was deleted"} if has_begun else None
+    if execution["status"] == "RUNNING":
+        return None
+    if execution["status"] not in UNSUCCESSFUL:
+        # Cannot be, since the commit is in the last state, unless the turn was erased behind it.
+        cause = "its execution succeeded, and nothing of the turn is kept"
+        return {"error": "TurnNotKept", "cause": cause, "executionStatus": execution["status"]}
+    return _failure(execution_arn, execution, []).summary
+
+
+def _failure(
+    execution_arn: str, execution: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
+) -> ExecutionFailure:
     return ExecutionFailure(
         execution_arn=execution_arn,
         turn_id=execution["name"],
@@ -69,6 +104,7 @@ def read_failure(client: Any, execution_arn: str, *, find_state: bool) -> Execut
         cause=payloads().error(_message(execution.get("cause") or ""))[:_CAUSE_CHARACTERS],
         state=_failed_state(history),
         costs=failed_costs.of_history(history),
+        stopped_at=milliseconds(execution["stopDate"]),
     )
 
 

@@ -27,6 +27,9 @@ from turnwright.tracing.traces import Traces
 _MOST_VERSIONS = 20
 """More than anybody publishes while one turn runs."""
 
+_FIRST_STATE = "Load Memory"
+"""The state that writes the header: a turn that was in a later one has had its header."""
+
 _REFUSALS = ("ActorErased", "InvalidRequest", "SessionBusy", "TurnAlreadyEnded")
 """Not dead-lettered when the turn never began, since the caller was told; a redriven turn can meet them too."""
 
@@ -37,6 +40,7 @@ class Recorded(Enum):
     DEAD_LETTERED = "dead-lettered"
     REFUSED = "refused"
     COMMITTED_BEFORE = "committed before"
+    ERASED = "erased"
 
 
 def record(table: Table, documents: Documents, letters: DeadLetters, failure: ExecutionFailure) -> Recorded:
@@ -44,7 +48,7 @@ def record(table: Table, documents: Documents, letters: DeadLetters, failure: Ex
 
     In this order, so that a caller who is told of the failure finds the session free. Each part may be repeated. A turn
     that is committed stays committed: its execution failed after that, and nothing is lost. Of a turn that an erasure
-    of its actor stopped, or kept from beginning, nothing is written anew.
+    of its actor stopped, kept from beginning, or removed since, nothing is written anew.
     """
     header = Turns(table).read(failure.turn_id)
     began = header is not None and "memoryStore" in header.fields
@@ -55,6 +59,8 @@ def record(table: Table, documents: Documents, letters: DeadLetters, failure: Ex
         session_id = _release_claimed(table, failure)
     if failure.error == ActorErased.__name__:
         return Recorded.REFUSED
+    if header is None and failure.state not in (None, _FIRST_STATE):
+        return Recorded.ERASED
     bill = _receipt(table, documents, failure) if began else None
     if not Turns(table).fail(failure.turn_id, failure.summary, session_id=session_id, receipt=bill):
         return Recorded.COMMITTED_BEFORE

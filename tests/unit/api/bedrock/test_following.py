@@ -230,6 +230,26 @@ def test_an_execution_that_never_wrote_a_header_is_found(followed: Followed, sta
 
 
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("execution", "reason"),
+    [
+        (None, "ExecutionDoesNotExist: its state machine was deleted"),
+        ({"status": "SUCCEEDED"}, "TurnNotKept: its execution succeeded, and nothing of the turn is kept"),
+    ],
+    ids=["its machine was replaced", "it was erased"],
+)
+def test_a_turn_that_has_begun_and_will_never_be_told_to_have_ended_is_not_waited_for(
+    followed: Followed, execution: dict[str, Any] | None, reason: str
+) -> None:
+    followed.turn.run()
+    followed.stepfunctions.execution = execution
+
+    _, name, message = samples.ended_with(followed.stream(nothing))
+
+    assert (name, message) == ("internalServerException", f"turn {INVOCATION.turn_id} failed: {reason}")
+
+
+@pytest.mark.usefixtures("quiet")
 def test_what_a_turn_wrote_before_its_execution_was_found_failed_is_told(followed: Followed) -> None:
     followed.turn.run()
     followed.stepfunctions.execution = {"status": "ABORTED"}
@@ -266,11 +286,10 @@ def test_a_turn_that_was_committed_is_answered_though_its_execution_failed_after
     ("execution", "refusal"),
     [
         ({"status": "RUNNING"}, None),
-        ({"status": "SUCCEEDED"}, None),
         (None, None),
         (None, StorageUnavailable("slow down", throttled=True)),
     ],
-    ids=["running", "succeeded", "not started yet", "throttled"],
+    ids=["running", "not started yet", "throttled"],
 )
 def test_a_quiet_turn_that_has_not_failed_is_waited_for(
     followed: Followed, execution: dict[str, Any] | None, refusal: Exception | None

@@ -1,10 +1,12 @@
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 import record_consolidation_failure
 from tests.unit.stored_memory import StoredMemory
+from tests.unit.stored_turns import STOP_DATE
 from turnwright.memory.session_ends.consolidations import Consolidation, Kind
 from turnwright.memory.session_ends.segments import Segments, SegmentStatus
 from turnwright.storage import keys
@@ -19,6 +21,7 @@ class Executions:
 
     work: Consolidation
     status: str = "FAILED"
+    stopped: datetime = STOP_DATE
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803 (Step Functions' name)
         assert executionArn == ARN
@@ -28,6 +31,7 @@ class Executions:
             "input": json_text(self.work.encode()),
             "error": "ModelRejected",
             "cause": '{"errorMessage": "no such model"}',
+            "stopDate": self.stopped,
         }
 
     def get_execution_history(self, **_arguments: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import record_erasure_failure
 from local.commands.dead_letters import Letter, Sender
 from tests.unit.memory_stores import FACTS, new_store
 from tests.unit.stored_memory import StoredMemory
-from tests.unit.stored_turns import SESSION, Interrupted, StoredTurns, die
+from tests.unit.stored_turns import SESSION, STOP_DATE, Interrupted, StoredTurns, die
 from turnwright.memory.erasure.erase_memory import Erasure
 from turnwright.memory.records.actors import Actors
 from turnwright.storage.documents import json_text
@@ -26,10 +26,17 @@ class Executions:
 
     request: dict[str, Any]
     status: str = "FAILED"
+    stopped: datetime = STOP_DATE
     started: list[dict[str, Any]] = field(default_factory=list)
 
     def describe_execution(self, **_arguments: str) -> dict[str, Any]:
-        return {"name": "e-1", "status": self.status, "input": json_text(self.request), "error": "NotAllDeleted"}
+        return {
+            "name": "e-1",
+            "status": self.status,
+            "input": json_text(self.request),
+            "error": "NotAllDeleted",
+            "stopDate": self.stopped,
+        }
 
     def get_execution_history(self, **_arguments: Any) -> dict[str, Any]:
         return {"events": []}
@@ -100,7 +107,7 @@ def test_the_failed_erasure_of_a_store_is_dead_lettered_until_the_store_is_gone(
     fail(monkeypatch, Executions({"memoryStore": store.id}))
     assert [letter["input"] for letter in memory.queue.letters] == [{"memoryStore": store.id}]
     store.deletions.finish()
-    fail(monkeypatch, Executions({"memoryStore": store.id}))
+    fail(monkeypatch, Executions({"memoryStore": store.id}, stopped=STOP_DATE + timedelta(hours=1)))
     assert len(memory.queue.letters) == 1
 
 

@@ -20,15 +20,22 @@ from turnwright.api.bedrock.requests import read_turn_request
 from turnwright.api.request_bodies import decoded_body
 from turnwright.costs.receipts import of_header
 from turnwright.errors import InvalidRequest, NotFound, SessionBusy, TraceNotEnabled, TurnNotFound
+from turnwright.sessions.sessions import LONGEST_TURN_SECONDS
 from turnwright.sessions.turns import Turns
 from turnwright.sessions.values import Header, Status, TurnRequest
 from turnwright.storage import keys
+from turnwright.storage.clock import now_ms
 from turnwright.storage.documents import Documents, json_text
 from turnwright.storage.table import Table
-from turnwright.tracing.execution_failures import read_failure
+from turnwright.tracing.execution_failures import read_failure, unrecorded_end
 from turnwright.tracing.log import logger
 
 _TURN_ID = re.compile(r"[0-9a-f]{32}")
+
+_LONGEST_TURN_MS = LONGEST_TURN_SECONDS * 1000
+"""A turn that is younger is not asked for in Step Functions, whose API is throttled for the whole account: callers ask
+again and again, and what ended sooner is found by Record Failure, or by the sweep.
+"""
 
 _PAGE_BYTES = 4 * 1024 * 1024
 """How much of a trace one answer holds: Lambda takes 6 MB."""
@@ -104,13 +111,29 @@ class AsyncTurns:
         if header and "caller" in header.fields:
             if header.caller != caller:
                 raise TurnNotFound(f"there is no turn {turn_id}")
-            failure = header.failure if header.status is Status.FAILED else None
-            return _Seen(turn_id, header.status, header.turn.trace, header, failure)
+            if header.status is Status.RUNNING and now_ms() - header.fields["startedAt"] > _LONGEST_TURN_MS:
+                return self._overdue(header)
+            return _as_told(header)
         return self._not_begun(turn_id, caller, header)
+
+    def _overdue(self, header: Header) -> _Seen:
+        """A turn that runs for longer than one may: its execution was redriven, or ended without the header having been
+        told.
+        """
+        turn_id = header.turn.turnId
+        failure = unrecorded_end(self._stepfunctions, self._execution_arn(turn_id), has_begun=True)
+        newest = Turns(self._table).read(turn_id) or header
+        if failure is None or newest.status is not Status.RUNNING:
+            return _as_told(newest)
+        logger().warning("the end of a turn was not recorded", turnId=turn_id, failure=failure)
+        return _Seen(turn_id, Status.FAILED, header.turn.trace, newest, failure)
+
+    def _execution_arn(self, turn_id: str) -> str:
+        return f"{self._machine_arn.replace(':stateMachine:', ':execution:')}:{turn_id}"
 
     def _not_begun(self, turn_id: str, caller: str, header: Header | None) -> _Seen:
         """A turn whose header does not say whose it is: its execution does."""
-        execution_arn = f"{self._machine_arn.replace(':stateMachine:', ':execution:')}:{turn_id}"
+        execution_arn = self._execution_arn(turn_id)
         try:
             execution = self._stepfunctions.describe_execution(executionArn=execution_arn)
         except ClientError as error:
@@ -125,6 +148,12 @@ class AsyncTurns:
         failed = read_failure(self._stepfunctions, execution_arn, find_state=False)
         status = Status.FAILED if failed else Status.RUNNING
         return _Seen(turn_id, status, request.trace, None, failed.summary if failed else None)
+
+
+def _as_told(header: Header) -> _Seen:
+    """A turn as its header tells it."""
+    failure = header.failure if header.status is Status.FAILED else None
+    return _Seen(header.turn.turnId, header.status, header.turn.trace, header, failure)
 
 
 def start(door: FrontDoor, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from turnwright.agents.definitions import Tool
 from turnwright.agents.versions import load
 from turnwright.api import event_stream
@@ -28,7 +26,7 @@ from turnwright.storage.availability import patiently
 from turnwright.storage.clock import iso8601, now_ms
 from turnwright.storage.documents import Documents, json_text
 from turnwright.storage.table import Item, Table
-from turnwright.tracing.execution_failures import read_failure
+from turnwright.tracing.execution_failures import unrecorded_end
 
 _FIRST_WAIT_SECONDS = 0.02
 _LONGEST_WAIT_SECONDS = 0.4
@@ -115,7 +113,7 @@ def followed(
             wait, quiet_since = _FIRST_WAIT_SECONDS, time.monotonic()
         if time.monotonic() - quiet_since > _QUIET_SECONDS:
             quiet_since = time.monotonic()
-            failure = _unrecorded_failure(stepfunctions, execution_arn)
+            failure = _unrecorded_end(stepfunctions, execution_arn, header)
             if failure:
                 parts, header = follower.look(consistent=True)
                 for part in parts:
@@ -164,16 +162,11 @@ def _part(invocation: Invocation, header: Header | None, trace: Mapping[str, Any
     return part
 
 
-def _unrecorded_failure(stepfunctions: Any, execution_arn: str) -> Mapping[str, Any] | None:
+def _unrecorded_end(stepfunctions: Any, execution_arn: str, header: Header | None) -> Mapping[str, Any] | None:
     try:
-        failure = read_failure(stepfunctions, execution_arn, find_state=False)
+        return unrecorded_end(stepfunctions, execution_arn, has_begun=header is not None)
     except StorageUnavailable:
         return None
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "ExecutionDoesNotExist":
-            return None
-        raise
-    return failure.summary if failure else None
 
 
 def _still_running(turn_id: str) -> str:

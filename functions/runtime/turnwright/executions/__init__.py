@@ -1,0 +1,1 @@
+"""Executions that ended badly: whose failures are recorded, and how the others are found."""
