@@ -158,3 +158,13 @@ def test_a_value_is_as_large_as_dynamodb_takes_it_to_be(value: Any, size: int) -
 @pytest.mark.parametrize(("size", "units"), [(0, 1), (1, 1), (1024, 1), (1025, 2), (10_240, 10)])
 def test_a_write_costs_a_unit_for_each_kilobyte_begun_and_double_in_a_transaction(size: int, units: int) -> None:
     assert (write_units(size), transaction_units(size)) == (units, 2 * units)
+
+
+def test_a_receipt_says_what_a_model_was_not_asked_of_all_its_calls() -> None:
+    usage = {"inputTokens": 1, "outputTokens": 1}
+    calls = [PaidCall("a", usage, ("topP",)), PaidCall("a", usage), PaidCall("a", usage, ("temperature",)), *CALLS]
+
+    models = receipt(SPENT, calls, 4, PRICES)["models"]
+
+    assert models["a"] == {"calls": 3, "leftOut": ["temperature", "topP"], "dollars": None}
+    assert "leftOut" not in models["model-1"]

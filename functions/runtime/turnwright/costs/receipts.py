@@ -113,6 +113,8 @@ def _models(calls: Sequence[PaidCall], prices: Prices) -> dict[str, dict[str, An
     for call in calls:
         use = models.setdefault(call.model, {"calls": 0, "dollars": 0.0})
         use["calls"] += 1
+        if call.left_out:
+            use["leftOut"] = sorted({*use.get("leftOut", ()), *call.left_out})
         dollars = prices.of_model(call.model, call.usage)
         use["dollars"] = None if dollars is None or use["dollars"] is None else rounded(use["dollars"] + dollars)
     return models

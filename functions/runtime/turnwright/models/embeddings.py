@@ -10,7 +10,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from turnwright.agents.embedding_models import COHERE_V3, COHERE_V4, TITAN_V2, bare
+from turnwright.agents.embedding_models import COHERE_V3, COHERE_V4, TITAN_V2
+from turnwright.agents.model_ids import bare
 from turnwright.errors import ModelRejected, ModelUnavailable
 from turnwright.models import model_calls
 from turnwright.storage import clients

@@ -122,6 +122,7 @@ class Traces:
             cacheWriteInputTokens=step.usage.get("cacheWriteInputTokens", 0),
             durationMs=step.latency_ms,
             estimatedDollars=dollars,
+            leftOut=", ".join(step.left_out) or None,
         )
 
     # ---- Tools ----

@@ -93,7 +93,7 @@ def _answer(steps: Sequence[Step]) -> str:
 
 
 def _model_calls(steps: Iterable[Step]) -> list[PaidCall]:
-    return [PaidCall(step.model, step.usage) for step in steps]
+    return [PaidCall(step.model, step.usage, step.left_out) for step in steps]
 
 
 def _total(usages: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
