@@ -271,6 +271,22 @@ def test_a_malformed_reply_is_retried_and_one_that_fills_the_window_is_left_for_
     assert execution.states == ["Load Memory", "Invoke Model", "Use Next Model", *NO_TOOLS[1:]]
     assert [attempt.error for attempt in execution.visits[1].tries] == ["ModelUnavailable", "ModelRejected"]
     assert told.receipt["stopReason"] == "end_turn"
+    assert told.receipt["modelsPassedOver"] == [{"model": "first-model", "error": "ModelRejected", "times": 1}]
+
+
+def test_a_fall_to_the_next_model_for_want_of_access_is_in_the_receipt_and_the_trace(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    error = {"status": 403, "type": "AccessDeniedException", "message": "You don't have access to the model."}
+    denied = {"when": {"model": "first-model"}, "error": error}
+    model.replace([denied, {**calls(("echo", {"text": "x"})), "when": {"step": 1}}, says("second here")])
+
+    told = ask(agent_client, "go")
+
+    assert told.answer == "second here"
+    assert told.receipt["modelsPassedOver"] == [{"model": "first-model", "error": "ModelAccessDenied", "times": 2}]
+    execution = execution_of(stack, told)
+    assert [visit.tries[0].error for visit in execution.visits if visit.tries][:1] == ["ModelAccessDenied"]
 
 
 def test_a_turn_may_end_without_a_word_after_what_was_said_beside_its_call(

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.samples import MODEL, agent
 from tests.waiting import patient
 from turnwright.api.event_stream import CONTENT_TYPE, event, exception, frame
-from turnwright.errors import ModelError, ModelRejected, ModelThrottled, ModelUnavailable
+from turnwright.errors import ModelAccessDenied, ModelError, ModelRejected, ModelThrottled, ModelUnavailable
 from turnwright.models import converse, model_calls
 from turnwright.models.converse import Reply
 from turnwright.storage import clients
@@ -162,8 +162,9 @@ def test_a_tool_use_is_no_part_of_an_answer_that_may_have_none(model: Model) -> 
         (503, "ServiceUnavailableException", ModelUnavailable),
         (502, "SomethingNew", ModelUnavailable),
         (400, "ValidationException", ModelRejected),
-        (403, "AccessDeniedException", ModelRejected),
-        (404, "ResourceNotFoundException", ModelRejected),
+        (403, "AccessDeniedException", ModelAccessDenied),
+        (404, "ResourceNotFoundException", ModelAccessDenied),
+        (403, "SomethingNew", ModelAccessDenied),
         (418, "SomethingNew", ModelRejected),
     ],
 )

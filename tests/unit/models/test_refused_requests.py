@@ -8,7 +8,7 @@ import pytest
 from local.bedrock.endpoint import BedrockEndpoint
 from local.bedrock.scripted_model import ScriptedModel
 from tests.unit.samples import agent
-from turnwright.errors import ModelRejected, ModelThrottled, ModelUnavailable
+from turnwright.errors import ModelAccessDenied, ModelRejected, ModelThrottled, ModelUnavailable
 from turnwright.models import converse, model_calls, what_models_take
 from turnwright.models.converse import Reply
 from turnwright.storage import clients
@@ -104,10 +104,11 @@ def test_a_repeat_that_fails_otherwise_fails_as_that(script: ScriptedModel) -> N
 
 
 @pytest.mark.parametrize(
-    ("code", "raised"), [("AccessDeniedException", ModelRejected), ("ServiceUnavailableException", ModelUnavailable)]
+    ("code", "raised"),
+    [("AccessDeniedException", ModelAccessDenied), ("ServiceUnavailableException", ModelUnavailable)],
 )
 def test_no_other_failure_is_repeated(script: ScriptedModel, code: str, raised: type[Exception]) -> None:
-    status = 403 if raised is ModelRejected else 503
+    status = 403 if raised is ModelAccessDenied else 503
     script.replace([{"error": {"status": status, "type": code}}])
 
     with pytest.raises(raised):

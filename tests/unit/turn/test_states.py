@@ -12,6 +12,7 @@ from tests.unit.turn_states import USE, Model, invoke, load, run_tool, write
 from turnwright.errors import (
     GatewayFault,
     LeaseLost,
+    ModelAccessDenied,
     ModelRejected,
     ModelsExhausted,
     ModelsThrottled,
@@ -260,7 +261,7 @@ def test_signed_reasoning_is_only_for_the_model_that_signed_it_and_for_its_turn(
     model.replies = [asking, "AccessDeniedException", text("5 USD"), text("Again")]
     turn = load(stored)["turn"]
     invoke(turn)
-    with pytest.raises(ModelRejected):
+    with pytest.raises(ModelAccessDenied):
         invoke(turn, 2, tool_result(USE))
     invoke(turn, 2, tool_result(USE), model=1)
     write(turn, 2)
@@ -492,3 +493,19 @@ def test_every_step_of_a_turn_is_shown_the_same_of_memory(stored: StoredTurns, m
 def keep(stored: StoredTurns, words: str, record_id: str) -> None:
     place = (SESSION.store, SESSION.actor, f"/facts/{SESSION.actor}/", record_id)
     stored.table.put(added(Record(*place, words, Provenance("CONSOLIDATION"))))
+
+
+def test_the_receipt_says_which_models_were_passed_over(stored: StoredTurns, model: Model) -> None:
+    model.replies = ["AccessDeniedException", text("5 USD")]
+    turn = load(stored)["turn"]
+    with pytest.raises(ModelAccessDenied):
+        invoke(turn)
+    invoke(turn, model=1)
+    write(turn, passedOver="0 ModelAccessDenied;2 States.Timeout;")
+
+    receipt = stored.header(A).receipt
+    assert receipt is not None
+    assert receipt["modelsPassedOver"] == [
+        {"model": "model-1", "error": "ModelAccessDenied", "times": 1},
+        {"model": "model-1", "error": "States.Timeout", "times": 1},
+    ]

@@ -23,6 +23,7 @@ from turnwright.models.what_models_take import thinks
 from turnwright.sessions.values import Step
 from turnwright.storage.documents import json_text
 from turnwright.surrogates import mended_json
+from turnwright.tracing import metrics
 from turnwright.tracing.trace_events import ModelCall
 from turnwright.tracing.traces import Traces
 
@@ -101,6 +102,7 @@ def _called(arguments: Mapping[str, Any], number: int, traces: Traces) -> Reply:
     try:
         reply = model_calls.converse(arguments, MODEL_SECONDS)
     except ModelError as error:
+        metrics.model_failed(traces.agent_id, type(error).__name__)
         traces.model_failed(0, 0, call, error, _milliseconds_since(started))
         raise
     latency_ms = _milliseconds_since(started)

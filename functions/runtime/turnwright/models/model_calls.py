@@ -11,7 +11,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from turnwright.deadline import within
-from turnwright.errors import ModelError, ModelRejected, ModelThrottled, ModelUnavailable
+from turnwright.errors import ModelAccessDenied, ModelError, ModelRejected, ModelThrottled, ModelUnavailable
 from turnwright.models.converse import Reply, ReplyReader, events_of, wire_messages
 from turnwright.models.what_models_take import ALL, Form, Part, refused_by, without
 from turnwright.storage import clients
@@ -28,6 +28,12 @@ _UNAVAILABLE = {
     "ServiceUnavailable",
     "ServiceUnavailableException",
 }
+
+_NO_ACCESS = {"AccessDeniedException", "AccessDenied", "ResourceNotFoundException"}
+"""A permission of IAM or of an organization, the model's subscription or its use-case form is missing; or the model is
+not there, in this Region or for this account. Source: "Request access to models" and "Troubleshooting Amazon Bedrock
+API Error Codes" in the Bedrock user guide.
+"""
 
 _REFUSED_BY_SHAPE = "ValidationException"
 """Bedrock has one code for all that it does not take: a parameter of the request, and the conversation itself."""
@@ -118,4 +124,6 @@ def classify(error: ClientError) -> type[ModelError]:
         return ModelUnavailable
     if code in _THROTTLED or status == 429:
         return ModelThrottled
+    if code in _NO_ACCESS or status in (403, 404):
+        return ModelAccessDenied
     return ModelRejected

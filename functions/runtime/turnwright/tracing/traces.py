@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from turnwright.agents.definitions import Agent
 from turnwright.costs import prices
-from turnwright.errors import ModelError, ModelRejected, ModelThrottled, StorageUnavailable
+from turnwright.errors import ModelAccessDenied, ModelError, ModelRejected, ModelThrottled, StorageUnavailable
 from turnwright.sessions.values import JOURNAL_DAYS, Step, Turn
 from turnwright.storage import keys
 from turnwright.storage.clock import expiry, now_ms
@@ -59,6 +59,11 @@ class Traces:
     @classmethod
     def of_turn(cls, table: Table, documents: Documents, turn: Turn) -> "Traces":
         return cls(Source.of_turn(turn), (table, documents), kept=turn.trace)
+
+    @property
+    def agent_id(self) -> str:
+        """Whose events these are; "" for a store that no agent has."""
+        return self._source.agent_id
 
     # ---- Models ----
 
@@ -290,6 +295,8 @@ def _model_error_code(error: ModelError) -> str:
     match error:
         case ModelThrottled():
             return "THROTTLING"
+        case ModelAccessDenied():
+            return "MODEL_ACCESS_DENIED"
         case ModelRejected():
             return "MODEL_REJECTED"
         case _:
