@@ -5,7 +5,7 @@ from typing import Any
 from turnwright.agents import versions
 from turnwright.agents.definitions import Agent
 from turnwright.costs.metering import Meter
-from turnwright.costs.receipts import PassedOver, of_header
+from turnwright.costs.receipts import of_header
 from turnwright.costs.spending import WRITE_MEMORY, Spent
 from turnwright.memory.session_ends.digests import start_digest
 from turnwright.sessions.turns import Turns
@@ -17,7 +17,7 @@ from turnwright.storage.table import table
 from turnwright.tracing import metrics
 from turnwright.tracing.handler_errors import with_safe_errors
 from turnwright.tracing.log import logger_for
-from turnwright.turn.write_memory import Bill, commit
+from turnwright.turn.write_memory import Bill, commit, passed_over
 
 
 @with_safe_errors
@@ -54,12 +54,6 @@ def _bill(event: dict[str, Any], agent: Agent, meter: Meter) -> Bill:
     if agent.memory.remembers and agent.memory.embedding_model:
         incomplete.append("embeddings")
     spent = Spent.decode(event.get("spent")).missing(WRITE_MEMORY, retries, retries=retries)
-    return Bill(spent, event.get("entered", 0), meter, tuple(incomplete), _passed_over(event, agent))
-
-
-def _passed_over(event: dict[str, Any], agent: Agent) -> tuple[PassedOver, ...]:
-    """From `passedOver`, the models that failed for good, such as `0 ModelThrottled;1 ModelAccessDenied;`: their places
-    in the agent's list, and the errors. Behind the last stands the first, which is tried once more.
-    """
-    entries = (entry.split(" ", 1) for entry in event.get("passedOver", "").split(";") if entry)
-    return tuple(PassedOver(agent.models[int(place) % len(agent.models)], error) for place, error in entries)
+    return Bill(
+        spent, event.get("entered", 0), meter, tuple(incomplete), passed_over(event.get("passedOver", ""), agent)
+    )

@@ -501,11 +501,12 @@ def test_the_receipt_says_which_models_were_passed_over(stored: StoredTurns, mod
     with pytest.raises(ModelAccessDenied):
         invoke(turn)
     invoke(turn, model=1)
-    write(turn, passedOver="0 ModelAccessDenied;2 States.Timeout;")
+    write(turn, passedOver="0 ModelAccessDenied;1 ModelThrottled;2 States.Timeout;3 States.Timeout;")
 
     receipt = stored.header(A).receipt
     assert receipt is not None
     assert receipt["modelsPassedOver"] == [
         {"model": "model-1", "error": "ModelAccessDenied", "times": 1},
-        {"model": "model-1", "error": "States.Timeout", "times": 1},
+        {"model": "model-2", "error": "ModelThrottled", "times": 1},
+        {"model": "model-1", "error": "States.Timeout", "times": 2},
     ]

@@ -48,6 +48,15 @@ class Bill:
         return {"stopReason": stop_reason, **costs}
 
 
+def passed_over(told: str, agent: Agent) -> tuple[PassedOver, ...]:
+    """From the state machine's `passedOver`, `0 ModelThrottled;1 ModelAccessDenied;` say: the places in the agent's list
+    of the models that failed for good, and the errors. Behind the last stands the first, which is tried once more.
+    """
+    entries = (entry.split(" ", 1) for entry in told.split(";") if entry)
+    models = dict(enumerate(agent.models))
+    return tuple(PassedOver(models.get(int(place), agent.models[0]), error) for place, error in entries)
+
+
 def commit(table: Table, documents: Documents, turn: Turn, agent: Agent, bill: Bill) -> Header:
     """Commits the turn from its journal, with its receipt. A repeat after the commit answers what was committed and
     writes nothing.
