@@ -49,8 +49,8 @@ class Bill:
 
 
 def passed_over(told: str, agent: Agent) -> tuple[PassedOver, ...]:
-    """From the state machine's `passedOver`, `0 ModelThrottled;1 ModelAccessDenied;` say: the places in the agent's list
-    of the models that failed for good, and the errors. Behind the last stands the first, which is tried once more.
+    """The models that failed for good, as the state machine tells them: `0 ModelThrottled;1 ModelAccessDenied;` has
+    their places in the agent's list, and the errors. Behind the last stands the first, which is tried once more.
     """
     entries = (entry.split(" ", 1) for entry in told.split(";") if entry)
     models = dict(enumerate(agent.models))
