@@ -52,5 +52,5 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     metrics.model_answered(turn.agentId, step.latency_ms)
     spent = tools_spent(Spent.decode(event.get("spent")), event["toolResults"])
     spent = spent.missing(INVOKE_MODEL, asked.attempt - 1, retries=asked.attempt - 1 - asked.model)
-    spent = spent.attempted(models=asked.attempt).plus(INVOKE_MODEL, meter.cost())
+    spent = spent.attempted(models=asked.attempt + step.repeats).plus(INVOKE_MODEL, meter.cost())
     return {"toolCalls": tool_calls(step, agent), "spent": spent.encode()}

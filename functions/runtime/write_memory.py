@@ -17,13 +17,13 @@ from turnwright.storage.table import table
 from turnwright.tracing import metrics
 from turnwright.tracing.handler_errors import with_safe_errors
 from turnwright.tracing.log import logger_for
-from turnwright.turn.write_memory import Bill, commit
+from turnwright.turn.write_memory import Bill, commit, passed_over
 
 
 @with_safe_errors
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """`{"turn", "step", "redriveCount", "retryCount", "spent", "entered"}` -> the execution's output `{"turnId",
-    "status", "answer", "usage"}`.
+    """`{"turn", "step", "redriveCount", "retryCount", "spent", "passedOver", "entered"}` -> the execution's output
+    `{"turnId", "status", "answer", "usage"}`.
     """
     store = table()
     meter = Meter(store)
@@ -54,4 +54,6 @@ def _bill(event: dict[str, Any], agent: Agent, meter: Meter) -> Bill:
     if agent.memory.remembers and agent.memory.embedding_model:
         incomplete.append("embeddings")
     spent = Spent.decode(event.get("spent")).missing(WRITE_MEMORY, retries, retries=retries)
-    return Bill(spent, event.get("entered", 0), meter, tuple(incomplete))
+    return Bill(
+        spent, event.get("entered", 0), meter, tuple(incomplete), passed_over(event.get("passedOver", ""), agent)
+    )

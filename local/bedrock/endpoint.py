@@ -178,8 +178,9 @@ class _Handler(ThisMachinesRequests, BaseHTTPRequestHandler):
             if not isinstance(body, dict):
                 raise ModelError(400, "ValidationException", "The request body must be a JSON object.")
             return EmbeddingRequest(model_id, body)
-        check_request(model_id, body)
-        return ConverseRequest(model_id, body, route.group(2) == "converse-stream")
+        is_stream = route.group(2) == "converse-stream"
+        check_request(model_id, body, is_stream=is_stream)
+        return ConverseRequest(model_id, body, is_stream)
 
     def _unknown_operation(self) -> ModelError:
         message = f"{self.command} {self.path}: the offline endpoint has Converse, ConverseStream and InvokeModel only"

@@ -6,6 +6,7 @@ answer is assembled from the same events, so that the two cannot differ.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +15,8 @@ JsonObject = Mapping[str, Any]
 
 CHARACTERS_PER_TOKEN = 4
 """Where nobody counts tokens they are estimated: the characters of the JSON divided by this, rounded up."""
+
+_TOLD_TO_CALL = re.compile(r"\bAnswer by calling the tool ([a-zA-Z0-9_-]+),")
 
 _PIECES = 48
 _SHORTEST_PIECE = 12
@@ -64,6 +67,14 @@ class ConverseRequest:
         """The tool that toolChoice demands by name."""
         name: str | None = self.body.get("toolConfig", {}).get("toolChoice", {}).get("tool", {}).get("name")
         return name
+
+    @property
+    def demanded_tool(self) -> str | None:
+        """The tool that toolChoice demands, or the system texts where a model takes no such choice."""
+        texts = "\n".join(block.get("text", "") for block in self.body.get("system", []))
+        told = _TOLD_TO_CALL.search(texts)
+        names = [specification["name"] for specification in self.tool_specifications]
+        return self.forced_tool or (told.group(1) if told and told.group(1) in names else None)
 
 
 @dataclass(frozen=True, slots=True)

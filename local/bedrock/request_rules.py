@@ -29,14 +29,23 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "map": (dict,),
     "structure": (dict,),
 }
-_ONE_SAMPLING_PARAMETER = re.compile(r"claude-(?:opus-4-[1-9]|(?:sonnet|haiku)-4-[5-9])(?!\d)")
+_ONE_SAMPLING_PARAMETER = re.compile(r"claude-(?:opus-4-[1-6]|(?:sonnet|haiku)-4-[5-9])(?!\d)")
 """The Claude models that take temperature or topP, not both."""
+
+_NO_SAMPLING_PARAMETER = re.compile(r"claude-(?:opus-4-[7-9]|(?:opus|sonnet|haiku|fable|mythos)-[5-9])(?!\d)")
+_NO_FORCED_TOOL = re.compile(r"claude-(?:(?:opus|sonnet|haiku)-5-5|(?:fable|mythos)-5-1)(?!\d)")
+_TOOL_CHOICES = {"mistral-large": {"auto", "any"}, "meta.llama": {"auto"}, "cohere.command": {"auto"}}
+"""What the models whose ids have these words take of toolChoice, where it is not all of it."""
+
+_NO_TOOLS_IN_STREAMS = "meta.llama"
 
 _JSON_NAMES = {"list": "an array", "map": "an object", "structure": "an object", "blob": "a base64 string"}
 
 
-def check_request(model_id: str, body: Any) -> None:
-    """Raises ModelError (400 ValidationException) unless Bedrock would take the request."""
+def check_request(model_id: str, body: Any, *, is_stream: bool = True) -> None:
+    """Raises ModelError (400 ValidationException) unless Bedrock would take the request. What a model refuses is known
+    by its id: that of an application inference profile, say, tells nothing, and a test has a script refuse for it.
+    """
     if not isinstance(body, dict):
         raise _refusal("The request body must be a JSON object.")
     violation = next(_violations({**body, "modelId": model_id}, _request_shape(), ""), None)
@@ -46,6 +55,9 @@ def check_request(model_id: str, body: Any) -> None:
     _check_sampling(model_id, body.get("inferenceConfig", {}))
     _check_conversation(body.get("messages", []))
     _check_tools(body)
+    _check_choice(model_id, body.get("toolConfig", {}).get("toolChoice", {}))
+    if is_stream and "toolConfig" in body and _NO_TOOLS_IN_STREAMS in model_id:
+        raise _refusal("This model doesn't support tool use in streaming mode.")
 
 
 @cache
@@ -140,6 +152,24 @@ def _check_sampling(model_id: str, configuration: JsonObject) -> None:
             "The model returned the following errors: `temperature` and `top_p` cannot both be specified for this "
             "model. Please use only one."
         )
+
+    refused = [name for name in ("temperature", "topP") if name in configuration]
+    if refused and _NO_SAMPLING_PARAMETER.search(model_id):
+        name = {"temperature": "temperature", "topP": "top_p"}[refused[0]]
+        raise _refusal(f"The model returned the following errors: `{name}` is deprecated for this model.")
+
+
+def _check_choice(model_id: str, choice: JsonObject) -> None:
+    if {"tool", "any"} & choice.keys() and _NO_FORCED_TOOL.search(model_id):
+        raise _refusal(
+            'The model returned the following errors: tool_choice: type "tool" and "any" are not supported for this '
+            "model."
+        )
+    for words, taken in _TOOL_CHOICES.items():
+        for name in choice:
+            if words in model_id and name not in taken:
+                field = f"toolConfig.toolChoice.{name}"
+                raise _refusal(f"This model doesn't support the {field} field. Remove {field} and try again.")
 
 
 def _check_system(blocks: Iterable[JsonObject]) -> None:

@@ -10,13 +10,15 @@
 ]}
 ```
 
-The first rule that matches and has uses left answers. `when` is a conjunction: `text` and `lastToolResult` are
-regular expressions searched in the turn's user text and in the newest tool results (as text), `step` is the number of
-the model call in its turn from 1, `model` the exact model id, `forcedTool` the tool that toolChoice demands by name (as
-memory does), "" for none; without `when` a rule matches everything. `times` bounds the uses. `reply` has `text`,
-`toolUse` (a list), `stopReason` and `usage`; `error` answers with an HTTP error; `breakAfter` sends so many events of
-the reply and then an exception frame, of `error` if there is one. A request that nothing matches is refused with a
-ValidationException that tells what was asked, so that a test fails loudly.
+The first rule that matches and has uses left answers. `when` is a conjunction: `text` and `lastToolResult` are regular
+expressions searched in the turn's user text and in the newest tool results (as text), `step` is the number of the model
+call in its turn from 1, `model` the exact model id, `forcedTool` the tool that toolChoice demands by name, or the
+system texts of a model that takes no such choice (as memory does), "" for none; `has` a field that stands in the
+request (`inferenceConfig.temperature`), with which a rule refuses what a model does not take; without `when` a rule
+matches everything. `times` bounds the uses. `reply` has `text`, `toolUse` (a list), `stopReason` and `usage`; `error`
+answers with an HTTP error; `breakAfter` sends so many events of the reply and then an exception frame, of `error` if
+there is one. A request that nothing matches is refused with a ValidationException that tells what was asked, so that a
+test fails loudly.
 """
 
 import json
@@ -73,6 +75,7 @@ class _Rule:
     step: int | None
     model_id: str | None
     forced_tool: str | None
+    has: str | None
     times: int | None
     delay_seconds: float
     break_after: int | None
@@ -83,7 +86,8 @@ class _Rule:
         return (
             (self.step is None or self.step == turn.step)
             and (self.model_id is None or self.model_id == request.model_id)
-            and (self.forced_tool is None or self.forced_tool == (request.forced_tool or ""))
+            and (self.forced_tool is None or self.forced_tool == (request.demanded_tool or ""))
+            and (self.has is None or _has(request.body, self.has))
             and (self.text is None or self.text.search(turn.text) is not None)
             and (self.last_tool_result is None or _found(self.last_tool_result, turn))
         )
@@ -163,6 +167,14 @@ class ScriptedModel:
         raise ModelError(400, "ValidationException", _no_reply(request, turn, len(self._rules)))
 
 
+def _has(body: Any, path: str) -> bool:
+    for name in path.split("."):
+        if not isinstance(body, Mapping) or name not in body:
+            return False
+        body = body[name]
+    return True
+
+
 def _found(pattern: re.Pattern[str], turn: Turn) -> bool:
     return bool(turn.steps) and pattern.search(_last_results(turn)) is not None
 
@@ -219,7 +231,7 @@ def _rules(replies: Sequence[JsonObject]) -> list[_Rule]:
 
 def _rule(fields: "_Fields") -> _Rule:
     fields.allow("when", "times", "reply", "error", "breakAfter", "delayMs")
-    when = fields.nested("when", "text", "step", "model", "lastToolResult", "forcedTool") or _Fields({}, "")
+    when = fields.nested("when", "text", "step", "model", "lastToolResult", "forcedTool", "has") or _Fields({}, "")
     reply = fields.nested("reply", "text", "toolUse", "stopReason", "usage")
     error = fields.nested("error", "status", "type", "message")
     break_after = fields.value("breakAfter", int)
@@ -236,6 +248,7 @@ def _rule(fields: "_Fields") -> _Rule:
         step=when.value("step", int),
         model_id=when.value("model", str),
         forced_tool=when.value("forcedTool", str),
+        has=when.value("has", str),
         times=fields.value("times", int),
         delay_seconds=(fields.value("delayMs", int) or 0) / 1000,
         break_after=break_after,

@@ -44,7 +44,7 @@ def _substitutions(template: Template) -> dict[str, str]:
     """The names that agent files may use, with a value of the right form: the real ones exist after deployment only."""
     published = template["Resources"].get("PublishedAgents") or {}
     names = (published.get("Properties") or {}).get("Substitutions") or {}
-    return dict.fromkeys(names, _ANY_FUNCTION)
+    return {name: "global." if name == agent_files.MODEL_PREFIX else _ANY_FUNCTION for name in names}
 
 
 def main(arguments: list[str]) -> int:

@@ -290,6 +290,8 @@ def test_each_alarm_watches_this_stack_and_says_what_to_do() -> None:
         "ToolDeadLettersAlarm",
         "ThrottlesAlarm",
         "ModelThrottlesAlarm",
+        "ModelAccessAlarm",
+        "ModelRejectionsAlarm",
         "SlowTurnsAlarm",
         "OpenCircuitsAlarm",
         "SweepExecutionsAlarm",
@@ -391,22 +393,18 @@ GET, PUT = "s3:GetObject", "s3:PutObject"
 CONSOLIDATIONS = EXECUTIONS.replace(STATE_MACHINE, CONSOLIDATION)
 ERASURES = EXECUTIONS.replace(STATE_MACHINE, ERASURE)
 JOURNAL = {*on("Table", *READ, "dynamodb:PutItem", CHECK), *on("Bucket/sessions/*/~memory/*", PUT, "s3:DeleteObject")}
-MODELS = {
-    *on(
-        "arn:aws:bedrock:*::foundation-model/*",
-        "bedrock:InvokeModel",
-        "bedrock:InvokeModelWithResponseStream",
-    ),
-    *on(
-        "arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*",
-        "bedrock:InvokeModel",
-        "bedrock:InvokeModelWithResponseStream",
-    ),
-}
+OWN_MODELS = (
+    "inference-profile",
+    "application-inference-profile",
+    "provisioned-model",
+    "custom-model-deployment",
+    "imported-model",
+)
 EMBEDDING = {
     *on("arn:aws:bedrock:*::foundation-model/*", "bedrock:InvokeModel"),
-    *on("arn:aws:bedrock:${AWS::Region}:${AWS::AccountId}:inference-profile/*", "bedrock:InvokeModel"),
+    *(("bedrock:InvokeModel", f"arn:aws:bedrock:${{AWS::Region}}:${{AWS::AccountId}}:{kind}/*") for kind in OWN_MODELS),
 }
+MODELS = EMBEDDING | {("bedrock:InvokeModelWithResponseStream", resource) for _, resource in EMBEDDING}
 STORED = {
     *on("Table", *READ, *WRITE, "dynamodb:BatchGetItem", "dynamodb:DeleteItem"),
     *on("Table/index/Owned", "dynamodb:Query"),
@@ -1257,3 +1255,36 @@ def test_short_forms_mean_what_cloudformation_says(tmp_path: Path) -> None:
     assert read["B"] == read["A"]
     assert read["B"] is not read["A"]
     assert read["C"] == {"date": "2012-10-17"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "prefix", "memory"),
+    [
+        ({}, "global.", "global.anthropic.claude-sonnet-5-5,global.amazon.nova-2-lite-v1:0"),
+        ({"ModelGeography": "eu"}, "eu.", "eu.anthropic.claude-sonnet-5-5,eu.amazon.nova-2-lite-v1:0"),
+        ({"ModelGeography": ""}, "", "anthropic.claude-sonnet-5-5,amazon.nova-2-lite-v1:0"),
+        ({"ModelGeography": "eu", "MemoryModelIds": "a.b,c.d"}, "eu.", "a.b,c.d"),
+    ],
+)
+def test_the_models_are_those_of_the_geography(parameters: dict[str, str], prefix: str, memory: str) -> None:
+    found = resources(**parameters)
+
+    variables = found["MemoryControlFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["MEMORY_MODEL_IDS"] == memory
+    assert found["PublishedAgents"]["Properties"]["Substitutions"]["ModelPrefix"] == prefix
+
+
+def test_no_file_that_is_deployed_names_a_geography() -> None:
+    """But the price list, which has them all. A model of one geography is none in another Region."""
+    deployed = [*ROOT.glob("agents/*.json"), ROOT / "template.yaml"]
+    named = re.compile(r"(?<![a-z])(us|eu|apac|jp|au|global|us-gov)\.(anthropic|amazon|meta|cohere|mistral)\.")
+    assert [path.name for path in deployed if named.search(path.read_text())] == []
+
+
+def test_the_default_models_have_a_price_wherever_it_is_known() -> None:
+    listed = prices.current().models
+    for name in ("banking_assistant", "small_talk"):
+        for model in json.loads((ROOT / f"agents/{name}.json").read_text())["foundationModels"]:
+            assert {
+                model.replace("${ModelPrefix}", f"{place}.") for place in ("global", "us", "eu", "jp")
+            } <= listed.keys()

@@ -102,7 +102,7 @@ def test_the_receipt_tells_what_a_turn_cost_and_what_is_not_known(page: Page, mo
     expect(page.locator("#session-cost")).to_contain_text("$0.00")
     page.get_by_role("button", name="Receipt").click()
     expect(page.locator("#payload")).to_contain_text("stepFunctions")
-    expect(page.locator("#payload")).to_contain_text("us.anthropic.claude")
+    expect(page.locator("#payload")).to_contain_text("global.anthropic.claude")
     choose(page)
     say(page, "without a price")
     ended(page)

@@ -115,6 +115,7 @@ def fake_lambda(monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
 def model(stored: StoredTurns, monkeypatch: pytest.MonkeyPatch) -> Model:
     """The model of every agent; it has no replies yet."""
     answering = Model([])
+    monkeypatch.setattr("turnwright.models.model_calls._learned", {})
     monkeypatch.setattr("turnwright.storage.clients.bedrock_runtime", lambda _timeout_seconds: answering)
     return answering
 

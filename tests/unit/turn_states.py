@@ -31,10 +31,19 @@ class Model:
     def converse_stream(self, **arguments: Any) -> dict[str, Any]:
         self.asked.append(arguments)
         check_request(arguments["modelId"], {name: value for name, value in arguments.items() if name != "modelId"})
+        return {"stream": self._events(self._reply())}
+
+    def converse(self, **arguments: Any) -> dict[str, Any]:
+        self.asked.append(arguments)
+        message = self._reply()
+        usage = {"inputTokens": 10, "outputTokens": 2, "totalTokens": 12}
+        return {"output": {"message": message}, "stopReason": message.get("stopReason", "end_turn"), "usage": usage}
+
+    def _reply(self) -> dict[str, Any]:
         reply = self.replies.pop(0)
         if isinstance(reply, str):
             raise ClientError({"Error": {"Code": reply, "Message": "no"}}, "ConverseStream")
-        return {"stream": self._events(reply)}
+        return reply
 
     def _events(self, message: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for index, block in enumerate(message["content"]):
@@ -118,6 +127,6 @@ def run_tool(
     return {name: value for name, value in answered.items() if name != "cost"}
 
 
-def write(turn: dict[str, Any], step: int = 1, *, redrives: int = 0) -> dict[str, Any]:
+def write(turn: dict[str, Any], step: int = 1, *, redrives: int = 0, **fields: Any) -> dict[str, Any]:
     """Write Memory."""
-    return write_memory.handler({"turn": turn, "step": step, "redriveCount": redrives}, None)
+    return write_memory.handler({"turn": turn, "step": step, "redriveCount": redrives, **fields}, None)

@@ -282,6 +282,41 @@ def test_a_malformed_reply_is_retried_and_one_that_fills_the_window_is_left_for_
     assert execution.states == ["Load Memory", "Invoke Model", "Use Next Model", *NO_TOOLS[1:]]
     assert [attempt.error for attempt in execution.visits[1].tries] == ["ModelUnavailable", "ModelRejected"]
     assert told.receipt["stopReason"] == "end_turn"
+    assert told.receipt["modelsPassedOver"] == [{"model": "first-model", "error": "ModelRejected", "times": 1}]
+
+
+def test_a_request_that_a_model_refuses_by_its_shape_is_answered_in_the_same_state(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    error = {"status": 400, "type": "ValidationException", "message": "This model doesn't support tools in streams."}
+    model.replace([{"error": error, "times": 1}, says("Here.")])
+
+    told = ask(agent_client, "go", agentId="BANKASSIST")
+
+    assert told.answer == "Here."
+    execution = execution_of(stack, told)
+    assert execution.states == NO_TOOLS
+    assert [request.is_stream for request in model.requests] == [True, False]
+    (name,) = told.receipt["models"]
+    assert told.receipt["models"][name]["leftOut"] == ["stream"]
+    assert (told.receipt["modelCalls"], told.receipt["modelAttempts"]) == (1, 2)
+    assert told.receipt["modelsPassedOver"] == []
+
+
+def test_a_fall_to_the_next_model_for_want_of_access_is_in_the_receipt(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any
+) -> None:
+    error = {"status": 403, "type": "AccessDeniedException", "message": "You don't have access to the model."}
+    denied = {"when": {"model": "first-model"}, "error": error}
+    model.replace([denied, {**calls(("echo", {"text": "x"})), "when": {"step": 1}}, says("second here")])
+
+    told = ask(agent_client, "go")
+
+    assert told.answer == "second here"
+    assert told.receipt["modelsPassedOver"] == [{"model": "first-model", "error": "ModelAccessDenied", "times": 2}]
+    execution = execution_of(stack, told)
+    assert execution.states[:4] == ["Load Memory", "Invoke Model", "Use Next Model", "Invoke Model"]
+    assert [attempt.error for attempt in execution.visits[1].tries] == ["ModelAccessDenied"]
 
 
 def test_a_turn_may_end_without_a_word_after_what_was_said_beside_its_call(

@@ -192,6 +192,41 @@ def test_a_model_that_fails_is_tried_again_and_the_next_model_is_asked(
     assert len(memory.records()) == 2
 
 
+def test_a_model_that_may_not_be_forced_is_asked_again_and_what_it_writes_is_remembered(
+    model: ScriptedModel, memory: Memory
+) -> None:
+    refused = fails("ValidationException", 400, when={"text": CONVERSATION, "has": "toolConfig.toolChoice"})
+    records = {"records": [{"key": "USD", "text": "Reports in USD"}]}
+    wrote = [
+        {"when": {"forcedTool": tool}, "reply": {"text": f"```json\n{json.dumps(value)}\n```"}}
+        for tool, value in (("record_facts", records), ("summarize_session", {"summary": "They set a currency."}))
+    ]
+    model.replace([refused, *wrote, says("Noted.")])
+    memory.say("I report in USD")
+    memory.end()
+    execution = memory.consolidated()
+
+    assert execution.states == WHOLE
+    assert memory.texts() == [("preferences", "Reports in USD"), ("projects", "Reports in USD")]
+    assert memory.summaries() == ["They set a currency."]
+
+
+def test_a_model_that_may_not_be_forced_and_says_anything_else_has_not_said_that_nothing_is_to_be_remembered(
+    stack: LocalStack, model: ScriptedModel, memory: Memory
+) -> None:
+    refused = fails("ValidationException", 400, when={"text": CONVERSATION, "has": "toolConfig.toolChoice"})
+    chatty = {"when": {"forcedTool": "record_facts"}, "reply": {"text": "There is nothing to remember."}}
+    model.replace([refused, chatty, summarizes("s"), says("Noted.")])
+    memory.say("I report in USD")
+    memory.end()
+
+    execution = memory.consolidated()
+
+    assert sorted(execution.output["skipped"]) == ["preferences", "projects"]
+    assert memory.texts() == []
+    assert {letter["skipped"] for letter in letters(stack, execution.name)} <= {"preferences", "projects"}
+
+
 def test_a_broken_answer_skips_its_namespace_and_the_letter_says_which(
     stack: LocalStack, model: ScriptedModel, memory: Memory
 ) -> None:
@@ -234,7 +269,7 @@ def test_a_failed_consolidation_leaves_nothing_and_is_dead_lettered(
     memory.say("I report in USD")
     memory.end()
     execution = memory.consolidated("FAILED")
-    assert execution.error == "ModelRejected"
+    assert execution.error == "ModelAccessDenied"
     (letter,) = letters(stack, execution.name)
     assert letter["failure"]["state"] == "Extract From Chunk"
     assert letter["input"] == execution.input

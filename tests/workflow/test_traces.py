@@ -30,11 +30,11 @@ SCRIPT = [
     calls(("misbehave", {"how": "throttle", "times": 1}), text="throttled", step=1),
     calls(*EIGHT, text="parallel", step=1),
     calls(("echo", {"wrong": 1}), text="parallel", step=2),
-    fails("ValidationException", 400, when={"text": "rejected", "model": "first-model"}),
+    fails("AccessDeniedException", 403, when={"text": "rejected", "model": "first-model"}),
     calls(("echo", {"text": "by the second model"}), text="rejected", step=1),
     calls(("misbehave", {"how": "exit"}), text="crash", step=1),
     calls(("misbehave", {"how": "long"}), text="long", step=1),
-    fails("ValidationException", 400, when={"text": "dead"}),
+    fails("AccessDeniedException", 403, when={"text": "dead"}),
     says("The end."),
 ]
 KINDS = ("plain", "throttled", "parallel", "rejected", "crash", "long", "lost", "dead")
@@ -205,7 +205,7 @@ def test_failed_calls_of_a_model_are_numbered_over_all_models(run: Run) -> None:
             (step, attempt, model, status, code)
             for step in (1, 2)
             for attempt, model, status, code in (
-                (1, "first-model", "FAILED", "MODEL_REJECTED"),
+                (1, "first-model", "FAILED", "MODEL_ACCESS_DENIED"),
                 (2, "second-model", "SUCCESS", None),
             )
         ]

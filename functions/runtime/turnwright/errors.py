@@ -17,6 +17,7 @@ TurnwrightError
 │   ├── ModelThrottled        retried with back-off, then the next model is used
 │   ├── ModelUnavailable      retried, then the next model is used
 │   └── ModelRejected         this model will not take this request: the next model is used at once
+│       └── ModelAccessDenied ... nor any other, until somebody gives access to it: this is an alarm
 ├── ToolAttemptFailed         one attempt of a tool call failed; the message is JSON that Retry Tool? reads
 ├── GatewayFault              an AWS service that the gateway needs failed: the result is looked up, not made again
 ├── RecordsChanged            a consolidation's namespace was written to by others: its merge is made again
@@ -89,6 +90,10 @@ class ModelUnavailable(ModelError):
 
 
 class ModelRejected(ModelError):
+    pass
+
+
+class ModelAccessDenied(ModelRejected):
     pass
 
 

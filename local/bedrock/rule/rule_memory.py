@@ -1,7 +1,7 @@
 """What the rule model makes of the requests with which memory asks a model: facts to record, records to merge, a
 summary or a digest to write.
 
-Such a request forces one tool, whose input is the answer. What it is about stands in the request as data, in elements:
+Such a request demands one tool, whose input is the answer. What it is about stands in the request as data, in elements:
 `<conversation>` has a line of JSON for each event, `{"event": id, "at": "2026-03-02 Monday 14:05 UTC", "said":
 [{"user": text}, {"assistant": text}, ...]}`; by "at" English words like "tomorrow" become dates (`rule_dates`).
 Facts are the user's own plain statements (`rule_statements`), given to the namespace whose name or description shares a
@@ -48,7 +48,7 @@ class Said:
 
 
 def memory_answer(request: ConverseRequest) -> dict[str, Any] | None:
-    """The input of the forced tool, or None when no tool is forced that memory asks with."""
+    """The input of the demanded tool, or None when no tool is demanded that memory asks with."""
     schema = _forced_schema(request)
     properties: Mapping[str, Any] = schema.get("properties", {})
     if "text" in properties.get("records", {}).get("items", {}).get("properties", {}):
@@ -118,7 +118,7 @@ def _told_of(memory: Mapping[str, Any]) -> Iterator[str]:
 
 def _forced_schema(request: ConverseRequest) -> Mapping[str, Any]:
     for specification in request.tool_specifications:
-        if specification["name"] == request.forced_tool:
+        if specification["name"] == request.demanded_tool:
             schema: Mapping[str, Any] = specification["inputSchema"].get("json", {})
             return schema
     return {}

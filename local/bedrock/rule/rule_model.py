@@ -52,7 +52,7 @@ class RuleModel:
     def converse(self, request: ConverseRequest) -> Iterator[StreamEvent]:
         answer = memory_answer(request)
         if answer is not None:
-            yield from _events(request, _tool_uses(request, [(str(request.forced_tool), answer)]))
+            yield from _events(request, _tool_uses(request, [(str(request.demanded_tool), answer)]))
             return
         turns = read_turns(request.messages)
         try:

@@ -28,6 +28,7 @@ from turnwright.tools.tool_failures import CODES
 
 AGENTS = ROOT / "agents"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:tools"
+OWN = "arn:aws:bedrock:us-east-1:123456789012:{}"
 BUCKET = "turnwright-bucket"
 SUBSTITUTIONS = {"ToolsFunctionArn": ARN, "BucketName": BUCKET}
 
@@ -96,7 +97,7 @@ def read(directory: Path, substitutions: dict[str, str], **objects: bytes) -> li
 
 
 def test_the_agents_of_the_repository_can_be_published() -> None:
-    known = {"BankingToolsFunctionArn": ARN, "BucketName": BUCKET}
+    known = {"BankingToolsFunctionArn": ARN, "BucketName": BUCKET, "ModelPrefix": "eu."}
 
     assert check(AGENTS, known) == []
     assert [definition.agent_id for definition in read(AGENTS, known)] == ["BANKASSIST", "SMALLTALK"]
@@ -196,7 +197,21 @@ def second_group(**fields: object) -> dict[str, Any]:
         ("/foundationModels", [], "/foundationModels: has 0 entries, at least 1 are needed"),
         ("/foundationModels", list("abcdef"), "/foundationModels: has 6 entries, at most 5 are allowed"),
         ("/foundationModels", ["a", "a"], '/foundationModels: ["a", "a"] has non-unique elements'),
-        ("/foundationModels/0", "my model", "/foundationModels/0: 'my model' does not match "),
+        ("/foundationModels/0", "my model", "/foundationModels/0: 'my model' is not the id of a Bedrock model or i"),
+        ("/foundationModels/0", "global/model", "/foundationModels/0: 'global/model' is not the id of a Bedrock mo"),
+        ("/foundationModels/0", ARN, f"/foundationModels/0: '{ARN}' is not the id of"),
+        (
+            "/foundationModels/0",
+            OWN.format("prompt/A1B2"),
+            f"/foundationModels/0: '{OWN.format('prompt/A1B2')}' is not ",
+        ),
+        ("/foundationModels/0", OWN.format("foundation-model/a.b"), "/foundationModels/0: 'arn:aws:bedrock:us-east-1:"),
+        (
+            "/foundationModels/0",
+            "arn:aws:bedrock:us-east-1::inference-profile/a.b",
+            "/foundationModels/0: 'arn:aws:bed",
+        ),
+        ("/memoryConfiguration/modelId", "my model", "/memoryConfiguration/modelId: 'my model' is not the id of a"),
         ("/foundationModel", "a", "/foundationModel: is not a field that is supported here; did you mean found"),
         ("/inferenceConfiguration/temperature", 1.1, "/inferenceConfiguration/temperature: 1.1 is greater than"),
         ("/inferenceConfiguration/topP", -1, "/inferenceConfiguration/topP: -1 is less than the minimum of 0"),
@@ -329,6 +344,11 @@ def test_a_broken_field_is_named_with_the_rule(directory: Path, place: str, valu
         ("/agentId", "EXISTING_AGENT_ID"),
         (f"{GROUP}/actionGroupExecutor/lambda", "arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:a-b_c:live"),
         ("/foundationModels/0", "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-pro-v1:0"),
+        ("/foundationModels/0", "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3d4e5f6"),
+        ("/foundationModels/0", "arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:provisioned-model/a1b2c3d4e5f6"),
+        ("/foundationModels/0", "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/a1b2c3d4e5f6"),
+        ("/foundationModels/0", "arn:aws:bedrock:us-east-1:123456789012:imported-model/a1b2c3d4e5f6"),
+        ("/foundationModels/0", "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku-20240307-v1:0"),
         ("/actionGroups/-", second_group()),
         ("/actionGroups", []),
     ],
@@ -787,7 +807,7 @@ def test_a_memory_configuration_with_every_field_is_taken(directory: Path) -> No
         ("/memoryStore", "shared", "use a letter, then letters, digits, '_' and '-', and at the end '-' and 10"),
         ("/idleSessionTTLInSeconds", 5, "5 is less than the minimum of 60"),
         ("/enabledMemoryTypes", ["SEMANTIC"], "'SEMANTIC' is not one of"),
-        ("/modelId", "", "give the id or ARN of a Bedrock model"),
+        ("/modelId", "", "'' is not the id of a Bedrock model or inference profile"),
     ],
 )
 def test_a_broken_memory_configuration_is_told_with_its_place_and_rule(
@@ -937,3 +957,18 @@ def test_an_embedding_model_that_nobody_can_ask_is_refused(directory: Path) -> N
     (problem,) = problems(directory)
 
     assert "'us.amazon.nova-pro-v1:0' is not supported; Titan Text Embeddings V2" in problem
+
+
+def test_the_geography_of_the_models_is_the_deployments(directory: Path) -> None:
+    """A version of the agent has the ids: whoever changes the parameter makes new versions, and changes none."""
+    write(directory, at("/foundationModels", ["${ModelPrefix}anthropic.claude-sonnet-5-5"]))
+
+    def models(**values: str) -> list[str]:
+        (definition,) = read(directory, {**SUBSTITUTIONS, **values})
+        found: list[str] = json.loads(definition.text)["foundationModels"]
+        return found
+
+    assert models(ModelPrefix="eu.") == ["eu.anthropic.claude-sonnet-5-5"]
+    assert models(ModelPrefix="") == ["anthropic.claude-sonnet-5-5"]
+    with pytest.raises(AgentFilesBroken, match=r"/foundationModels/0: \$\{ModelPrefix\} has no value; known are: "):
+        models()

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.stored_turns import A, B, StoredTurns, step, text, tool_result, tool_use
 from turnwright.costs.metering import Meter
 from turnwright.costs.prices import Prices, current
-from turnwright.costs.receipts import added, of_header, receipt
+from turnwright.costs.receipts import PassedOver, added, of_header, receipt
 from turnwright.costs.spending import INVOKE_MODEL, LOAD_MEMORY, Cost, Spent
 from turnwright.sessions.values import PaidCall
 from turnwright.storage.item_sizes import attribute_bytes, item_bytes, transaction_units, write_units
@@ -24,6 +24,7 @@ def test_a_receipt_says_what_was_used_and_what_it_costs_by_dated_prices() -> Non
     assert made == {
         "tokens": {"inputTokens": 1000, "outputTokens": 100},
         "models": {"model-1": {"calls": 1, "dollars": 0.0045}},
+        "modelsPassedOver": [],
         "modelCalls": 1,
         "modelAttempts": 1,
         "toolAttempts": 2,
@@ -77,7 +78,7 @@ def test_what_told_no_cost_is_said_to_be_missing() -> None:
 
 def test_the_price_file_says_its_date_region_and_sources() -> None:
     prices = current()
-    assert prices.name == "us-east-1 2025-12-01"
+    assert prices.name == "us-east-1 2026-11-28"
     assert prices.of_model("us.amazon.nova-pro-v1:0", {"inputTokens": 1_000_000, "outputTokens": 1_000_000}) == 4.0
 
 
@@ -158,3 +159,24 @@ def test_a_value_is_as_large_as_dynamodb_takes_it_to_be(value: Any, size: int) -
 @pytest.mark.parametrize(("size", "units"), [(0, 1), (1, 1), (1024, 1), (1025, 2), (10_240, 10)])
 def test_a_write_costs_a_unit_for_each_kilobyte_begun_and_double_in_a_transaction(size: int, units: int) -> None:
     assert (write_units(size), transaction_units(size)) == (units, 2 * units)
+
+
+def test_a_receipt_says_what_a_model_was_not_asked_of_all_its_calls() -> None:
+    usage = {"inputTokens": 1, "outputTokens": 1}
+    calls = [PaidCall("a", usage, ("topP",)), PaidCall("a", usage), PaidCall("a", usage, ("temperature",)), *CALLS]
+
+    models = receipt(SPENT, calls, 4, PRICES)["models"]
+
+    assert models["a"] == {"calls": 3, "leftOut": ["temperature", "topP"], "dollars": None}
+    assert "leftOut" not in models["model-1"]
+
+
+def test_a_receipt_names_each_model_that_was_passed_over_why_and_how_often() -> None:
+    denied, throttled = PassedOver("model-0", "ModelAccessDenied"), PassedOver("model-0", "ModelThrottled")
+
+    made = receipt(SPENT, CALLS, 4, PRICES, passed_over=[denied, throttled, denied])
+
+    assert made["modelsPassedOver"] == [
+        {"model": "model-0", "error": "ModelAccessDenied", "times": 2},
+        {"model": "model-0", "error": "ModelThrottled", "times": 1},
+    ]

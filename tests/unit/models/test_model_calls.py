@@ -12,7 +12,7 @@ import pytest
 from tests.unit.samples import MODEL, agent
 from tests.waiting import patient
 from turnwright.api.event_stream import CONTENT_TYPE, event, exception, frame
-from turnwright.errors import ModelError, ModelRejected, ModelThrottled, ModelUnavailable
+from turnwright.errors import ModelAccessDenied, ModelError, ModelRejected, ModelThrottled, ModelUnavailable
 from turnwright.models import converse, model_calls
 from turnwright.models.converse import Reply
 from turnwright.storage import clients
@@ -75,6 +75,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setattr(model_calls, "_learned", {})
     clients.bedrock_runtime.cache_clear()
     yield scripted
     clients.bedrock_runtime.cache_clear()
@@ -116,10 +117,13 @@ def test_an_answer_is_read_to_its_end(model: Model) -> None:
         {"role": "assistant", "content": [{"text": "Hello"}]},
         "end_turn",
         {"inputTokens": 3, "outputTokens": 4, "totalTokens": 7},
+        ("topP beside temperature",),
     )
     ((path, asked),) = model.asked
     assert path == "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse-stream"
-    assert asked == {name: value for name, value in arguments().items() if name != "modelId"}
+    wanted = {name: value for name, value in arguments().items() if name != "modelId"}
+    del wanted["inferenceConfig"]["topP"]
+    assert asked == wanted
 
 
 def test_redacted_reasoning_goes_back_in_the_form_it_came_in(model: Model) -> None:
@@ -158,8 +162,9 @@ def test_a_tool_use_is_no_part_of_an_answer_that_may_have_none(model: Model) -> 
         (503, "ServiceUnavailableException", ModelUnavailable),
         (502, "SomethingNew", ModelUnavailable),
         (400, "ValidationException", ModelRejected),
-        (403, "AccessDeniedException", ModelRejected),
-        (404, "ResourceNotFoundException", ModelRejected),
+        (403, "AccessDeniedException", ModelAccessDenied),
+        (404, "ResourceNotFoundException", ModelAccessDenied),
+        (403, "SomethingNew", ModelAccessDenied),
         (418, "SomethingNew", ModelRejected),
     ],
 )
@@ -175,7 +180,8 @@ def test_each_error_answer_is_what_it_means_for_the_turn_and_is_asked_once(
     assert type(error) is expected
     assert code in str(error)
     assert "because" in str(error)
-    assert len(model.asked) == 1, "the state machine retries, the client does not"
+    is_shape = code == "ValidationException"
+    assert len(model.asked) == 1 + is_shape, "the state machine retries, the client repeats what breaks a rule, once"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +237,7 @@ def test_an_event_without_what_it_is_about_makes_the_reply_no_answer(model: Mode
     error = failure()
 
     assert type(error) is ModelUnavailable
-    assert "the model's stream is malformed: " in str(error)
+    assert "the model's answer is malformed: " in str(error)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.unit import samples
 from turnwright.agents.definitions import Agent
 from turnwright.api import event_stream
 from turnwright.api.bedrock.trace_parts import failure_trace, trace_parts
-from turnwright.errors import ModelRejected, ModelThrottled, ModelUnavailable
+from turnwright.errors import ModelAccessDenied, ModelRejected, ModelThrottled, ModelUnavailable
 from turnwright.models import converse
 from turnwright.sessions.values import Step
 from turnwright.storage import clock, keys
@@ -335,7 +335,7 @@ def test_a_model_call_is_one_item_that_is_there_while_the_model_works(written: W
 
 
 def test_each_try_of_a_model_is_told(written: Written, trace_events: list[dict[str, Any]]) -> None:
-    errors = [ModelThrottled("slow"), ModelUnavailable("down"), ModelRejected("no")]
+    errors = [ModelThrottled("slow"), ModelUnavailable("down"), ModelRejected("no"), ModelAccessDenied("closed")]
     for number, error in enumerate(errors, start=1):
         written.traces.model_started(1, 0, call(f"model-{number}", number))
         written.traces.model_failed(1, 0, call(f"model-{number}", number), error, 5)
@@ -343,14 +343,19 @@ def test_each_try_of_a_model_is_told(written: Written, trace_events: list[dict[s
 
     tries = [(event["model"], event["attempt"], event["status"]) for event in written.events()]
     assert tries == [
-        *(("model-1", 1, "FAILED"), ("model-2", 2, "FAILED"), ("model-3", 3, "FAILED")),
+        *(("model-1", 1, "FAILED"), ("model-2", 2, "FAILED"), ("model-3", 3, "FAILED"), ("model-4", 4, "FAILED")),
         ("model-1", 1, "STARTED"),
     ], "a redriven step counts from 1 and does not write over what happened before"
     assert [(event["errorCode"], event["errorMessage"]) for event in trace_events] == [
-        *(("THROTTLING", "slow"), ("SERVICE_UNAVAILABLE", "down"), ("MODEL_REJECTED", "no"))
+        *(
+            ("THROTTLING", "slow"),
+            ("SERVICE_UNAVAILABLE", "down"),
+            ("MODEL_REJECTED", "no"),
+            ("MODEL_ACCESS_DENIED", "closed"),
+        )
     ]
     models = [trace["modelInvocationInput"]["foundationModel"] for trace in written.orchestration()]
-    assert models == ["model-1", "model-2", "model-3", "model-1"]
+    assert models == ["model-1", "model-2", "model-3", "model-4", "model-1"]
 
 
 def test_a_long_event_is_kept_in_the_bucket_and_every_event_expires(written: Written) -> None:

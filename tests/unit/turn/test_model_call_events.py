@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+import invoke_model
 from tests.unit.stored_turns import A, Interrupted, StoredTurns, die, text, tool_use
-from tests.unit.turn_states import Model, invoke, load
+from tests.unit.turn_states import Model, invoke, load, write
+from turnwright.sessions.journal import Journal
 from turnwright.storage import keys
 from turnwright.storage.settings import settings
 from turnwright.tracing.payloads import Payloads
@@ -125,3 +127,26 @@ def test_a_turn_that_nobody_traces_writes_no_item_for_its_events(
     assert stored.dynamodb.written == 0
     invoke(turn)
     assert (stored.dynamodb.written, len(trace_events)) == (1, 3), "the journal's item, and no other"
+
+
+def test_what_a_model_was_not_asked_is_told_counted_and_journaled(
+    stored: StoredTurns,
+    model: Model,
+    trace_events: list[dict[str, Any]],
+) -> None:
+    stored.publish(inferenceConfiguration={"temperature": 0.5})
+    model.replies = ["ValidationException", text("one")]
+    turn = load(stored)["turn"]
+    asked = {"turn": turn, "step": 1, "model": 0, "toolResults": [], "mayUseTools": True, "redriveCount": 0}
+    answered = invoke_model.handler(asked, None)
+    invoke(turn, attempt=2)
+
+    assert [event["leftOut"] for event in trace_events] == ["temperature, stream"] * 2
+    assert trace_events[0]["inferenceConfiguration"] == '{"temperature":0.5}', "what the agent sets"
+    (step,) = Journal(stored.table, stored.documents, A).steps()
+    assert (step.left_out, step.repeats) == (("temperature", "stream"), 1)
+    write(turn, spent=answered["spent"])
+    receipt = stored.header(A).receipt
+    assert receipt is not None
+    assert receipt["models"]["model-1"]["leftOut"] == ["stream", "temperature"]
+    assert (receipt["modelCalls"], receipt["modelAttempts"]) == (1, 2)

@@ -12,6 +12,7 @@ from tests.unit.turn_states import USE, Model, invoke, load, run_tool, write
 from turnwright.errors import (
     GatewayFault,
     LeaseLost,
+    ModelAccessDenied,
     ModelRejected,
     ModelsExhausted,
     ModelsThrottled,
@@ -140,7 +141,8 @@ def test_a_step_that_dies_anywhere_is_completed_by_its_repeat_and_paid_again_onl
 
 
 def test_a_model_that_fails_leaves_no_step(stored: StoredTurns, model: Model) -> None:
-    model.replies = ["ThrottlingException", "ValidationException", "ThrottlingException", "ValidationException"]
+    refused = ["ValidationException"] * 2  # the second time in the plainest form
+    model.replies = ["ThrottlingException", *refused, "ThrottlingException", *refused]
     turn = load(stored)["turn"]
     before = stored.items()
 
@@ -149,7 +151,14 @@ def test_a_model_that_fails_leaves_no_step(stored: StoredTurns, model: Model) ->
             invoke(turn, model=number)
         assert raised.type is error
 
-    assert [asked["modelId"] for asked in model.asked] == ["model-1", "model-2", "model-1", "model-1"]
+    assert [asked["modelId"] for asked in model.asked] == [
+        "model-1",
+        "model-2",
+        "model-2",
+        "model-1",
+        "model-1",
+        "model-1",
+    ]
     assert stored.items() == before
 
 
@@ -249,10 +258,10 @@ def test_signed_reasoning_is_only_for_the_model_that_signed_it_and_for_its_turn(
 ) -> None:
     signed = {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "c2ln"}}}
     asking = {"role": "assistant", "content": [signed, *tool_use(USE)["content"]]}
-    model.replies = [asking, "ValidationException", text("5 USD"), text("Again")]
+    model.replies = [asking, "AccessDeniedException", text("5 USD"), text("Again")]
     turn = load(stored)["turn"]
     invoke(turn)
-    with pytest.raises(ModelRejected):
+    with pytest.raises(ModelAccessDenied):
         invoke(turn, 2, tool_result(USE))
     invoke(turn, 2, tool_result(USE), model=1)
     write(turn, 2)
@@ -364,7 +373,7 @@ def fail(stored: StoredTurns) -> None:
 
 
 def test_a_redriven_turn_goes_on_where_it_failed_without_paying_twice(stored: StoredTurns, model: Model) -> None:
-    model.replies = [tool_use(USE), "ValidationException", text("5 USD")]
+    model.replies = [tool_use(USE), "AccessDeniedException", text("5 USD")]
     turn = load(stored, words="Balance?")["turn"]
     invoke(turn)
     with pytest.raises(ModelsExhausted):
@@ -484,3 +493,20 @@ def test_every_step_of_a_turn_is_shown_the_same_of_memory(stored: StoredTurns, m
 def keep(stored: StoredTurns, words: str, record_id: str) -> None:
     place = (SESSION.store, SESSION.actor, f"/facts/{SESSION.actor}/", record_id)
     stored.table.put(added(Record(*place, words, Provenance("CONSOLIDATION"))))
+
+
+def test_the_receipt_says_which_models_were_passed_over(stored: StoredTurns, model: Model) -> None:
+    model.replies = ["AccessDeniedException", text("5 USD")]
+    turn = load(stored)["turn"]
+    with pytest.raises(ModelAccessDenied):
+        invoke(turn)
+    invoke(turn, model=1)
+    write(turn, passedOver="0 ModelAccessDenied;1 ModelThrottled;2 States.Timeout;3 States.Timeout;")
+
+    receipt = stored.header(A).receipt
+    assert receipt is not None
+    assert receipt["modelsPassedOver"] == [
+        {"model": "model-1", "error": "ModelAccessDenied", "times": 1},
+        {"model": "model-2", "error": "ModelThrottled", "times": 1},
+        {"model": "model-1", "error": "States.Timeout", "times": 2},
+    ]

@@ -31,6 +31,9 @@ LARGEST_DEFINITION = 350_000
 BUCKET = "BucketName"
 """The substitution that names the stack's bucket, the only one that API schemas are read from."""
 
+MODEL_PREFIX = "ModelPrefix"
+"""The substitution that stands before models' ids: the geography of their inference profiles with its dot, or ""."""
+
 _FOLDER = "agents"
 _SUBSTITUTIONS = "the Substitutions of PublishedAgents in template.yaml"
 _LONGEST_QUOTE = 80

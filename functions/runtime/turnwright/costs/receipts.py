@@ -6,11 +6,20 @@ functions, embeddings, the bucket, logs, and what memory does after the commit.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from turnwright.costs.prices import TOKEN_KINDS, Prices, rounded
 from turnwright.costs.spending import Spent, whole
 from turnwright.sessions.values import Header, PaidCall
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A model that failed for good, whose next one was asked then, and the name of the error."""
+
+    model: str
+    error: str
 
 
 def receipt(
@@ -20,12 +29,14 @@ def receipt(
     prices: Prices,
     incomplete: Iterable[str] = (),
     estimated_write_units: int = 0,
+    passed_over: Sequence[PassedOver] = (),
 ) -> dict[str, Any]:
     """What the header keeps. A part of `dollars` without a price is None, and so is the total then.
 
     `stateTransitions` are the states that were entered; Step Functions bills `stateRetries` like these. Of the
     `writeUnits` the last `estimatedWriteUnits` are those of the commit that writes the receipt itself; all others are
-    what DynamoDB reported. `incomplete` says what else is missing.
+    what DynamoDB reported. `incomplete` says what else is missing. `modelsPassedOver` has each model that failed for
+    good, why, and how often, in the order in which it was first.
     """
     total = spent.total
     models = _models(calls, prices)
@@ -40,6 +51,9 @@ def receipt(
     return {
         "tokens": _tokens(calls),
         "models": models,
+        "modelsPassedOver": [
+            {"model": each.model, "error": each.error, "times": times} for each, times in Counter(passed_over).items()
+        ],
         "modelCalls": len(calls),
         "modelAttempts": max(spent.model_attempts, len(calls)),
         "toolAttempts": spent.tool_attempts,
@@ -113,6 +127,8 @@ def _models(calls: Sequence[PaidCall], prices: Prices) -> dict[str, dict[str, An
     for call in calls:
         use = models.setdefault(call.model, {"calls": 0, "dollars": 0.0})
         use["calls"] += 1
+        if call.left_out:
+            use["leftOut"] = sorted({*use.get("leftOut", ()), *call.left_out})
         dollars = prices.of_model(call.model, call.usage)
         use["dollars"] = None if dollars is None or use["dollars"] is None else rounded(use["dollars"] + dollars)
     return models

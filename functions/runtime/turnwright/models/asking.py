@@ -1,9 +1,14 @@
 """Asking a model for an answer of a given form: it is made to call one tool, whose input is the answer.
 
+Some models take no request that forces a tool (`what_models_take.py`). They are told to call it, as all are, and what
+they write as text instead is read if it is the tool's input in JSON.
+
 An answer that breaks the form's schema is refused once, with the reason in the prompt; a second one that does is given
 up by `BrokenAnswer`, which says what was wrong and never what the answer was.
 """
 
+import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +18,12 @@ from turnwright.errors import ModelError, ModelRejected
 from turnwright.models import model_calls
 from turnwright.models.converse import UNREADABLE_INPUT, Reply, user_message
 from turnwright.models.stop_reasons import Calls, ending
+from turnwright.models.thinking import is_thought, split
+from turnwright.models.what_models_take import thinks
 from turnwright.sessions.values import Step
 from turnwright.storage.documents import json_text
+from turnwright.surrogates import mended_json
+from turnwright.tracing import metrics
 from turnwright.tracing.trace_events import ModelCall
 from turnwright.tracing.traces import Traces
 
@@ -23,6 +32,11 @@ MODEL_SECONDS = 120
 
 _MOST_TOKENS = 4_096
 """The longest answer that every model of Bedrock may give."""
+
+_MOST_TOKENS_WITH_THOUGHTS = 16_384
+"""The same for models that think, whose thoughts count: all of them may give far more."""
+
+_FENCED = re.compile(r"```[a-zA-Z]*\n(.*?)\n[ \t]*```", re.DOTALL)
 
 _REFUSAL_CHARACTERS = 1_000
 
@@ -64,8 +78,12 @@ def ask(model_ids: Sequence[str], attempt: int, system: str, data: str, form: Fo
     model = model_ids[attempt % len(model_ids)]
     usage: dict[str, int] = {}
     refusal = ""
+    most_tokens = _MOST_TOKENS_WITH_THOUGHTS if thinks(model) else _MOST_TOKENS
     for number in (1, 2):
-        reply = _called(_request(model, system, data, form, refusal), 2 * attempt + number, traces)
+        request = _request(model, system, data, form, refusal, most_tokens)
+        reply = _called(request, 2 * attempt + number, traces)
+        if any("reasoningContent" in block for block in reply.message["content"]):
+            most_tokens = _MOST_TOKENS_WITH_THOUGHTS
         for name, count in reply.usage.items():
             usage[name] = usage.get(name, 0) + count
         try:
@@ -77,17 +95,19 @@ def ask(model_ids: Sequence[str], attempt: int, system: str, data: str, form: Fo
 
 def _called(arguments: Mapping[str, Any], number: int, traces: Traces) -> Reply:
     model = arguments["modelId"]
-    inference = {"temperature": 0, "maximumLength": _MOST_TOKENS}
+    inference = {"temperature": 0, "maximumLength": arguments["inferenceConfig"]["maxTokens"]}
     prompt = json_text({name: arguments[name] for name in ("system", "messages", "toolConfig")})
     call = ModelCall(model, number, prompt, json_text(inference))
     started = time.monotonic()
     try:
         reply = model_calls.converse(arguments, MODEL_SECONDS)
     except ModelError as error:
+        metrics.model_failed(traces.agent_id, type(error).__name__)
         traces.model_failed(0, 0, call, error, _milliseconds_since(started))
         raise
     latency_ms = _milliseconds_since(started)
-    traces.asked(call, Step(0, (), reply.message, reply.stop_reason, model, reply.usage, latency_ms))
+    step = Step(0, (), reply.message, reply.stop_reason, model, reply.usage, latency_ms, left_out=reply.left_out)
+    traces.asked(call, step)
     return reply
 
 
@@ -95,15 +115,15 @@ def _milliseconds_since(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
 
 
-def _request(model: str, system: str, data: str, form: Form, refusal: str) -> dict[str, Any]:
+def _request(model: str, system: str, data: str, form: Form, refusal: str, most_tokens: int) -> dict[str, Any]:
     correction = f"\n\nYour last answer was refused, since it breaks the tool's schema: {refusal.replace('<', '‹')}\n"
     tool = {"name": form.name, "description": form.description, "inputSchema": {"json": form.schema}}
     return {
         "modelId": model,
-        "system": [{"text": system}],
+        "system": [{"text": f"{system}\n\nAnswer by calling the tool {form.name}, and say nothing beside it."}],
         "messages": [user_message(data + (correction + f"Call {form.name} again." if refusal else ""))],
         "toolConfig": {"tools": [{"toolSpec": tool}], "toolChoice": {"tool": {"name": form.name}}},
-        "inferenceConfig": {"temperature": 0, "maxTokens": _MOST_TOKENS},
+        "inferenceConfig": {"temperature": 0, "maxTokens": most_tokens},
     }
 
 
@@ -112,6 +132,8 @@ def _checked(reply: Reply, form: Form) -> Mapping[str, Any]:
 
     uses = [block["toolUse"] for block in reply.message["content"] if "toolUse" in block]
     value = next((use["input"] for use in uses if use["name"] == form.name), None)
+    if value is None and not uses:
+        value = _written(reply, form)
     if value is None:
         raise BrokenAnswer(f"the tool {form.name} was not called")
     if ending(reply.stop_reason).calls is not Calls.MADE:
@@ -127,6 +149,24 @@ def _checked(reply: Reply, form: Form) -> Mapping[str, Any]:
     form.check(value)
     answer: Mapping[str, Any] = value
     return answer
+
+
+def _written(reply: Reply, form: Form) -> Mapping[str, Any] | None:
+    """The tool's input where the model wrote it as its text, alone or in one fenced block; with the tool's name beside
+    it, as models do that know calls as text. None for any other text.
+    """
+    text = "".join(block["text"] for block in reply.message["content"] if "text" in block)
+    said = "".join(part for part in split(text) if not is_thought(part)).strip()
+    fenced = _FENCED.findall(said)
+    try:
+        value = mended_json(json.loads(fenced[0] if len(fenced) == 1 else said))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    inner = next((value[name] for name in ("input", "parameters", "arguments") if name in value), None)
+    is_call = value.get("name") == form.name and len(value) == 2 and isinstance(inner, dict)
+    return inner if is_call else value
 
 
 def _rule(error: Any) -> str:

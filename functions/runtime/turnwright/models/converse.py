@@ -7,7 +7,7 @@ model thinks in its text is kept as reasoning (`thinking.py`).
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,11 +30,17 @@ _LAST_STEP = (
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One model answer. `usage` has Converse's names: inputTokens, outputTokens, totalTokens, ..."""
+    """One model answer. `usage` has Converse's names: inputTokens, outputTokens, totalTokens, ...
+
+    `left_out` names what the model was not asked though the request had it (`what_models_take.py`), and `repeats`
+    counts the requests that it refused before.
+    """
 
     message: Message
     stop_reason: str
     usage: Mapping[str, int]
+    left_out: tuple[str, ...] = ()
+    repeats: int = 0
 
 
 def request(
@@ -151,6 +157,10 @@ class ReplyReader:
         self._stop_reason: str | None = None
         self._usage: dict[str, int] | None = None
 
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._blocks) or self._stop_reason is not None
+
     def add(self, event: Mapping[str, Any]) -> None:
         match event:
             case {"contentBlockStart": start}:
@@ -214,6 +224,23 @@ class ReplyReader:
                 self._block(event, "reasoningText").signature += signature
             case {"reasoningContent": {"redactedContent": redacted}}:
                 self._block(event, "redactedContent").redacted += redacted
+
+
+def events_of(response: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
+    """The answer of Converse as the events of a ConverseStream."""
+    for index, block in enumerate(response["output"]["message"]["content"]):
+        place = {"contentBlockIndex": index}
+        match block:
+            case {"toolUse": use}:
+                yield {"contentBlockStart": {**place, "start": {"toolUse": use}}}
+                yield {"contentBlockDelta": {**place, "delta": {"toolUse": {"input": json.dumps(use["input"])}}}}
+            case {"reasoningContent": {"reasoningText": reasoning}}:
+                for name, value in reasoning.items():
+                    yield {"contentBlockDelta": {**place, "delta": {"reasoningContent": {name: value}}}}
+            case {"text": _} | {"reasoningContent": _}:
+                yield {"contentBlockDelta": {**place, "delta": block}}
+    yield {"messageStop": {"stopReason": response["stopReason"]}}
+    yield {"metadata": {"usage": response["usage"]}}
 
 
 UNREADABLE_INPUT = "unreadableInput"

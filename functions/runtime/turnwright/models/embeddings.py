@@ -10,10 +10,12 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from turnwright.agents.embedding_models import COHERE_V3, COHERE_V4, TITAN_V2, bare
-from turnwright.errors import ModelRejected, ModelUnavailable
+from turnwright.agents.embedding_models import COHERE_V3, COHERE_V4, TITAN_V2
+from turnwright.agents.model_ids import bare
+from turnwright.errors import ModelAccessDenied, ModelRejected, ModelUnavailable
 from turnwright.models import model_calls
 from turnwright.storage import clients
+from turnwright.tracing import metrics
 
 Embedding = tuple[float, ...]
 
@@ -87,7 +89,10 @@ def _invoke(client: Any, model_id: str, request: Mapping[str, Any]) -> list[Embe
         )
         answer = json.loads(response["body"].read())
     except ClientError as error:
-        raise model_calls.classify(error)(f"{model_id}: {error}") from error
+        failure = model_calls.classify(error)(f"{model_id}: {error}")
+        if isinstance(failure, ModelAccessDenied):  # memory goes on without embeddings, and nobody would see it
+            metrics.model_failed("", type(failure).__name__)
+        raise failure from error
     except ParamValidationError as error:
         raise ModelRejected(f"{model_id}: {error}") from error
     except (BotoCoreError, ValueError) as error:

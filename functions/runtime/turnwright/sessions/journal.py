@@ -30,7 +30,7 @@ class Journal:
     def calls(self) -> list[PaidCall]:
         """The model calls so far, for a receipt: without their messages."""
         items = self._table.query(keys.turn_partition(self._turn_id), keys.JOURNAL_PREFIX, keys.JOURNAL_PREFIX + "~")
-        return [PaidCall(item["model"], json.loads(item["usage"])) for item in items]
+        return [PaidCall(item["model"], json.loads(item["usage"]), _left_out(item)) for item in items]
 
     def step(self, number: int) -> Step | None:
         item = self._table.get(keys.journal_step(self._turn_id, number))
@@ -59,6 +59,8 @@ class Journal:
             "recordedAt": now,
             "expiresAt": expiry(now, JOURNAL_DAYS),
         }
+        if step.left_out:
+            item = {**item, "leftOut": json_text(step.left_out), "repeats": step.repeats}
         try:
             self._table.put(Put(keys.journal_step(self._turn_id, step.number), item, only_if_absent=True))
         except ConditionFailed as refused:
@@ -78,4 +80,10 @@ class Journal:
             latency_ms=item["latencyMs"],
             attempt=item.get("attempt", 1),  # a turn may have begun before its items had these
             redrive=item.get("redrive", 0),
+            left_out=_left_out(item),
+            repeats=item.get("repeats", 0),
         )
+
+
+def _left_out(item: Item) -> tuple[str, ...]:
+    return tuple(json.loads(item.get("leftOut", "[]")))

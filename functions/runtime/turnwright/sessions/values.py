@@ -174,7 +174,8 @@ in state.
 @dataclass(frozen=True, slots=True)
 class Step:
     """One model call: `tool_results` went in, `message` (Converse's form) came out. `attempt` and `redrive` tell which
-    call of the step it was.
+    call of the step it was. `left_out` names what the model was not asked though the agent has it, and `repeats` counts
+    the requests of this call that it refused before.
     """
 
     number: int
@@ -186,6 +187,8 @@ class Step:
     latency_ms: int
     attempt: int = 1
     redrive: int = 0
+    left_out: tuple[str, ...] = ()
+    repeats: int = 0
 
     def tool_uses(self) -> list[Mapping[str, Any]]:
         """The `toolUse` blocks of the message, in order."""
@@ -197,7 +200,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PaidCall:
-    """A model's answer that the journal has, which is what was paid for."""
+    """A model's answer that the journal has, which is what was paid for, and what its request lacked."""
 
     model: str
     usage: Mapping[str, int]
+    left_out: tuple[str, ...] = ()

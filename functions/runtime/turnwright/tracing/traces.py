@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from turnwright.costs import prices
-from turnwright.errors import ModelError, ModelRejected, ModelThrottled, StorageUnavailable
+from turnwright.errors import ModelAccessDenied, ModelError, ModelRejected, ModelThrottled, StorageUnavailable
 from turnwright.sessions.values import JOURNAL_DAYS, Step, Turn
 from turnwright.storage import keys
 from turnwright.storage.clock import expiry, now_ms
@@ -58,6 +58,11 @@ class Traces:
     @classmethod
     def of_turn(cls, table: Table, documents: Documents, turn: Turn) -> "Traces":
         return cls(Source.of_turn(turn), (table, documents), kept=turn.trace)
+
+    @property
+    def agent_id(self) -> str:
+        """Whose events these are; "" for a store that no agent has."""
+        return self._source.agent_id
 
     # ---- Models ----
 
@@ -116,6 +121,7 @@ class Traces:
             cacheWriteInputTokens=step.usage.get("cacheWriteInputTokens", 0),
             durationMs=step.latency_ms,
             estimatedDollars=dollars,
+            leftOut=", ".join(step.left_out) or None,
         )
 
     # ---- Tools ----
@@ -283,6 +289,8 @@ def _model_error_code(error: ModelError) -> str:
     match error:
         case ModelThrottled():
             return "THROTTLING"
+        case ModelAccessDenied():
+            return "MODEL_ACCESS_DENIED"
         case ModelRejected():
             return "MODEL_REJECTED"
         case _:

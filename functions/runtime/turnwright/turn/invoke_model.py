@@ -98,6 +98,8 @@ def take_step(table: Table, documents: Documents, turn: Turn, agent: Agent, aske
         latency_ms=_milliseconds_since(started),
         attempt=asked.attempt,
         redrive=asked.redrive,
+        left_out=reply.left_out,
+        repeats=reply.repeats,
     )
     step = journal.record(answered)
     # After the record, which nothing may hold up.

@@ -8,7 +8,7 @@ from typing import Any
 from turnwright.agents.definitions import Agent
 from turnwright.costs import prices
 from turnwright.costs.metering import Meter
-from turnwright.costs.receipts import receipt
+from turnwright.costs.receipts import PassedOver, receipt
 from turnwright.costs.spending import WRITE_MEMORY, Cost, Spent
 from turnwright.errors import TurnAlreadyEnded
 from turnwright.models.converse import characters
@@ -29,13 +29,14 @@ _COMMITTED_ITEMS = 3
 @dataclass(frozen=True, slots=True)
 class Bill:
     """What the turn's receipt is made of beside its journal: what was spent up to Write Memory, the states that were
-    entered with it, what is known to be missing, and the meter of this invocation.
+    entered with it, the meter of this invocation, what is known to be missing, and the models that were passed over.
     """
 
     spent: Spent
     transitions: int
     meter: Meter
     incomplete: tuple[str, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
 
     def receipt(self, calls: list[PaidCall], stop_reason: str, own: Cost, units: int) -> dict[str, Any]:
         """`stop_reason` says how the answer ended, `own` is what Write Memory cost before the commit, `units` what the
@@ -43,8 +44,17 @@ class Bill:
         """
         own = replace(own, write_units=own.write_units + units, item_writes=own.item_writes + _COMMITTED_ITEMS)
         spent = self.spent.plus(WRITE_MEMORY, own)
-        costs = receipt(spent, calls, self.transitions, prices.current(), self.incomplete, units)
+        costs = receipt(spent, calls, self.transitions, prices.current(), self.incomplete, units, self.passed_over)
         return {"stopReason": stop_reason, **costs}
+
+
+def passed_over(told: str, agent: Agent) -> tuple[PassedOver, ...]:
+    """The models that failed for good, as the state machine tells them: `0 ModelThrottled;1 ModelAccessDenied;` has
+    their places in the agent's list, and the errors. Behind the last stands the first, which is tried once more.
+    """
+    entries = (entry.split(" ", 1) for entry in told.split(";") if entry)
+    models = dict(enumerate(agent.models))
+    return tuple(PassedOver(models.get(int(place), agent.models[0]), error) for place, error in entries)
 
 
 def commit(table: Table, documents: Documents, turn: Turn, agent: Agent, bill: Bill) -> Header:
@@ -93,7 +103,7 @@ def _answer(steps: Sequence[Step]) -> str:
 
 
 def _model_calls(steps: Iterable[Step]) -> list[PaidCall]:
-    return [PaidCall(step.model, step.usage) for step in steps]
+    return [PaidCall(step.model, step.usage, step.left_out) for step in steps]
 
 
 def _total(usages: Iterable[Mapping[str, int]]) -> Mapping[str, int]:

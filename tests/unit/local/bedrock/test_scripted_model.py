@@ -74,6 +74,26 @@ def test_a_forced_tool_is_told_from_an_ordinary_request(choice: dict[str, Any], 
     assert text_of(model, asked) == answer
 
 
+def test_a_tool_that_the_system_texts_demand_counts_as_forced() -> None:
+    model = ScriptedModel([{"when": {"forcedTool": "save"}, "reply": {"text": "forced"}}, {"reply": {"text": "free"}}])
+    tools = [{"toolSpec": {"name": "save", "inputSchema": {"json": {"type": "object"}}}}]
+    told = {"system": [{"text": "Save it.\n\nAnswer by calling the tool save, and say nothing beside it."}]}
+
+    assert text_of(model, ConverseRequest("a", {"messages": [USER], "toolConfig": {"tools": tools}, **told}, True)) == (
+        "forced"
+    )
+    assert text_of(model, ConverseRequest("a", {"messages": [USER], **told}, True)) == "free", "it has no such tool"
+    assert text_of(model, ConverseRequest("a", {"messages": [USER], "toolConfig": {"tools": tools}}, True)) == "free"
+
+
+@pytest.mark.parametrize(("field", "has"), [("inferenceConfig.topP", True), ("inferenceConfig.temperature", False)])
+def test_a_rule_may_ask_for_a_field_of_the_request(field: str, has: bool) -> None:
+    model = ScriptedModel([{"when": {"has": field}, "reply": {"text": "it has"}}, {"reply": {"text": "it has not"}}])
+    asked = ConverseRequest("model-a", {"messages": [USER], "inferenceConfig": {"topP": 1}}, True)
+
+    assert text_of(model, asked) == ("it has" if has else "it has not")
+
+
 def test_a_tool_result_of_an_earlier_turn_is_not_the_last_one() -> None:
     model = ScriptedModel([{"when": {"lastToolResult": "48392"}, "reply": {"text": "old"}}, {"reply": {"text": "new"}}])
     done = {"role": "assistant", "content": [{"text": "48,392.50"}]}
