@@ -24,6 +24,7 @@ METADATA_END = b"\0" * 8
 _REMAPPED = frozenset({"connection", "date", "server", "www-authenticate", "x-amzn-requestid", "x-amzn-trace-id"})
 """Response headers that API Gateway renames to `x-amzn-Remapped-...`, since it writes its own."""
 _FRAMING = frozenset({"content-length", "transfer-encoding", "trailer"})
+_CONTEXT = re.compile(r"\$context\.error\.message(?:String)?")
 _CREDENTIAL = re.compile(r"\bCredential=([^/,\s]+)/")
 
 
@@ -59,15 +60,36 @@ class Answer:
 
 
 class Refused(Exception):
-    """API Gateway answers by itself, without the function or instead of it."""
+    """API Gateway answers by itself, without the function or instead of it. `kind` is the type of its gateway response,
+    `error_type` what it calls the error where the API's definition does not say.
+    """
 
-    def __init__(self, status: int, error_type: str, message: str) -> None:
+    def __init__(self, status: int, error_type: str, message: str, kind: str = "") -> None:
         super().__init__(message)
-        self.answer = Answer(
-            status,
-            [("Content-Type", "application/json"), ("x-amzn-ErrorType", error_type)],
-            json.dumps({"message": message}).encode(),
-        )
+        self.status = status
+        self.error_type = error_type
+        self.kind = kind
+
+    def answer(self, api: Api) -> Answer:
+        """As the API's definition has answers of this kind, or else all of its class."""
+        own = api.responses.get(self.kind) or api.responses.get("DEFAULT_5XX" if self.status >= 500 else "DEFAULT_4XX")
+        headers = {"x-amzn-ErrorType": self.error_type, **(own.headers if own else {})}
+        template = own.template if own else '{"message":$context.error.messageString}'
+        body = _CONTEXT.sub(lambda variable: self._told(variable[0]), template)
+        return Answer(self.status, [("Content-Type", "application/json"), *headers.items()], body.encode())
+
+    def _told(self, variable: str) -> str:
+        return json.dumps(str(self)) if variable.endswith("String") else str(self)
+
+
+def missing_token() -> Refused:
+    """What API Gateway says where no route takes a request, and where one is not signed."""
+    return Refused(
+        403,
+        "MissingAuthenticationTokenException",
+        "Missing Authentication Token",
+        "MISSING_AUTHENTICATION_TOKEN",
+    )
 
 
 def access_key_id(request: Request) -> str:
@@ -80,11 +102,12 @@ def access_key_id(request: Request) -> str:
     if authorization is None:
         presigned = dict(parse_qsl(request.query)).get("X-Amz-Credential")
         if presigned is None:
-            raise Refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+            raise missing_token()
         return presigned.split("/")[0]
     credential = _CREDENTIAL.search(authorization)
     if not authorization.startswith("AWS4-HMAC-SHA256 ") or credential is None:
-        raise Refused(403, "IncompleteSignatureException", "Authorization header is not an AWS4-HMAC-SHA256 signature")
+        message = "Authorization header is not an AWS4-HMAC-SHA256 signature"
+        raise Refused(403, "IncompleteSignatureException", message, "INVALID_SIGNATURE")
     return credential[1]
 
 
@@ -203,7 +226,8 @@ def _encoded_body(api: Api, request: Request) -> tuple[str | None, bool]:
     try:
         return request.body.decode(), False
     except UnicodeDecodeError as error:
-        raise Refused(400, "BadRequestException", f"The body is not UTF-8 at byte {error.start}") from error
+        message = f"The body is not UTF-8 at byte {error.start}"
+        raise Refused(400, "BadRequestException", message, "BAD_REQUEST_BODY") from error
 
 
 def _identity(request: Request, caller: str | None) -> dict[str, Any]:

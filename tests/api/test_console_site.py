@@ -158,7 +158,7 @@ def test_the_address_without_a_slash_leads_to_the_page(stack: LocalStack) -> Non
 def test_the_apis_own_routes_are_not_the_sites(stack: LocalStack) -> None:
     status, _, body = get(stack, "/consoles")
     assert status == 403
-    assert b"Missing Authentication Token" in body
+    assert b"MissingAuthenticationTokenException" in body
 
 
 def test_data_that_is_known_is_not_sent_again(stack: LocalStack) -> None:
