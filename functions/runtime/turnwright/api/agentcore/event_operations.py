@@ -90,16 +90,15 @@ class Event:
         return of_messages(documents.fetch_text(self.item["messages"]))
 
     def wire(self, session: SessionId, payload: list[dict[str, Any]] | None) -> dict[str, Any]:
-        """The event as an answer has it; without payloads the field is left out."""
+        """The event as an answer has it. Without payloads the field is empty: the model requires it."""
         answer: dict[str, Any] = {
             "memoryId": session.store,
             "actorId": session.actor,
             "sessionId": session.session,
             "eventId": self.event_id,
             "eventTimestamp": seconds(self.at),
+            "payload": payload or [],
         }
-        if payload is not None:
-            answer["payload"] = payload
         if self.branch:
             answer["branch"] = {"name": self.branch}
             if self.root_event_id:
