@@ -187,6 +187,18 @@ def make_due(stack: Stack, session: SessionId) -> None:
     )
 
 
+def test_tags_of_a_memory_are_written_read_and_removed(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
+    _, control = clients
+    for answer in (
+        control.tag_resource(resourceArn=memory["arn"], tags={"team": "a", "cost center": "1/2"}),
+        control.untag_resource(resourceArn=memory["arn"], tagKeys=["cost center", "none"]),
+    ):
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
+    assert control.list_tags_for_resource(resourceArn=memory["arn"])["tags"] == {"team": "a"}
+    with pytest.raises(control.exceptions.ResourceNotFoundException):
+        control.list_tags_for_resource(resourceArn=memory["arn"].replace(":memory/", ":runtime/"))
+
+
 def test_refusals_have_agentcores_names_and_fields(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
     data, control = clients
     place = {"memoryId": memory["id"], "actorId": "a", "sessionId": "s"}
