@@ -18,8 +18,6 @@ from turnwright.api.agentcore.operations import FILE, LATEST_SECONDS, UNSUPPORTE
 from turnwright.api.agentcore.validation import NOTHING, Schema
 
 SERVICES = ("bedrock-agentcore", "bedrock-agentcore-control")
-NOT_SERVED = {"IngestData"}
-"""It makes records of content that no session has; here records are extracted from the events of sessions alone."""
 
 _BOUNDS = {
     "string": ("minLength", "maxLength"),
@@ -49,7 +47,7 @@ def _served(model: dict[str, Any]) -> dict[str, Any]:
     definitions: dict[str, Schema] = {}
     for name, operation in model["operations"].items():
         http = operation["http"]
-        if not http["requestUri"].startswith(("/memories", "/tags")) or name in NOT_SERVED:
+        if not http["requestUri"].startswith(("/memories", "/tags")):
             continue
         request = operation["input"]["shape"]
         places = {field: member.get("location") for field, member in shapes[request]["members"].items()}

@@ -187,6 +187,21 @@ def make_due(stack: Stack, session: SessionId) -> None:
     )
 
 
+def test_content_is_ingested_without_an_event(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
+    data, _ = clients
+    payload = [*said("I live in Oslo."), {"json": {"content": {"seat": "aisle"}}}]
+    answer = data.ingest_data(
+        memoryId=memory["id"],
+        actorId=ACTOR,
+        contentTimestamp=datetime.now(UTC),
+        source={"inline": {"payload": payload}},
+    )
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
+    session = {"memoryId": memory["id"], "actorId": ACTOR, "sessionId": answer["sessionId"]}
+    assert data.list_events(**session)["events"] == []
+    assert data.list_sessions(memoryId=memory["id"], actorId=ACTOR)["sessionSummaries"] == []
+
+
 def test_tags_of_a_memory_are_written_read_and_removed(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
     _, control = clients
     for answer in (
