@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-from local.gateway.routes import Api, Route
+from local.gateway.routes import MESSAGE, Api, Route
 
 ACCOUNT_ID = "123456789012"
 LARGEST_METADATA = 16 * 1024
@@ -24,7 +24,6 @@ METADATA_END = b"\0" * 8
 _REMAPPED = frozenset({"connection", "date", "server", "www-authenticate", "x-amzn-requestid", "x-amzn-trace-id"})
 """Response headers that API Gateway renames to `x-amzn-Remapped-...`, since it writes its own."""
 _FRAMING = frozenset({"content-length", "transfer-encoding", "trailer"})
-_CONTEXT = re.compile(r"\$context\.error\.message(?:String)?")
 _CREDENTIAL = re.compile(r"\bCredential=([^/,\s]+)/")
 
 
@@ -74,12 +73,9 @@ class Refused(Exception):
         """As the API's definition has answers of this kind, or else all of its class."""
         own = api.responses.get(self.kind) or api.responses.get("DEFAULT_5XX" if self.status >= 500 else "DEFAULT_4XX")
         headers = {"x-amzn-ErrorType": self.error_type, **(own.headers if own else {})}
-        template = own.template if own else '{"message":$context.error.messageString}'
-        body = _CONTEXT.sub(lambda variable: self._told(variable[0]), template)
+        template = own.template if own else f'{{"message":{MESSAGE}}}'
+        body = template.replace(MESSAGE, json.dumps(str(self)))
         return Answer(self.status, [("Content-Type", "application/json"), *headers.items()], body.encode())
-
-    def _told(self, variable: str) -> str:
-        return json.dumps(str(self)) if variable.endswith("String") else str(self)
 
 
 def missing_token() -> Refused:

@@ -13,6 +13,10 @@ _ANY_METHOD = "x-amazon-apigateway-any-method"
 _DEFAULT_TIMEOUT_MS = 29_000
 
 
+MESSAGE = "$context.error.messageString"
+"""What stands in a gateway response for its message, as a JSON text."""
+
+
 class UnsupportedApi(Exception):
     """The definition has something that the offline front cannot do. The message is one line."""
 
@@ -93,7 +97,7 @@ def _gateway_response(kind: str, response: Mapping[str, Any]) -> GatewayResponse
         for name, value in (response.get("responseParameters") or {}).items()
     }
     template = str((response.get("responseTemplates") or {}).get("application/json"))
-    told = {*re.findall(r"\$\w+(?:\.\w+)*", template)} - {"$context.error.message", "$context.error.messageString"}
+    told = {*re.findall(r"\$\w+(?:\.\w+)*", template)} - {MESSAGE}
     if told or response.keys() - {"responseParameters", "responseTemplates"}:
         raise UnsupportedApi(f"{kind}: the offline stack's answers have headers and messages of the gateway's own only")
     if not all(value[:1] == value[-1:] == "'" for value in headers.values()):

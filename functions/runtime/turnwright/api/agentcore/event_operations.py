@@ -149,9 +149,8 @@ class Events:
         rest = {name: value for name, value in fields.items() if name not in ("source", "contentTimestamp")}
         event = {**rest, "payload": payload, "eventTimestamp": fields["contentTimestamp"]}
         if "clientToken" in fields:
-            event["clientToken"] = (
-                f"IngestData {fields['clientToken']}"  # another token than CreateEvent's of that name
-            )
+            # Not the token of an event that CreateEvent made with the same one.
+            event["clientToken"] = f"IngestData {fields['clientToken']}"
         try:
             return {"sessionId": self._create(event, ingested=True)["sessionId"]}
         except Busy as busy:
