@@ -28,6 +28,9 @@ app = resolver(
         "ListMemories": lambda store, fields: _memories(store).page(fields),
         "UpdateMemory": lambda store, fields: _memories(store).update(fields),
         "DeleteMemory": lambda store, fields: _memories(store).delete(fields),
+        "ListTagsForResource": lambda store, fields: _memories(store).tags(fields),
+        "TagResource": lambda store, fields: _memories(store).tag(fields),
+        "UntagResource": lambda store, fields: _memories(store).untag(fields),
     }
 )
 

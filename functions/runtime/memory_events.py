@@ -23,6 +23,7 @@ def _listings(store: Table) -> Listings:
 app = resolver(
     {
         "CreateEvent": lambda store, fields: _events(store).create(fields),
+        "IngestData": lambda store, fields: _events(store).ingest(fields),
         "GetEvent": lambda store, fields: _events(store).get(fields),
         "ListEvents": lambda store, fields: _events(store).page(fields),
         "DeleteEvent": lambda store, fields: _events(store).delete(fields),

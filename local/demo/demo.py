@@ -50,8 +50,7 @@ class Told:
         trace = part["trace"].get("orchestrationTrace", {})
         step = 0
         for body in trace.values():
-            self.turn_id, _, number = body["traceId"].rpartition("-")
-            step = int(number)
+            step = int(body["traceId"].rpartition("-")[2])
         usage = trace.get("modelInvocationOutput", {}).get("metadata", {}).get("usage", {})
         self.input_tokens += usage.get("inputTokens", 0)
         self.output_tokens += usage.get("outputTokens", 0)
@@ -188,12 +187,14 @@ def _plain(value: Any) -> str:
 
 def _converse(caller: Any, request: Mapping[str, Any]) -> Told:
     told = Told()
-    for event in caller.invoke_agent(**request)["completion"]:
+    response = caller.invoke_agent(**request)
+    told.turn_id = response["ResponseMetadata"]["HTTPHeaders"]["x-turnwright-turn-id"]
+    for event in response["completion"]:
         if "trace" in event:
             told.take(event["trace"])
         elif "chunk" in event:
             told.answer += event["chunk"]["bytes"].decode()
-    if not told.answer or not told.turn_id:
+    if not told.answer:
         raise DemoFailed(f"no answer to {request['inputText']!r}")
     return told
 

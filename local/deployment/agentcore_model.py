@@ -1,4 +1,5 @@
-"""Writes `operations.json` of the memory API: AgentCore's operations on memory as botocore's service models have them.
+"""Writes `operations.json` of the memory API: AgentCore's operations on memory, and on the tags that only memories have
+here, as botocore's service models have them.
 
     PYTHONPATH=functions/runtime .venv/bin/python -m local.deployment.agentcore_model
 
@@ -17,8 +18,6 @@ from turnwright.api.agentcore.operations import FILE, LATEST_SECONDS, UNSUPPORTE
 from turnwright.api.agentcore.validation import NOTHING, Schema
 
 SERVICES = ("bedrock-agentcore", "bedrock-agentcore-control")
-NOT_SERVED = {"IngestData"}
-"""It makes records of content that no session has; here records are extracted from the events of sessions alone."""
 
 _BOUNDS = {
     "string": ("minLength", "maxLength"),
@@ -48,7 +47,7 @@ def _served(model: dict[str, Any]) -> dict[str, Any]:
     definitions: dict[str, Schema] = {}
     for name, operation in model["operations"].items():
         http = operation["http"]
-        if not http["requestUri"].startswith("/memories") or name in NOT_SERVED:
+        if not http["requestUri"].startswith(("/memories", "/tags")):
             continue
         request = operation["input"]["shape"]
         places = {field: member.get("location") for field, member in shapes[request]["members"].items()}
@@ -59,6 +58,7 @@ def _served(model: dict[str, Any]) -> dict[str, Any]:
             "path": http["requestUri"].rstrip("/"),
             "query": [field for field, place in places.items() if place == "querystring"],
             "status": http["responseCode"],
+            "errors": [error["shape"] for error in operation["errors"]],
             "request": _define(request, shapes, definitions),
         }
     return {"operations": operations, "$defs": dict(sorted(definitions.items()))}

@@ -24,6 +24,7 @@ from local.gateway.proxy_integration import (
     Answer,
     Refused,
     Request,
+    missing_token,
     proxy_answer,
     proxy_event,
     streamed_answer,
@@ -141,14 +142,14 @@ class _Connection(ThisMachinesRequests):
 
     def refuse(self, status: int, message: str) -> None:
         name = "AccessDeniedException" if status == HTTPStatus.FORBIDDEN else "BadRequestException"
-        self._send(Refused(status, name, message).answer)
+        self._refuse(Refused(status, name, message, "ACCESS_DENIED" if status == HTTPStatus.FORBIDDEN else ""))
 
     def handle_expect_100(self) -> bool:
         if not self._is_taken():
             return False
         if int(self.headers.get("Content-Length") or 0) > LARGEST_BODY:
             self.close_connection = True
-            self._send(_too_large().answer)
+            self._refuse(_too_large())
             return False
         return super().handle_expect_100()
 
@@ -156,9 +157,9 @@ class _Connection(ThisMachinesRequests):
         """The answer to a request that is not HTTP, or of a method that does not exist."""
         self.close_connection = True
         if code == HTTPStatus.NOT_IMPLEMENTED:
-            self._send(Refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token").answer)
+            self._refuse(missing_token())
         else:
-            self._send(Refused(code, "BadRequestException", message or "Bad request").answer)
+            self._refuse(Refused(code, "BadRequestException", message or "Bad request"))
 
     def _serve(self) -> None:
         front = self.server.front
@@ -192,7 +193,7 @@ class _Connection(ThisMachinesRequests):
                 trace = span.header
             matched = front.api.match(request.method, request.path)
             if matched is None:
-                raise Refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+                raise missing_token()
             route, parameters = matched
             if not front.throttling.admits(route):
                 raise Refused(429, "TooManyRequestsException", "Too Many Requests")
@@ -205,7 +206,7 @@ class _Connection(ThisMachinesRequests):
             else:
                 self._send(self._buffered(route, request, event, trace), request_id, trace)
         except Refused as refused:
-            self._send(refused.answer, request_id, trace)
+            self._refuse(refused, request_id, trace)
         finally:
             if span:
                 span.end(status=self.answered)
@@ -271,7 +272,7 @@ class _Connection(ThisMachinesRequests):
         thread.join(route.timeout_seconds)
         if not outcome:
             front.on_problem(f"{route.function} did not answer {route.path} within {route.timeout_seconds:g} s")
-            raise Refused(504, "InternalServerErrorException", "Endpoint request timed out")
+            raise Refused(504, "InternalServerErrorException", "Endpoint request timed out", "INTEGRATION_TIMEOUT")
         result = outcome[0]
         if isinstance(result, BaseException):
             front.on_problem(f"{route.function} could not be invoked: {result}")
@@ -326,11 +327,14 @@ class _Connection(ThisMachinesRequests):
         if not writer.open and not without_body:
             self.close_connection = True
 
+    def _refuse(self, refused: Refused, request_id: str | None = None, trace: str = "") -> None:
+        self._send(refused.answer(self.server.front.api), request_id, trace)
+
     def _send(self, answer: Answer, request_id: str | None = None, trace: str = "") -> None:
         with suppress(OSError):
             length = [] if answer.status in (204, 304) else [("Content-Length", str(len(answer.body)))]
             self._send_head(answer, request_id or str(uuid.uuid4()), trace, length)
-            if getattr(self, "command", None) != "HEAD":
+            if length and getattr(self, "command", None) != "HEAD":
                 self.wfile.write(answer.body)
 
     def _send_head(self, answer: Answer, request_id: str, trace: str, framing: Iterable[tuple[str, str]]) -> None:
@@ -376,4 +380,4 @@ class _ChunkWriter:
 
 
 def _too_large() -> Refused:
-    return Refused(413, "RequestTooLargeException", "Request Too Long")
+    return Refused(413, "RequestTooLargeException", "Request Too Long", "REQUEST_TOO_LARGE")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-from local.gateway.routes import Api, Route
+from local.gateway.routes import MESSAGE, Api, Route
 
 ACCOUNT_ID = "123456789012"
 LARGEST_METADATA = 16 * 1024
@@ -59,15 +59,33 @@ class Answer:
 
 
 class Refused(Exception):
-    """API Gateway answers by itself, without the function or instead of it."""
+    """API Gateway answers by itself, without the function or instead of it. `kind` is the type of its gateway response,
+    `error_type` what it calls the error where the API's definition does not say.
+    """
 
-    def __init__(self, status: int, error_type: str, message: str) -> None:
+    def __init__(self, status: int, error_type: str, message: str, kind: str = "") -> None:
         super().__init__(message)
-        self.answer = Answer(
-            status,
-            [("Content-Type", "application/json"), ("x-amzn-ErrorType", error_type)],
-            json.dumps({"message": message}).encode(),
-        )
+        self.status = status
+        self.error_type = error_type
+        self.kind = kind
+
+    def answer(self, api: Api) -> Answer:
+        """As the API's definition has answers of this kind, or else all of its class."""
+        own = api.responses.get(self.kind) or api.responses.get("DEFAULT_5XX" if self.status >= 500 else "DEFAULT_4XX")
+        headers = {"x-amzn-ErrorType": self.error_type, **(own.headers if own else {})}
+        template = own.template if own else f'{{"message":{MESSAGE}}}'
+        body = template.replace(MESSAGE, json.dumps(str(self)))
+        return Answer(self.status, [("Content-Type", "application/json"), *headers.items()], body.encode())
+
+
+def missing_token() -> Refused:
+    """What API Gateway says where no route takes a request, and where one is not signed."""
+    return Refused(
+        403,
+        "MissingAuthenticationTokenException",
+        "Missing Authentication Token",
+        "MISSING_AUTHENTICATION_TOKEN",
+    )
 
 
 def access_key_id(request: Request) -> str:
@@ -80,11 +98,12 @@ def access_key_id(request: Request) -> str:
     if authorization is None:
         presigned = dict(parse_qsl(request.query)).get("X-Amz-Credential")
         if presigned is None:
-            raise Refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+            raise missing_token()
         return presigned.split("/")[0]
     credential = _CREDENTIAL.search(authorization)
     if not authorization.startswith("AWS4-HMAC-SHA256 ") or credential is None:
-        raise Refused(403, "IncompleteSignatureException", "Authorization header is not an AWS4-HMAC-SHA256 signature")
+        message = "Authorization header is not an AWS4-HMAC-SHA256 signature"
+        raise Refused(403, "IncompleteSignatureException", message, "INVALID_SIGNATURE")
     return credential[1]
 
 
@@ -216,7 +235,8 @@ def _encoded_body(api: Api, request: Request) -> tuple[str | None, bool]:
     try:
         return request.body.decode(), False
     except UnicodeDecodeError as error:
-        raise Refused(400, "BadRequestException", f"The body is not UTF-8 at byte {error.start}") from error
+        message = f"The body is not UTF-8 at byte {error.start}"
+        raise Refused(400, "BadRequestException", message, "BAD_REQUEST_BODY") from error
 
 
 def _is_binary(api: Api, value: str) -> bool:

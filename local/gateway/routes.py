@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -12,6 +12,10 @@ _INTEGRATION = re.compile(r"/functions/arn:[^/]*:function:([^/:]+)(?::[^/]+)?/(?
 _ANY_METHOD = "x-amazon-apigateway-any-method"
 _DEFAULT_TIMEOUT_MS = 29_000
 _EVERY_METHOD = ("*", "*")
+
+
+MESSAGE = "$context.error.messageString"
+"""What stands in a gateway response for its message, as a JSON text."""
 
 
 class UnsupportedApi(Exception):
@@ -46,13 +50,24 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayResponse:
+    """What API Gateway answers by itself: a header's text by its name, and the body's template."""
+
+    headers: Mapping[str, str]
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
-    """What the template says about the API. A method `ANY` in a route stands for every method."""
+    """What the template says about the API. A method `ANY` in a route stands for every method. `responses` are its own
+    answers by their type, `DEFAULT_4XX` say.
+    """
 
     routes: Sequence[Route]
     binary_media_types: frozenset[str] = frozenset()
     api_id: str = "local"
     stage: str = "local"
+    responses: Mapping[str, GatewayResponse] = field(default_factory=dict)
 
     def match(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """The most specific route for a raw (percent-encoded) path, with its decoded path parameters."""
@@ -88,7 +103,25 @@ def read_api(
         if method != "parameters"
     ]
     media_types = frozenset(str(media_type).replace("~1", "/").lower() for media_type in binary)
-    return Api(tuple(routes), media_types, api_id, stage)
+    responses = {
+        kind: _gateway_response(kind, response)
+        for kind, response in (body.get("x-amazon-apigateway-gateway-responses") or {}).items()
+    }
+    return Api(tuple(routes), media_types, api_id, stage, responses)
+
+
+def _gateway_response(kind: str, response: Mapping[str, Any]) -> GatewayResponse:
+    headers = {
+        name.removeprefix("gatewayresponse.header."): str(value)
+        for name, value in (response.get("responseParameters") or {}).items()
+    }
+    template = str((response.get("responseTemplates") or {}).get("application/json"))
+    told = {*re.findall(r"\$\w+(?:\.\w+)*", template)} - {MESSAGE}
+    if told or response.keys() - {"responseParameters", "responseTemplates"}:
+        raise UnsupportedApi(f"{kind}: the offline stack's answers have headers and messages of the gateway's own only")
+    if not all(value[:1] == value[-1:] == "'" for value in headers.values()):
+        raise UnsupportedApi(f"{kind}: the offline stack knows headers with a text in single quotes only")
+    return GatewayResponse({name: value[1:-1] for name, value in headers.items()}, template)
 
 
 def _route(

@@ -187,6 +187,33 @@ def make_due(stack: Stack, session: SessionId) -> None:
     )
 
 
+def test_content_is_ingested_without_an_event(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
+    data, _ = clients
+    payload = [*said("I live in Oslo."), {"json": {"content": {"seat": "aisle"}}}]
+    answer = data.ingest_data(
+        memoryId=memory["id"],
+        actorId=ACTOR,
+        contentTimestamp=datetime.now(UTC),
+        source={"inline": {"payload": payload}},
+    )
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
+    session = {"memoryId": memory["id"], "actorId": ACTOR, "sessionId": answer["sessionId"]}
+    assert data.list_events(**session)["events"] == []
+    assert data.list_sessions(memoryId=memory["id"], actorId=ACTOR)["sessionSummaries"] == []
+
+
+def test_tags_of_a_memory_are_written_read_and_removed(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
+    _, control = clients
+    for answer in (
+        control.tag_resource(resourceArn=memory["arn"], tags={"team": "a", "cost center": "1/2"}),
+        control.untag_resource(resourceArn=memory["arn"], tagKeys=["cost center", "none"]),
+    ):
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
+    assert control.list_tags_for_resource(resourceArn=memory["arn"])["tags"] == {"team": "a"}
+    with pytest.raises(control.exceptions.ResourceNotFoundException):
+        control.list_tags_for_resource(resourceArn=memory["arn"].replace(":memory/", ":runtime/"))
+
+
 def test_refusals_have_agentcores_names_and_fields(clients: tuple[Any, Any], memory: dict[str, Any]) -> None:
     data, control = clients
     place = {"memoryId": memory["id"], "actorId": "a", "sessionId": "s"}

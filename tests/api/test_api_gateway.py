@@ -14,7 +14,7 @@ import pytest
 
 from local.gateway.api_gateway import LARGEST_BODY, LARGEST_EVENT, ApiGateway
 from local.gateway.proxy_integration import METADATA_END
-from local.gateway.routes import Api, Route, Throttle, UnsupportedApi, read_api
+from local.gateway.routes import Api, GatewayResponse, Route, Throttle, UnsupportedApi, read_api
 from local.gateway.throttling import Throttling
 from local.invocations import Throttled
 from tests.waiting import patient
@@ -295,6 +295,50 @@ class TestRefusals:
         assert (status, headers["x-amzn-errortype"]) == (403, error_type)
         assert json.loads(body) == {"message": "Missing Authentication Token"}
         assert front.functions.events == []
+
+    def test_the_definitions_own_answers_are_given(self) -> None:
+        responses = {
+            "DEFAULT_4XX": GatewayResponse({}, '{"__type":"Bad","message":$context.error.messageString}'),
+            "MISSING_AUTHENTICATION_TOKEN": GatewayResponse({"x-amzn-ErrorType": "Unsigned"}, '{"__type":"Unsigned"}'),
+        }
+        gateway = ApiGateway(Api(ROUTES, responses=responses), FakeFunctions(lambda _: Buffered(b"no proxy response")))
+        front = Front(gateway, FakeFunctions(), [])
+        try:
+            told = [
+                front.send("POST", "/signed", b"{}"),
+                front.send("POST", "/agents/A/text", b"\xff"),
+                front.send("POST", "/agents/A/text", b"{}"),
+            ]
+        finally:
+            gateway.close()
+        assert [(status, headers["x-amzn-errortype"], json.loads(body)) for status, headers, body in told] == [
+            (403, "Unsigned", {"__type": "Unsigned"}),
+            (400, "BadRequestException", {"__type": "Bad", "message": "The body is not UTF-8 at byte 0"}),
+            (502, "InternalServerErrorException", {"message": "Internal server error"}),
+        ]
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            {"statusCode": "404"},
+            {"responseParameters": {"gatewayresponse.header.x": "method.request.header.x"}},
+            {"responseTemplates": {"application/json": "$context.requestId"}},
+        ],
+    )
+    def test_an_answer_that_the_offline_gateway_cannot_give_is_refused(self, response: dict[str, Any]) -> None:
+        body = {"paths": {}, "x-amazon-apigateway-gateway-responses": {"DEFAULT_4XX": response}}
+        with pytest.raises(UnsupportedApi, match="DEFAULT_4XX"):
+            read_api({"Body": body}, "api", "v1")
+
+    def test_an_answer_that_has_no_body_says_so_by_its_status(self, front: Front) -> None:
+        """What a function gives all the same would be read as the beginning of the next answer."""
+        front.functions.answer = proxy(204, body="{}")
+        connection = front.connect()
+        for _ in range(2):
+            connection.request("POST", "/agents/A/text", b"{}")
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (204, b"")
+        connection.close()
 
     def test_something_else_than_a_signature_is_refused(self, front: Front) -> None:
         status, headers, _ = front.send("POST", "/signed", b"{}", {"Authorization": "Bearer token"})

@@ -131,7 +131,7 @@ def test_an_unknown_turn_is_not_there(caller: Caller, turn_id: str) -> None:
         ({"inputText": ""}, "inputText"),
         ({"endSession": True}, "endSession"),
         ({"nonsense": 1}, "nonsense"),
-        ({"sessionState": {"files": []}}, "sessionState.files"),
+        ({"sessionState": {"files": [{"name": "a"}]}}, "sessionState.files"),
     ],
 )
 def test_what_breaks_a_rule_is_refused_with_field_and_rule(

@@ -164,7 +164,7 @@ def test_a_browser_that_asks_for_the_root_is_led_to_the_page_and_a_client_is_not
 def test_the_apis_own_routes_are_not_the_sites(stack: LocalStack) -> None:
     status, _, body = get(stack, "/consoles")
     assert status == 403
-    assert b"Missing Authentication Token" in body
+    assert b"MissingAuthenticationTokenException" in body
 
 
 def test_data_that_is_known_is_not_sent_again(stack: LocalStack) -> None:

@@ -14,9 +14,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.bedrock.scripted_model import ScriptedModel
+from local.deployment.service_operations import SERVICES
 from local.stack import LocalStack
 from tests.project import TEST_AGENT
-from tests.stacks import Agent, Caller, Stack
+from tests.service_calls import call, client, undeclared
+from tests.stacks import Agent, Caller, Stack, signing
 from tests.waiting import eventually
 from tests.workflow.turns import Told, ask, calls, execution_of, fails, new_session, says
 
@@ -464,12 +466,34 @@ def test_malformed_json_and_unknown_fields_are_refused(
     assert said in answer["message"]
 
 
-@pytest.mark.parametrize(("path", "is_signed"), [("/nowhere", True), ("/agents", True), ("/turns/0", False)])
-def test_an_unknown_route_and_a_missing_signature_look_alike(
-    stack: Stack, caller: Caller, path: str, is_signed: bool
+@pytest.mark.parametrize("path", ["/nowhere", "/agents", "/turns/0"])
+def test_a_missing_signature_is_named_whatever_the_path(stack: Stack, path: str) -> None:
+    status, body = Caller(stack, None).send("GET", path)
+    assert (status, body["__type"]) == (403, "MissingAuthenticationTokenException")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "error"),
+    [
+        ("GET", "/nowhere", 404, "ResourceNotFoundException"),
+        ("PUT", "/turns", 405, "ValidationException"),
+        ("GET", "/agents/A1", 400, "ValidationException"),
+    ],
+)
+def test_what_has_no_route_is_refused_by_name(caller: Caller, method: str, path: str, status: int, error: str) -> None:
+    answered, body = caller.send(method, path)
+    assert (answered, body["__type"], caller.headers["x-amzn-ErrorType"]) == (status, error, error)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_operation_is_answered_with_an_error_that_its_model_does_not_declare(
+    stack: Stack, credentials: Any, service: str
 ) -> None:
-    somebody = caller if is_signed else Caller(stack, None)
-    assert somebody.send("GET", path) == (403, {"message": "Missing Authentication Token"})
+    caller = signing(stack, client(service, stack.url, boto3.session.Session()))
+    refusals = {name: call(caller, name) for name in caller.meta.service_model.operation_names}
+    assert [
+        wrong for name, refusal in refusals.items() if refusal and (wrong := undeclared(caller, name, refusal))
+    ] == []
 
 
 def test_the_draft_alias_and_the_response_headers(agent_client: Any, small_talk: Agent) -> None:

@@ -508,6 +508,7 @@ GRANTED = {
         *on("RecordConsolidationFailureFunction", "lambda:InvokeFunction"),
         *on("RecordErasureFailureFunction", "lambda:InvokeFunction"),
     },
+    "UnsupportedOperationsFunction": set(),
     "RecordConsolidationFailureFunction": {
         *on("Table", "dynamodb:GetItem", "dynamodb:UpdateItem"),
         *on("DeadLetterQueue", "sqs:SendMessage"),
@@ -810,7 +811,7 @@ def test_the_routes_are_those_that_botocore_calls_and_those_of_turns_without_a_s
         (operation["operationId"], method.upper(), route)
         for route, methods in routes.items()
         for method, operation in methods.items()
-        if method != "parameters"
+        if method != "parameters" and route != "/{proxy+}"
     }
 
 
@@ -822,7 +823,24 @@ def test_every_route_has_the_same_authorizer_and_names_its_path_parameters() -> 
                 operation = methods[method]
                 assert operation["security"] == invoke_agent_operation(**parameters)["security"]
                 declared = operation.get("parameters", methods.get("parameters", []))
-                assert [entry["name"] for entry in declared] == re.findall(r"{(\w+)}", route)
+                assert [entry["name"] for entry in declared] == re.findall(r"{(\w+)\+?}", route)
+
+
+def test_what_has_no_route_goes_to_the_function_that_refuses_it() -> None:
+    route = resources()["Api"]["Properties"]["Body"]["paths"]["/{proxy+}"]
+    assert [*route] == ["x-amazon-apigateway-any-method"]
+    uri = spell(route["x-amazon-apigateway-any-method"]["x-amazon-apigateway-integration"]["uri"])
+    assert "UnsupportedOperationsFunction" in uri
+
+
+def test_the_gateways_own_refusals_are_errors_of_the_services_form() -> None:
+    responses = resources()["Api"]["Properties"]["Body"]["x-amazon-apigateway-gateway-responses"]
+    assert {"DEFAULT_4XX", "DEFAULT_5XX"} < {*responses}
+    for response in responses.values():
+        template = response["responseTemplates"]["application/json"]
+        body = json.loads(template.replace("$context.error.messageString", '"told"'))
+        assert f"'{body['__type']}'" == response["responseParameters"]["gatewayresponse.header.x-amzn-ErrorType"]
+        assert body["message"]
 
 
 def test_a_streamed_answer_goes_through_the_runtime_loop_for_as_long_as_the_function_lives() -> None:

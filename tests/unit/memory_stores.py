@@ -81,6 +81,18 @@ class Store:
         event: dict[str, Any] = self.events.create(fields)["event"]
         return event
 
+    def ingest(self, *payload: dict[str, Any], actor: str = "a", session: str = "s", **more: Any) -> str:
+        """The session's id."""
+        fields = {
+            "memoryId": self.id,
+            "actorId": actor,
+            "sessionId": session,
+            "contentTimestamp": self.stored.clock.ms / 1000,
+            "source": {"inline": {"payload": list(payload)}},
+            **more,
+        }
+        return str(self.events.ingest({name: value for name, value in fields.items() if value})["sessionId"])
+
     def list_events(self, *, actor: str = "a", session: str = "s", **more: Any) -> dict[str, Any]:
         return self.events.page({"memoryId": self.id, "actorId": actor, "sessionId": session, **more})
 

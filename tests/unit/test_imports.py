@@ -20,6 +20,7 @@ RULES = [
     "api.bedrock.trace_parts",
     "api.bedrock.wire_errors",
     "api.event_stream",
+    "api.unsupported_operations",
     "costs.failed_costs",
     "costs.prices",
     "costs.receipts",
@@ -105,6 +106,7 @@ def test_there_is_a_handler_module_for_each_function() -> None:
         "summarize_session",
         "sweep_executions",
         "sweep_sessions",
+        "unsupported_operations",
         "write_memory",
         "write_records",
     ]

@@ -28,7 +28,7 @@ FLOORS = {
         "memory.injection memory.memory_tools",
         "turn",
         "api.event_stream api.request_bodies api.streaming_runtime",
-        "api.bedrock api.agentcore",
+        "api.bedrock api.agentcore api.unsupported_operations",
     ],
     "local": [
         "loopback xray invocations running_stacks terminal moto_patches",

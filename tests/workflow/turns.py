@@ -20,16 +20,12 @@ class Told:
     The body of what memory did is its event.
     """
 
+    turn_id: str = ""
     answer: str = ""
     traces: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     error: str | None = None
     message: str = ""
     receipt: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def turn_id(self) -> str:
-        body = self.traces[0][1]
-        return str(body["traceId"]).split("-")[0]
 
     def take(self, trace: Mapping[str, Any]) -> None:
         custom = json.loads(trace.get("customOrchestrationTrace", {"event": {"text": "{}"}})["event"]["text"])
@@ -64,6 +60,7 @@ def ask(client: Any, text: str, session: str | None = None, **request: Any) -> T
             **request,
         }
     )
+    told.turn_id = response["ResponseMetadata"]["HTTPHeaders"].get("x-turnwright-turn-id", "")  # none where none runs
     try:
         for event in response["completion"]:
             if "chunk" in event:

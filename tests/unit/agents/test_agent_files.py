@@ -376,6 +376,15 @@ def test_an_agent_has_at_most_a_hundred_functions(directory: Path) -> None:
     assert problems(directory) == ["agents/weather.json: /actionGroups: has 101 functions, at most 100 are allowed"]
 
 
+@pytest.mark.parametrize("value", ["DISABLED", "ENABLED"])
+def test_a_function_may_say_that_nobody_is_asked_before_it_is_called(directory: Path, value: str) -> None:
+    write(directory, at(f"{GROUP}/functionSchema/functions/0/requireConfirmation", value))
+
+    place = f"{GROUP}/functionSchema/functions/0/requireConfirmation"
+    rule = "'ENABLED' is not supported: nothing would ask the user; leave it out, or write DISABLED"
+    assert problems(directory) == ([] if value == "DISABLED" else [f"agents/weather.json: {place}: {rule}"])
+
+
 def test_a_definition_that_an_item_cannot_hold_is_refused(directory: Path) -> None:
     parameters = {f"p{number}": {"type": "string", "description": "ü" * 500} for number in range(8)}
     functions = [{"name": f"f{number}", "parameters": parameters} for number in range(50)]

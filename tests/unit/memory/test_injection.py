@@ -258,6 +258,16 @@ def test_the_digest_is_shown_when_the_window_does_not_reach_the_sessions_beginni
     }
 
 
+@pytest.mark.parametrize("turns", [0, 1])
+def test_who_wants_fewer_turns_gets_no_digest_of_the_others(remembering: StoredTurns, turns: int) -> None:
+    stored = remembering
+    digest(stored, stored.run(A).event_id, "The user wants brevity.")
+    stored.run(B)
+
+    assert stored.agent().history.max_turns > 1
+    assert shown(stored, stored.begin(C, previousConversationTurnsToInclude=turns)) == {}
+
+
 def test_a_new_session_of_an_ended_id_is_shown_nothing_of_the_old_ones_scope(remembering: StoredTurns) -> None:
     stored = remembering
     stored.run(A)

@@ -77,6 +77,16 @@ def test_events_of_other_branches_are_not_history_and_do_not_shrink_it(stored: S
     assert stored.seen(stored.begin(B)) == ["Hello", "Hi", "main"]
 
 
+def test_what_was_ingested_is_not_history_and_does_not_shrink_it(stored: StoredTurns) -> None:
+    stored.run(A)
+    for number in range(4):
+        add(stored, said("USER", f"ingested {number}"), ingested=True)
+    add(stored, said("USER", "main"))
+    add(stored, said("USER", "ingested 4"), ingested=True)
+
+    assert stored.seen(stored.begin(B)) == ["Hello", "Hi", "main"]
+
+
 def test_many_events_of_other_branches_cost_a_bounded_number_of_reads(stored: StoredTurns) -> None:
     stored.run(A)
     for number in range(30):

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,10 +26,11 @@ from turnwright.tracing.traces import LINE_BYTES, Traces
 from turnwright.turn.invoke_model import model_call
 
 TRACE_PART = get_session().get_service_model("bedrock-agent-runtime").shape_for("TracePart")
+TRACE_ID_SHAPE = get_session().get_service_model("bedrock-agent-runtime").shape_for("TraceId")
 AT = 1_763_806_805_123
 AT_TEXT = "2025-11-22T10:20:05.123Z"
 AT_TIME = datetime(2025, 11, 22, 10, 20, 5, 123_000, UTC)
-TRACE_ID = "0123456789abcdef0123456789abcdef-1"
+TRACE_ID = "0123456789ab-1"
 
 
 class Written:
@@ -84,6 +86,9 @@ class Written:
 
 def assert_on_the_wire(part: dict[str, Any]) -> None:
     """botocore knows every field of the part, and boto3 hands it out as it is here, with times as datetimes."""
+    bounds = TRACE_ID_SHAPE.metadata
+    trace_ids = re.findall(r'"traceId": "(.*?)"', json.dumps(part))
+    assert all(bounds["min"] <= len(trace_id) <= bounds["max"] for trace_id in trace_ids)
     assert ParamValidator().validate(part, TRACE_PART).generate_report() == ""
     (event,) = samples.boto3_stream(event_stream.event("trace", part))
     as_json = json.loads(json.dumps(event["trace"], default=lambda time: clock.iso8601(round(time.timestamp() * 1000))))

@@ -255,3 +255,14 @@ def test_an_input_of_a_mebibyte_comes_back_whole(stored: StoredTurns) -> None:
     header = stored.header(A)
     assert stored.documents.fetch(header.request)["inputText"] == "€" * 349_525
     assert len(header.fields["request"]) < 200
+
+
+def test_a_caller_may_want_fewer_turns_than_the_agent_shows(stored: StoredTurns) -> None:
+    stored.run(A, words="One?", answer="One.")
+    stored.run(B, words="Two?", answer="Two.")
+    all_of_them = ["One?", "One.", "Two?", "Two."]
+
+    for number, (turns, seen) in enumerate([(0, []), (1, all_of_them[2:]), (2, all_of_them), (1_000, all_of_them)]):
+        turn = stored.begin(f"{number:032x}", previousConversationTurnsToInclude=turns)
+        assert stored.seen(turn) == seen
+        Sessions(stored.table).release(SESSION, turn.turnId)

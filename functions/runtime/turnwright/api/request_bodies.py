@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from turnwright.errors import InvalidRequest
@@ -22,15 +22,19 @@ def decoded_body(body: str | None, is_base64: bool) -> bytes:
         raise InvalidRequest("body", "is not base64, though the gateway says so") from error
 
 
-def query_fields(event: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters of the query. API Gateway gives the last of those of one name; here there may be only one of them.
+def query_fields(event: Mapping[str, Any], lists: Collection[str] = ()) -> dict[str, Any]:
+    """The parameters of the query, those of `lists` with all their values. API Gateway gives the last of the others'
+    values; here there may be only one of them.
 
     Raises InvalidRequest.
     """
+    fields: dict[str, Any] = dict(event.get("queryStringParameters") or {})
     for name, values in (event.get("multiValueQueryStringParameters") or {}).items():
-        if len(values) > 1:
+        if name in lists:
+            fields[name] = values
+        elif len(values) > 1:
             raise InvalidRequest(name, f"is in the query {len(values)} times; give it once")
-    return dict(event.get("queryStringParameters") or {})
+    return fields
 
 
 def json_object(raw_body: bytes) -> dict[str, Any]:

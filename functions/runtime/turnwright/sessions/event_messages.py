@@ -2,7 +2,7 @@
 
 An event of a turn has `messages`, one of CreateEvent has `payload`, both stowed documents (`documents.py`). Of a
 payload only what was said is told; blobs and JSON are an application's own. Only the main branch, whose events have no
-`branch`, is the session's history.
+`branch`, is the session's history; what IngestData added is `ingested`, which is remembered and never shown.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,6 +18,15 @@ _TOLD = {"TOOL": "A tool answered", "OTHER": "Somebody else said"}
 
 def in_main_branch(event: Item) -> bool:
     return "branch" not in event
+
+
+def is_ingested(event: Item) -> bool:
+    return "ingested" in event
+
+
+def is_shown(event: Item) -> bool:
+    """Whether the model is shown the event as its session's history."""
+    return in_main_branch(event) and not is_ingested(event)
 
 
 def characters(event: Item) -> int:

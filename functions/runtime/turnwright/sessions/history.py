@@ -3,7 +3,7 @@
 Whole turns, the newest first, as many as fit both bounds of the agent's `history`; a turn that does not fit ends the
 window, so that what the model sees has no gap. If not even the newest one fits, it is shown shortened: its question and
 its answer, each cut, without its tool calls. The bounds do not depend on the session's age. An event of CreateEvent
-counts as a turn; one of another branch than the main one is not seen.
+counts as a turn; one of another branch than the main one is not seen, nor what IngestData added.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from turnwright.storage.keys import SessionId
 from turnwright.storage.table import Item, Table
 
 _MOST_PAGES = 4
-"""So many times the window's turns are read at most where events of other branches lie between them."""
+"""So many times the window's turns are read at most where events that are not shown lie between them."""
 
 _LAST_EVENT = "~"
 """Sorts after every event id, which begin with a digit."""
@@ -76,7 +76,7 @@ class History:
 
     def window(self, session_id: SessionId, first_event_id: str, bounds: HistoryWindow) -> Window:
         """The window as it stands now. Reads `max_turns` events, none before `first_event_id`, and a bounded number
-        more where there are other branches.
+        more where there are events that are not shown.
 
         An event that has expired ends it, since DynamoDB deletes within days and not at once.
         """
@@ -93,14 +93,14 @@ class History:
         items = self._table.query(
             session_id.partition, keys.EVENT_PREFIX + window.first, keys.EVENT_PREFIX + window.last
         )
-        shown: Sequence[Item] = [item for item in items if event_messages.in_main_branch(item)]
+        shown: Sequence[Item] = [item for item in items if event_messages.is_shown(item)]
         turns = [event_messages.messages(item, self._documents) for item in shown]
         if sum(map(event_messages.characters, shown)) > bounds.max_characters:
             turns = [shortened(turn, bounds) for turn in turns]
         return [message for turn in turns for message in turn]
 
     def _newest_first(self, session_id: SessionId, first_event_id: str, page: int) -> Iterator[Item]:
-        """The events of the main branch."""
+        """The events that are shown."""
         after: str | None = None
         for _ in range(_MOST_PAGES):
             read = 0
@@ -113,7 +113,7 @@ class History:
                 after=after,
             ):
                 read, after = read + 1, item["SK"]
-                if event_messages.in_main_branch(item):
+                if event_messages.is_shown(item):
                     yield item
             if read < page:
                 return

@@ -1,6 +1,7 @@
 """How a turn begins: its session is claimed, and what it works with is pinned for all its steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from turnwright.agents.definitions import Agent
 from turnwright.errors import ActorErased, InvalidRequest, SessionBusy, TurnAlreadyEnded, TurnwrightError
@@ -15,7 +16,7 @@ from turnwright.sessions.values import Status, Turn, TurnRequest
 from turnwright.storage import keys
 from turnwright.storage.clock import now_ms
 from turnwright.storage.documents import STATE_BYTES, Documents, Stowed
-from turnwright.storage.keys import NO_ACTOR
+from turnwright.storage.keys import NO_ACTOR, SessionId
 from turnwright.storage.settings import settings
 from turnwright.storage.table import Table
 from turnwright.tracing.trace_events import MemoryAccess
@@ -70,7 +71,7 @@ def begin(
         sessions.release(session_id, request.turn_id)
         refuse(refusal)
         raise
-    window = History(table, documents).window(session_id, session.first_event_id, agent.history)
+    window = _window(table, documents, agent, session_id, session, body.get("previousConversationTurnsToInclude"))
     turn = Turn(
         turnId=request.turn_id,
         agentId=agent.agent_id,
@@ -107,6 +108,20 @@ def begin(
         for each in retrievals:
             traces.memory_retrieval(each)
     return header.turn
+
+
+def _window(
+    table: Table, documents: Documents, agent: Agent, session_id: SessionId, session: Session, turns: int | None
+) -> Window:
+    """What the turn is shown of its session: what the agent says, or fewer `turns` if the caller wants fewer. Who does
+    wants no digest of the others either, so that the window counts as whole.
+    """
+    if turns == 0:
+        return Window(whole=True)
+    is_limited = turns is not None and turns < agent.history.max_turns
+    bounds = replace(agent.history, max_turns=turns) if turns and is_limited else agent.history
+    window = History(table, documents).window(session_id, session.first_event_id, bounds)
+    return replace(window, whole=True) if is_limited else window
 
 
 def _has_begun(turns: Turns, turn_id: str) -> bool:

@@ -13,7 +13,9 @@ from tests.unit.memory_stores import FACTS, SUMMARIES, Store, new_store
 from tests.unit.stored_turns import SESSION, A, B, Interrupted, StoredTurns, die, step, text, tool_result, tool_use
 from turnwright.api.agentcore import event_operations
 from turnwright.api.agentcore.event_operations import Events
-from turnwright.api.agentcore.refusals import Invalid, NotThere
+from turnwright.api.agentcore.operations import operations
+from turnwright.api.agentcore.refusals import Invalid, NotThere, Throttled
+from turnwright.errors import CommitConflict
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.session_ends.segments import Segments, SegmentStatus
 from turnwright.memory.session_ends.session_ends import SessionEnds
@@ -44,7 +46,7 @@ def test_events_come_newest_first_as_they_were_given(store: Store) -> None:
     assert (first["memoryId"], first["actorId"], first["sessionId"]) == (store.id, "a", "s")
     assert first["metadata"] == {"k": {"stringValue": "v"}}
     assert store.events.get({**of(store), "eventId": first["eventId"]}) == {"event": first}
-    assert all("payload" not in event for event in store.list_events(includePayloads=False)["events"])
+    assert all(event["payload"] == [] for event in store.list_events(includePayloads=False)["events"])
 
 
 def of(store: Store, actor: str = "a", session: str = "s") -> dict[str, Any]:
@@ -475,3 +477,74 @@ def test_no_choice_of_ids_shows_an_event_of_one_session_in_another(
         listed = {entry["sessionId"] for entry in store.listings.sessions(asked)["sessionSummaries"]}
         assert {other for who, other in sessions if who == actor} <= listed
         assert all(entry["actorId"] == actor for entry in store.listings.sessions(asked)["sessionSummaries"])
+
+
+# ---- IngestData ----
+
+
+def words(text: str) -> dict[str, Any]:
+    return {"conversational": {"role": "USER", "content": {"text": text}}}
+
+
+def sessions(store: Store, **more: Any) -> list[str]:
+    answer = store.listings.sessions({"memoryId": store.id, "actorId": "a", **more})
+    return [summary["sessionId"] for summary in answer["sessionSummaries"]]
+
+
+def test_ingested_content_is_no_event_that_anybody_is_shown(store: Store) -> None:
+    with_events = {"filter": {"eventFilter": "HAS_EVENTS"}}
+    assert store.ingest(words("ship: Fram")) == "s"
+    (hidden,) = (item["eventId"]["S"] for item in store.stored.items().values() if "payload" in item)
+    assert store.list_events()["events"] == []
+    assert (sessions(store), sessions(store, **with_events)) == ([], [])
+    for operation in (store.events.get, store.events.delete):
+        with pytest.raises(NotThere, match="has no event"):
+            operation({**of(store), "eventId": hidden})
+    with pytest.raises(Invalid, match=r"branch\.rootEventId: names no event"):
+        store.create_event(branch={"name": "b", "rootEventId": hidden})
+
+    store.create_event("seen")
+    store.ingest(words("later"))
+    assert store.texts() == ["seen"]
+    assert (sessions(store), sessions(store, **with_events)) == (["s"], ["s"])
+
+
+def test_a_repeated_ingestion_with_its_client_token_adds_nothing(store: Store) -> None:
+    first = store.ingest(words("once"), session="", clientToken="t")
+    assert store.ingest(words("once"), session="", clientToken="t") == first
+    assert store.ingest(words("once"), session="") != first
+    store.ingest(words("once"), clientToken="t")
+    assert store.create_event("an event", clientToken="t")["payload"] == [words("an event")]
+    assert len([item for item in store.stored.items().values() if "payload" in item]) == 4
+
+
+def test_what_could_not_be_remembered_is_not_ingested(store: Store, stored: StoredTurns) -> None:
+    with pytest.raises(Invalid, match="memoryId: is a memory without strategies"):
+        new_store(stored, name="Bare").ingest(words("lost"))
+    with pytest.raises(Invalid, match=r"source\.inline\.payload: says nothing that could be remembered"):
+        store.ingest(words(" "))
+    with pytest.raises(Invalid, match="extractionConfig: is not supported"):
+        operations()["IngestData"].read(
+            {
+                "resource": operations()["IngestData"].path,
+                "pathParameters": {"memoryId": store.id},
+                "body": json.dumps(
+                    {
+                        "actorId": "a",
+                        "contentTimestamp": 1,
+                        "source": {"inline": {"payload": [words("x")]}},
+                        "extractionConfig": {"namespaceVariables": {"a": "b"}},
+                    }
+                ),
+            }
+        )
+
+
+def test_ingestion_is_throttled_while_others_keep_writing(store: Store) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise CommitConflict("busy")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.events, "_create_once", refuse)
+        with pytest.raises(Throttled, match="others keep writing to session s"):
+            store.ingest(words("x"))

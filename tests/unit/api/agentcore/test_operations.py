@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,13 +13,16 @@ from hypothesis import strategies as st
 from local.deployment import agentcore_model
 from turnwright.api.agentcore.event_payloads import TEXT_CHARACTERS
 from turnwright.api.agentcore.operations import FILE, UNSUPPORTED, Operation, memory_id, operations
-from turnwright.api.agentcore.refusals import Invalid
+from turnwright.api.agentcore.refusals import Invalid, NotThere, Refusal, Throttled, invalid
+from turnwright.api.agentcore.routes import answer
 from turnwright.api.agentcore.validation import NOTHING, Schema
 from turnwright.errors import InvalidRequest
 
 CREATE_EVENT = operations()["CreateEvent"]
 ACTOR_ID, SESSION_ID = (CREATE_EVENT.request["properties"][name]["pattern"] for name in ("actorId", "sessionId"))
 
+
+ARN = "arn:aws:bedrock-agentcore:us-east-1:123456789012:memory/Store-0123456789"
 
 model = cache(agentcore_model.service_model)
 
@@ -86,6 +90,7 @@ def test_a_request_has_the_fields_and_limits_of_botocores_model(name: str) -> No
     assert differences(operation.service, shape, operation.request, name) == []
     assert sorted(operation.query) == sorted(query)
     assert operation.status == theirs["http"]["responseCode"]
+    assert set(operation.errors) == {error["shape"] for error in theirs["errors"]}
 
 
 @pytest.mark.parametrize("service", ["bedrock-agentcore", "bedrock-agentcore-control"])
@@ -93,9 +98,9 @@ def test_every_memory_operation_that_clients_use_is_there(service: str) -> None:
     of_memory = {
         name
         for name, operation in model(service)["operations"].items()
-        if operation["http"]["requestUri"].startswith("/memories")
+        if operation["http"]["requestUri"].startswith(("/memories", "/tags"))
     }
-    assert of_memory - {"IngestData"} == {name for name, each in operations().items() if each.service == service}
+    assert of_memory == {name for name, each in operations().items() if each.service == service}
 
 
 def test_the_texts_of_a_turn_are_as_long_as_create_event_takes_them() -> None:
@@ -290,3 +295,31 @@ def test_every_actor_id_of_the_pattern_comes_through_a_path(actor: str) -> None:
     assert (
         operations()["ListEvents"].read(event(operations()["ListEvents"], {}, query=None, **path))["actorId"] == actor
     )
+
+
+@pytest.mark.parametrize("name", operations())
+@pytest.mark.parametrize(
+    "error",
+    [Throttled("busy"), Refusal("broken"), invalid("a", "is b"), NotThere("nothing")],
+    ids=lambda error: error.name,
+)
+def test_a_refusal_has_the_name_that_the_operation_declares(name: str, error: Refusal) -> None:
+    operation = replace(operations()[name], request={"type": "object", "properties": {"tagKeys": {}, "namespace": {}}})
+
+    def action(_: dict[str, Any]) -> dict[str, Any]:
+        raise error
+
+    given = answer(operation, action, {"resource": operation.path})
+    told = json.loads(given.body)["__type"]
+    if not isinstance(error, NotThere) or "ResourceNotFoundException" in operation.errors:
+        assert told in operation.errors
+    assert given.headers["x-amzn-ErrorType"] == told
+
+
+def test_a_list_in_the_query_has_all_its_values() -> None:
+    untag = operations()["UntagResource"]
+    request = event(untag, None, query={"tagKeys": "b"}, resourceArn=ARN.replace("/", "%2F"))
+    request["multiValueQueryStringParameters"] = {"tagKeys": ["a", "b"]}
+    assert untag.read(request) == {"resourceArn": ARN, "tagKeys": ["a", "b"]}
+    with pytest.raises(Invalid, match="tagKeys: is missing"):
+        untag.read(event(untag, None, resourceArn=ARN))

@@ -49,7 +49,9 @@ def test_namespace_is_one_path_and_namespace_path_all_under_it(store: Store) -> 
     store.remember("/sums/a/s2", "two")
     store.remember("/sums/ab/s1/", "three")
     assert store.recalled("/sums/a") == ["one", "two"]
-    assert store.recalled("/sums/a", exact=True) == []
+    assert store.recalled("/sums/a", exact=True) == ["one", "two"]  # there is no such namespace, and there cannot be
+    assert store.recalled("/sums/a/s", exact=True) == []  # a strategy could write it
+    assert store.recalled("/su", exact=True) == []
     assert store.recalled("/sums/a/s2", exact=True) == ["two"]
     assert store.recalled("/sums/") == ["one", "two", "three"]
     assert store.recalled("/su") == []
@@ -103,6 +105,36 @@ def test_a_search_is_best_first_with_scores_and_pages_of_the_top_k(store: Store)
     assert "nextToken" not in second
 
 
+def test_when_a_record_was_made_and_changed_needs_no_declaration(store: Store) -> None:
+    (old,) = store.remember("/facts/a/", "old")
+    made = store.stored.clock.ms / 1000
+    store.stored.clock.ms += 60_000
+    store.remember("/facts/a/", "new")
+    store.stored.clock.ms += 60_000
+    changed = store.stored.clock.ms / 1000
+    entry = {"memoryRecordId": old, "timestamp": changed, "content": {"text": "renewed"}}
+    assert store.records.update({"memoryId": store.id, "records": [entry]})["failedRecords"] == []
+
+    def wanted(key: str, operator: str, *moment: float) -> list[str]:
+        right = {"right": {"metadataValue": {"dateTimeValue": moment[0]}}} if moment else {}
+        left = {"metadataKey": f"x-amz-agentcore-memory-{key}"}
+        return sorted(store.recalled("/", metadataFilters=[{"left": left, "operator": operator, **right}]))
+
+    assert wanted("createdAt", "BEFORE", made + 1) == ["renewed"]
+    assert wanted("createdAt", "AFTER", made) == ["new"]
+    assert wanted("updatedAt", "AFTER", changed - 1) == ["renewed"]
+    assert wanted("updatedAt", "BEFORE", changed) == ["new"]
+    assert wanted("updatedAt", "EXISTS") == ["new", "renewed"]
+    with pytest.raises(Invalid, match=r"metadataFilters\[0\]\.left\.metadataKey: is reserved, and neither x-amz"):
+        wanted("recordType", "EXISTS")
+
+
+def test_nobody_writes_metadata_of_a_reserved_name(store: Store) -> None:
+    key = "x-amz-agentcore-memory-createdAt"
+    with pytest.raises(Invalid, match=rf"records\[0\]\.metadata\.{key}: begins with x-amz-agentcore-memory-, which"):
+        store.remember("/facts/a/", "old", metadata={key: {"dateTimeValue": 1}})
+
+
 def test_a_strategy_and_metadata_narrow_a_query(store: Store) -> None:
     facts = strategy_id(store, "facts")
     store.remember("/facts/a/", "low", metadata={"n": {"numberValue": 1}, "tags": {"stringListValue": ["x", "y"]}})
@@ -121,6 +153,10 @@ def test_a_strategy_and_metadata_narrow_a_query(store: Store) -> None:
     assert wanted("EQUALS_TO", "n", numberValue=9) == ["high"]
     assert wanted("EQUALS_TO", "n", stringValue="9") == []
     assert wanted("CONTAINS", "tags", stringValue="y") == ["low"]
+    assert wanted("CONTAINS", "tags", stringListValue=["z", "y"]) == ["low"]
+    assert wanted("CONTAINS", "tags", stringListValue=["z"]) == []
+    with pytest.raises(Invalid, match=r"\.right: has no stringValue or stringListValue"):
+        wanted("CONTAINS", "tags", numberValue=1)
     assert wanted("BEFORE", "at", dateTimeValue=6) == ["high"]
     assert wanted("AFTER", "at", dateTimeValue=6) == []
     assert sorted(wanted("NOT_EXISTS", "n")) == ["free"]

@@ -295,3 +295,68 @@ def test_a_memory_is_deleting_until_all_of_it_is_gone(stored: StoredTurns) -> No
 def test_templates_meet_if_a_path_can_be_of_both(one: str, other: str, they_do: bool) -> None:
     assert meet(one, other) is they_do
     assert meet(other, one) is they_do
+
+
+# ---- Tags ----
+
+
+def tags(store: Store) -> dict[str, str]:
+    found: dict[str, str] = store.memories.tags({"resourceArn": store.memory["arn"]})["tags"]
+    return found
+
+
+def test_tags_are_read_back_changed_and_taken_away(stored: StoredTurns) -> None:
+    store = new_store(stored, FACTS)
+    arn = store.memory["arn"]
+    assert tags(store) == {}
+    for _ in range(2):
+        assert store.memories.tag({"resourceArn": arn, "tags": {"team": "a", "cost": "1"}}) == {}
+    assert store.memories.tag({"resourceArn": arn, "tags": {"team": "b"}}) == {}
+    assert tags(store) == {"team": "b", "cost": "1"}
+    for _ in range(2):
+        assert store.memories.untag({"resourceArn": arn, "tagKeys": ["cost", "none"]}) == {}
+    assert tags(store) == {"team": "b"}
+    store.memories.update({"memoryId": store.id, "description": "Now with words."})
+    assert tags(store) == {"team": "b"}
+
+
+def test_tags_of_the_creation_are_there(store: Store) -> None:
+    made = store.memories.create({"name": "Tagged", "eventExpiryDuration": 3, "tags": {"team": "a"}})["memory"]
+    assert store.memories.tags({"resourceArn": made["arn"]}) == {"tags": {"team": "a"}}
+
+
+def test_tags_of_many_at_once_and_of_an_update_are_all_kept(store: Store) -> None:
+    def change(number: int) -> None:
+        if number:
+            store.memories.tag({"resourceArn": store.memory["arn"], "tags": {f"k{number}": "v"}})
+        else:
+            store.memories.update({"memoryId": store.id, "description": "Changed."})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(change, range(4)))
+    assert tags(store) == {"k1": "v", "k2": "v", "k3": "v"}
+    assert store.memories.get({"memoryId": store.id})["memory"]["description"] == "Changed."
+
+
+def test_a_memory_has_at_most_fifty_tags(store: Store) -> None:
+    arn = store.memory["arn"]
+    store.memories.tag({"resourceArn": arn, "tags": {f"k{number}": "v" for number in range(50)}})
+    store.memories.tag({"resourceArn": arn, "tags": {"k1": "w"}})
+    with pytest.raises(Invalid, match="tags: makes 51 tags; a memory has at most 50"):
+        store.memories.tag({"resourceArn": arn, "tags": {"more": "v"}})
+    assert len(tags(store)) == 50
+
+
+def test_nothing_but_the_memories_of_this_place_has_tags(store: Store) -> None:
+    arn = store.memory["arn"]
+    for other in (arn + "x", arn.replace("us-east-1", "us-west-2"), arn.replace(":memory/", ":runtime/")):
+        for operation in (store.memories.tags, store.memories.tag, store.memories.untag):
+            with pytest.raises(NotThere, match="nothing else has tags here"):
+                operation({"resourceArn": other, "tags": {}, "tagKeys": []})
+
+
+def test_an_agents_memory_has_no_tags(store: Store) -> None:
+    arn = store.memory["arn"].replace(store.id, "BANK-turnwright")
+    assert store.memories.tags({"resourceArn": arn}) == {"tags": {}}
+    with pytest.raises(Invalid, match="resourceArn: is the memory of agent BANK, whose file has no tags"):
+        store.memories.tag({"resourceArn": arn, "tags": {"a": "b"}})

@@ -145,11 +145,23 @@ def test_a_caller_without_trace_gets_the_answer_alone(followed: Followed) -> Non
     assert [short(event) for event in samples.boto3_stream(stream)] == ["chunk Hi!"]
 
 
-def test_an_answer_of_any_length_is_one_chunk(followed: Followed) -> None:
-    answer = "ä😀" * 100_000
+@pytest.mark.parametrize("answer", ["ä😀" * 100_000, "a" * 1_000_000, ""], ids=["600 kB", "1 MB", "nothing"])
+def test_an_answer_that_a_chunk_can_hold_is_one_chunk(followed: Followed, answer: str) -> None:
     followed.turn.commit(answer)
 
     assert followed.events() == [f"chunk {answer}"]
+
+
+@pytest.mark.parametrize("beginning", ["", "a", "aa", "aaa"])
+def test_a_longer_answer_is_in_chunks_each_of_which_can_be_decoded(followed: Followed, beginning: str) -> None:
+    answer = beginning + "😀" * 600_000
+    followed.turn.commit(answer)
+
+    pieces = [event["chunk"]["bytes"] for event in samples.boto3_stream(followed.stream())]
+
+    assert [len(piece) for piece in pieces[:2]] == [1_000_000 - -len(beginning) % 4, 1_000_000]
+    assert len(pieces) == 3
+    assert "".join(piece.decode() for piece in pieces) == answer
 
 
 def test_a_failed_turn_ends_with_a_failure_trace_and_an_exception(followed: Followed) -> None:
@@ -170,7 +182,7 @@ def test_a_failed_turn_ends_with_a_failure_trace_and_an_exception(followed: Foll
         "agentAliasId": "live",
         "agentVersion": "3",
         "sessionId": "session-1",
-        "trace": {"failureTrace": {"traceId": INVOCATION.turn_id, "failureReason": reason}},
+        "trace": {"failureTrace": {"traceId": INVOCATION.turn_id[:12], "failureReason": reason}},
     }
 
 

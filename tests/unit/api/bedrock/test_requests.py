@@ -183,18 +183,38 @@ def test_bytes_that_are_no_utf8_are_refused() -> None:
         ({"streamingConfigurations": True}, "streamingConfigurations: is not an object"),
         (
             {"streamingConfigurations": {"streamFinalResponse": True}},
-            "streamingConfigurations.streamFinalResponse: true is not supported; the answer comes in one chunk",
+            "streamingConfigurations.streamFinalResponse: true is not supported; the answer comes when it is whole",
         ),
         (
             {"streamingConfigurations": {"streamFinalResponse": "no"}},
             "streamingConfigurations.streamFinalResponse: is not a boolean",
         ),
         (
-            {"streamingConfigurations": {"applyGuardrailInterval": 50}},
-            f"streamingConfigurations.applyGuardrailInterval: {NOT_SUPPORTED}",
+            {"streamingConfigurations": {"applyGuardrailInterval": 0}},
+            "streamingConfigurations.applyGuardrailInterval: is not a whole number from 1 on",
         ),
-        ({"bedrockModelConfigurations": {}}, f"bedrockModelConfigurations: {NOT_SUPPORTED}"),
-        ({"promptCreationConfigurations": {}}, f"promptCreationConfigurations: {NOT_SUPPORTED}"),
+        (
+            {"bedrockModelConfigurations": {"performanceConfig": {"latency": "optimized"}}},
+            "bedrockModelConfigurations.performanceConfig.latency: can only be standard; models are not optimized",
+        ),
+        ({"bedrockModelConfigurations": {"x": 1}}, f"bedrockModelConfigurations.x: {NOT_SUPPORTED}"),
+        (
+            {"bedrockModelConfigurations": {"performanceConfig": {"x": 1}}},
+            f"bedrockModelConfigurations.performanceConfig.x: {NOT_SUPPORTED}",
+        ),
+        (
+            {"promptCreationConfigurations": {"excludePreviousThinkingSteps": "no"}},
+            "promptCreationConfigurations.excludePreviousThinkingSteps: is not a boolean",
+        ),
+        *(
+            (
+                {"promptCreationConfigurations": {"previousConversationTurnsToInclude": turns}},
+                "promptCreationConfigurations.previousConversationTurnsToInclude: is not a whole number from 0 on",
+            )
+            for turns in (-1, 1.5, "1", True)
+        ),
+        ({"promptCreationConfigurations": {"x": 1}}, f"promptCreationConfigurations.x: {NOT_SUPPORTED}"),
+        ({"sessionState": {"files": {}}}, "sessionState.files: is not a list"),
         ({"inputtext": "Hi"}, f"inputtext: {NOT_SUPPORTED}"),
     ],
     ids=repr,
@@ -207,14 +227,47 @@ def test_every_field_of_botocore_s_model_is_either_read_or_refused_by_its_name()
     model = botocore.session.get_session().get_service_model("bedrock-agent-runtime")
     read_ones = {"sessionAttributes", "promptSessionAttributes", "conversationHistory"}
 
-    for name in set(model.shape_for("SessionState").members) - read_ones:
-        body = {"inputText": "Hi", "sessionState": {name: {}}}
+    for name, member in model.shape_for("SessionState").members.items():
+        if name in read_ones:
+            continue
+        body = {"inputText": "Hi", "sessionState": {name: [{}] if member.type_name == "list" else {}}}
         assert refusal(body) == f"sessionState.{name}: {NOT_SUPPORTED}"
     shape = model.operation_model("InvokeAgent").input_shape
     in_body = {name for name, member in shape.members.items() if "location" not in member.serialization}
-    supported = {"inputText", "memoryId", "enableTrace", "endSession", "sessionState", "streamingConfigurations"}
-    for name in in_body - supported:
-        assert refusal({"inputText": "Hi", name: {}}) == f"{name}: {NOT_SUPPORTED}"
+    structures = {
+        "sessionState",
+        "streamingConfigurations",
+        "promptCreationConfigurations",
+        "bedrockModelConfigurations",
+    }
+    assert in_body == {"inputText", "memoryId", "enableTrace", "endSession", *structures}
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        {"promptCreationConfigurations": {}},
+        {"promptCreationConfigurations": {"excludePreviousThinkingSteps": False}},
+        {"promptCreationConfigurations": {"excludePreviousThinkingSteps": True}},
+        {"bedrockModelConfigurations": {}},
+        {"bedrockModelConfigurations": {"performanceConfig": {}}},
+        {"bedrockModelConfigurations": {"performanceConfig": {"latency": "standard"}}},
+        {"streamingConfigurations": {"streamFinalResponse": False, "applyGuardrailInterval": 50}},
+        {"sessionState": {"files": [], "knowledgeBaseConfigurations": [], "returnControlInvocationResults": []}},
+    ],
+    ids=repr,
+)
+def test_a_value_that_asks_for_nothing_is_taken(nothing: dict[str, Any]) -> None:
+    """Also thoughts of earlier turns: they are never shown."""
+    assert read({"inputText": "Hi", **nothing}) == read({"inputText": "Hi"})
+
+
+def test_how_many_turns_are_to_be_shown_is_read() -> None:
+    for turns in (0, 3):
+        prompt = {"previousConversationTurnsToInclude": turns}
+        asked = read({"inputText": "Hi", "promptCreationConfigurations": prompt})
+        assert asked.body == {"inputText": "Hi", **prompt}
+        assert asked.turn_id != read({"inputText": "Hi"}).turn_id
 
 
 @pytest.mark.parametrize("kind", ["sessionAttributes", "promptSessionAttributes"])

@@ -113,6 +113,34 @@ def test_another_prompt_of_an_override_is_another_prompt_version(memory: StoredM
     assert len(versions) == 2
 
 
+# ---- What IngestData adds ----
+
+
+def test_ingested_content_is_remembered_with_the_session_it_is_of(memory: StoredMemory) -> None:
+    store = new_store(memory.stored, FACTS, SUMMARIES)
+    store.create_event("ship: Fram")
+    memory.stored.clock.ms += 1_000
+    store.ingest(
+        {"conversational": {"role": "USER", "content": {"text": "captain: Nansen"}}},
+        {"json": {"content": {"port": ["Oslo", 1893, None]}}},
+    )
+    assert memory.consolidate(end(store))["status"] == "WRITTEN"
+
+    prompt = told(memory, "record_facts")[0]
+    assert "ship: Fram" in prompt
+    assert "captain: Nansen" in prompt
+    assert "Oslo" in prompt
+    assert "captain: Nansen" in " ".join(record.text for record in recorded(store, "/facts/a/"))
+    assert len(recorded(store, "/sums/a/s/")) == 1
+
+
+def test_a_session_of_ingested_content_alone_ends_and_is_remembered(memory: StoredMemory) -> None:
+    store = new_store(memory.stored, FACTS)
+    session = store.ingest({"json": {"content": "ship: Fram"}}, session="")
+    assert memory.consolidate(end(store, session=session))["status"] == "WRITTEN"
+    assert "ship: Fram" in told(memory, "record_facts")[0]
+
+
 # ---- Summaries ----
 
 

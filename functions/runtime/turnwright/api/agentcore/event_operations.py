@@ -18,14 +18,15 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from turnwright.agents.memory_configuration import MemoryConfiguration
 from turnwright.api.agentcore import paging
 from turnwright.api.agentcore.event_filters import Lineage, read_filter
-from turnwright.api.agentcore.event_payloads import characters, of_messages
+from turnwright.api.agentcore.event_payloads import characters, of_messages, said_by
 from turnwright.api.agentcore.operations import memory_id, milliseconds, operations, seconds
-from turnwright.api.agentcore.refusals import Busy, NotThere, Reason, invalid
+from turnwright.api.agentcore.refusals import Busy, NotThere, Reason, Throttled, invalid
 from turnwright.api.agentcore.stores import Store, Stores
 from turnwright.errors import ActorErased, CommitConflict
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.records.store_configuration import configuration_of
 from turnwright.memory.session_ends.session_ends import SessionEnds
+from turnwright.sessions.event_messages import is_ingested
 from turnwright.sessions.sessions import Session
 from turnwright.storage import keys
 from turnwright.storage.clock import expiry, now_ms
@@ -90,16 +91,15 @@ class Event:
         return of_messages(documents.fetch_text(self.item["messages"]))
 
     def wire(self, session: SessionId, payload: list[dict[str, Any]] | None) -> dict[str, Any]:
-        """The event as an answer has it; without payloads the field is left out."""
+        """The event as an answer has it. Without payloads the field is empty: the model requires it."""
         answer: dict[str, Any] = {
             "memoryId": session.store,
             "actorId": session.actor,
             "sessionId": session.session,
             "eventId": self.event_id,
             "eventTimestamp": seconds(self.at),
+            "payload": payload or [],
         }
-        if payload is not None:
-            answer["payload"] = payload
         if self.branch:
             answer["branch"] = {"name": self.branch}
             if self.root_event_id:
@@ -110,7 +110,9 @@ class Event:
 
 
 class Events:
-    """What CreateEvent, GetEvent, ListEvents and DeleteEvent do. Each takes checked fields and returns the answer."""
+    """What CreateEvent, IngestData, GetEvent, ListEvents and DeleteEvent do. Each takes checked fields and returns the
+    answer.
+    """
 
     def __init__(
         self,
@@ -132,6 +134,29 @@ class Events:
 
         Raises Busy when others kept writing to the session.
         """
+        return {"event": self._create(fields, ingested=False)}
+
+    def ingest(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """An event that is consolidated with its session like others, and that nobody is shown.
+
+        A repeat with the same clientToken adds nothing. Raises Throttled when others kept writing to the session.
+        """
+        payload = said_by(fields["source"]["inline"]["payload"])
+        if not any(entry["conversational"]["content"]["text"].strip() for entry in payload):
+            raise invalid("source.inline.payload", "says nothing that could be remembered")
+        if not self._stores.require(memory_id(fields)).configuration.consolidates:
+            raise invalid("memoryId", "is a memory without strategies, so that nothing would become of the content")
+        rest = {name: value for name, value in fields.items() if name not in ("source", "contentTimestamp")}
+        event = {**rest, "payload": payload, "eventTimestamp": fields["contentTimestamp"]}
+        if "clientToken" in fields:
+            # Not the token of an event that CreateEvent made with the same one.
+            event["clientToken"] = f"IngestData {fields['clientToken']}"
+        try:
+            return {"sessionId": self._create(event, ingested=True)["sessionId"]}
+        except Busy as busy:
+            raise Throttled(str(busy)) from busy
+
+    def _create(self, fields: Mapping[str, Any], *, ingested: bool) -> dict[str, Any]:
         token = sha256(fields["clientToken"].encode()).hexdigest() if fields.get("clientToken") else ""
         session_name = fields.get("sessionId") or _new_session(fields, token)
         session = SessionId(memory_id(fields), fields["actorId"], session_name)
@@ -139,9 +164,10 @@ class Events:
         found = self._read(session, token, branch)
         store = self._stores.usable(session.store, found.store)
         new = self._new_event(store, session, fields, token, branch)
+        new.ingested = ingested
         for attempt in range(_MOST_TRIES):
             try:
-                return {"event": self._create_once(store, session, new, found)}
+                return self._create_once(store, session, new, found)
             except (TransactionRefused, CommitConflict):
                 self._pause(random.uniform(0, _PAUSE_SECONDS * (attempt + 1)))
             except ActorErased as erased:
@@ -187,7 +213,8 @@ class Events:
 
         chunk = limit + 1 if wanted.everything else max(limit + 1, 100)
         for event in self._newest_first(session, self._after(session, fields), chunk):
-            if not event.alive(now) or not wanted.holds(event.event_id, event.branch, event.metadata):
+            hidden = not event.alive(now) or is_ingested(event.item)
+            if hidden or not wanted.holds(event.event_id, event.branch, event.metadata):
                 passed += 1
                 if passed == _MOST_PASSED:
                     return continued(event.event_id)
@@ -242,7 +269,7 @@ class Events:
     def _event(self, session: SessionId, event_id: str) -> Event:
         item = self._table.get(keys.session_event(session, event_id))
         event = Event.decode(item) if item else None
-        if event is None or not event.alive(now_ms()):
+        if event is None or not event.alive(now_ms()) or is_ingested(event.item):
             raise _no_event(event_id)
         return event
 
@@ -346,7 +373,7 @@ class Events:
         if root is None:
             raise invalid("branch.rootEventId", f"is missing: the session has no branch {name} to go on with")
         item = self._table.get(keys.session_event(session, root))
-        if item is None:
+        if item is None or is_ingested(item):
             raise invalid("branch.rootEventId", "names no event of this session", Reason.OTHER_SESSION)
         parent = Event.decode(item).branch
         return {"name": name, "rootEventId": root, "parent": parent, "expiresAt": new.expires_at}
@@ -378,6 +405,7 @@ class _NewEvent:
     token: str
     extracted: bool
     expires_at: int
+    ingested: bool = False
     stowed: str = ""
     agent: tuple[str, str] | None = None
 
@@ -401,6 +429,8 @@ class _NewEvent:
             item["clientToken"] = self.token
         if not self.extracted:
             item["extractionMode"] = "SKIP"
+        if self.ingested:
+            item["ingested"] = True
         return item
 
 
@@ -476,6 +506,8 @@ def _session_update(
     if session.ended:
         sets |= {"attributes": "{}", "historyFloor": session.first_event_id}
         removed = " REMOVE digestedTo, undigestedTurns, undigestedCharacters, endedAt"
+    if new.ingested:
+        sets["ingested"] = True
     if new.agent:
         sets |= {"agentId": new.agent[0], "agentVersion": new.agent[1]}
     if idle_seconds is not None:

@@ -24,6 +24,18 @@ def of_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def said_by(payload: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What IngestData takes, as a payload of CreateEvent: JSON is what somebody else said."""
+    said: list[dict[str, Any]] = []
+    for entry in payload:
+        if "json" in entry:
+            pieces = _pieces(json_text(entry["json"]["content"]))
+            said += [{"conversational": {"content": {"text": piece}, "role": "OTHER"}} for piece in pieces]
+        else:
+            said.append(dict(entry))
+    return said
+
+
 def characters(payload: Sequence[Mapping[str, Any]]) -> int:
     """How many characters of conversation a payload has: what a turn's history counts."""
     return sum(len(entry["conversational"]["content"]["text"]) for entry in payload if "conversational" in entry)

@@ -8,6 +8,7 @@ from turnwright.api.agentcore.event_operations import DEFAULT_RESULTS, Event
 from turnwright.api.agentcore.operations import memory_id, seconds
 from turnwright.api.agentcore.stores import Stores
 from turnwright.memory.records.actors import Actor
+from turnwright.sessions.event_messages import is_ingested
 from turnwright.storage import keys
 from turnwright.storage.clock import now_ms
 from turnwright.storage.keys import SessionId
@@ -26,10 +27,11 @@ class Listings:
         store = self._stores.require(memory_id(fields))
         limit = fields.get("maxResults", DEFAULT_RESULTS)
         only_with_events = (fields.get("filter") or {}).get("eventFilter") is not None
+        # Of a session that is nothing but ingested content nobody is told.
         position = paging.position("ListSessions", fields, 1)
         page: list[Item] = []
         for item in self._sessions(store.store_id, fields["actorId"], position[0] if position else None, limit + 1):
-            if only_with_events and not self._has_events(item):
+            if (only_with_events or is_ingested(item)) and not self._has_events(item):
                 continue
             if len(page) == limit:
                 last = page[-1]["sessionId"]
@@ -77,7 +79,7 @@ class Listings:
     def _has_events(self, session: Item) -> bool:
         events = self._table.query(session["PK"], keys.EVENT_PREFIX, keys.EVENT_PREFIX + keys.END, newest_first=True)
         now = now_ms()
-        return any(Event.decode(item).alive(now) for item in events)
+        return any(Event.decode(item).alive(now) and not is_ingested(item) for item in events)
 
 
 def _summaries(items: list[Item]) -> dict[str, Any]:

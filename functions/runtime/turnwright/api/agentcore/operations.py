@@ -21,7 +21,7 @@ from turnwright.api.agentcore.validation import Check, Schema
 from turnwright.api.request_bodies import decoded_body, json_object, query_fields
 
 FILE = Path(__file__).with_suffix(".json")
-"""`{service: {"operations": {name: {"method", "path", "query", "status", "request"}}, "$defs": {shape: schema}}}`"""
+"""`{service: {"operations": {name: {the fields of `Operation`}}, "$defs": {shape: schema}}}`"""
 
 LATEST_SECONDS = 253_402_300_799
 """The last second of the year 9999, behind which clients cannot read a timestamp."""
@@ -52,7 +52,9 @@ _SIGNATURE = "x-amz-"
 
 @dataclass(frozen=True)
 class Operation:
-    """`path` is API Gateway's resource, without a trailing slash. `query` names what comes in the query string."""
+    """`path` is API Gateway's resource, without a trailing slash. `query` names what comes in the query string,
+    `errors` the error shapes that the operation may answer with.
+    """
 
     service: str
     name: str
@@ -60,6 +62,7 @@ class Operation:
     path: str
     query: list[str]
     status: int
+    errors: list[str]
     request: Schema
 
     @property
@@ -78,7 +81,9 @@ class Operation:
         """
         body = json_object(decoded_body(event.get("body"), bool(event.get("isBase64Encoded"))))
         elsewhere = {*self.path_parameters, *self.query}
-        query = {name: value for name, value in query_fields(event).items() if not name.lower().startswith(_SIGNATURE)}
+        lists = [name for name in self.query if self.request["properties"][name].get("type") == "array"]
+        given = query_fields(event, lists)
+        query = {name: value for name, value in given.items() if not name.lower().startswith(_SIGNATURE)}
         misplaced = [Finding(name, "is not a field of this request's body") for name in body if name in elsewhere]
         misplaced += [
             Finding(name, "is not a query parameter of this request") for name in query if name not in self.query

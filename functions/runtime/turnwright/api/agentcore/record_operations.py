@@ -79,7 +79,7 @@ class MemoryRecords:
             if passed == _MOST_NAMESPACES:
                 return _records_page(store, page, paging.token("ListMemoryRecords", fields, [path, ""]))
             for record in self._of_namespace(store, path, owner, after if path == first else ""):
-                if strategy not in (None, record.strategy) or not record_filters.holds(filters, record.metadata):
+                if strategy not in (None, record.strategy) or not record_filters.holds(filters, record):
                     continue
                 if len(page) == limit:
                     last = page[-1]
@@ -104,7 +104,7 @@ class MemoryRecords:
             found += [
                 record
                 for record in self._of_namespace(store, path, owner, "")
-                if strategy in (None, record.strategy) and record_filters.holds(filters, record.metadata)
+                if strategy in (None, record.strategy) and record_filters.holds(filters, record)
             ]
             if len(found) > MOST_SEARCHED:
                 raise invalid("namespacePath", f"has more than {MOST_SEARCHED} records under it; search a longer path")
@@ -203,7 +203,11 @@ class MemoryRecords:
         return record
 
     def _namespaces(self, store: Store, fields: Mapping[str, Any], first: str) -> Iterator[tuple[str, str]]:
-        """The namespaces that a query means, by their paths, from `first` on."""
+        """The namespaces that a query means, by their paths, from `first` on.
+
+        `namespace` is the one of that path, if there is one or a strategy could write one. Otherwise it can only be
+        the beginning of paths, which is what the field meant before there was `namespacePath`.
+        """
         exact, under = fields.get("namespace"), fields.get("namespacePath")
         if (exact is None) == (under is None):
             raise invalid("namespacePath", "and namespace: exactly one of them has to be there")
@@ -216,7 +220,8 @@ class MemoryRecords:
             item = self._table.get(keys.namespace(store.store_id, query))
             if item is not None:
                 yield query, item["actor"]
-            return
+            if item is not None or store.configuration.of_path(query) is not None:
+                return
 
         @cache
         def is_actor(actor: str) -> bool:
@@ -428,6 +433,11 @@ def _check_entries(entries: Sequence[Mapping[str, Any]], identifier: str) -> Non
             )
         if any("*" in namespace for namespace in entry.get("namespaces") or []):
             findings.append(Finding(f"records[{index}].namespaces[0]", "has a wildcard; a record is in one namespace"))
+        findings += [
+            Finding(f"records[{index}].metadata.{key}", f"begins with {record_filters.RESERVED}, which is reserved")
+            for key in entry.get("metadata", {})
+            if key.startswith(record_filters.RESERVED)
+        ]
     if findings:
         raise Invalid(findings)
 

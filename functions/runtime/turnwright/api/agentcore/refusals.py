@@ -11,7 +11,7 @@ Refusal
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -130,7 +130,13 @@ class Answer:
     body: str
 
 
-def refused(refusal: Refusal) -> Answer:
-    body = {**refusal.body, "__type": refusal.name}
-    headers = {"Content-Type": "application/json", "x-amzn-ErrorType": refusal.name}
+_OTHER_NAMES = {"ThrottledException": "ThrottlingException", "ServiceException": "InternalServerException"}
+"""Errors for which not all operations have the same name."""
+
+
+def refused(refusal: Refusal, declared: Collection[str]) -> Answer:
+    """The answer, under the name that an operation has for the error of those that it declares."""
+    name = refusal.name if refusal.name in declared else _OTHER_NAMES.get(refusal.name, refusal.name)
+    body = {**refusal.body, "__type": name}
+    headers = {"Content-Type": "application/json", "x-amzn-ErrorType": name}
     return Answer(refusal.status, headers, json.dumps(body))

@@ -51,14 +51,14 @@ def answer(
     """The operation's answer to a proxy event, or why there is none."""
     try:
         body = json_text(action(operation.read(event)))
-        return Answer(operation.status, {"Content-Type": "application/json"}, body)
+        return Answer(operation.status, {"Content-Type": "application/json"}, body if operation.status != 204 else "")
     except Exception as error:  # the edge: whatever it was, the caller gets a typed error and the log the rest
         refusal = refusal_of(error)
         if refusal is None:
             request_id = (event.get("requestContext") or {}).get("requestId", "")
             logger().exception("the request failed", operation=operation.name, requestId=request_id)
             refusal = Refusal(f"the request {request_id} failed inside the runtime; its log says why")
-        return refused(refusal)
+        return refused(refusal, operation.errors)
 
 
 def _responder(app: APIGatewayRestResolver, operation: Operation, action: Action) -> Callable[[], Response[str]]:

@@ -1,11 +1,11 @@
-"""What CreateMemory, GetMemory, ListMemories, UpdateMemory and DeleteMemory do.
+"""What CreateMemory, GetMemory, ListMemories, UpdateMemory and DeleteMemory do, and the operations on memories' tags.
 
 A store is made and changed in one transaction each, so that it is ACTIVE at once. It is DELETING from the moment of its
 deletion on, until an execution of the machine that erases has removed all that is in it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -30,6 +30,7 @@ TOKEN_DAYS = 7
 
 _DEFAULT_RESULTS = 20
 _MOST_INDEXED_KEYS = 10
+_MOST_TAGS = 50
 _MOST_TRIES = 10
 
 
@@ -178,6 +179,51 @@ class Memories:
         self._erasures.start(store.store_id, None)
         return {"memoryId": store.store_id, "status": DELETING}
 
+    def tags(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {"tags": _tags(self._named(fields["resourceArn"]))}
+
+    def tag(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A tag that is there gets the new value."""
+        return self._retag(fields["resourceArn"], lambda tags: {**tags, **fields["tags"]})
+
+    def untag(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A tag that is not there is gone already."""
+        gone = fields["tagKeys"]
+        return self._retag(fields["resourceArn"], lambda tags: {key: tags[key] for key in tags if key not in gone})
+
+    def _retag(self, arn: str, change: Callable[[dict[str, str]], dict[str, str]]) -> dict[str, Any]:
+        """The store has another version with its new tags, so that no update at the same moment undoes them."""
+        for _ in range(_MOST_TRIES):
+            store = self._named(arn)
+            if store.item is None:
+                raise invalid("resourceArn", f"is the memory of agent {store.agent_id}, whose file has no tags")
+            tags = change(_tags(store))
+            if len(tags) > _MOST_TAGS:
+                raise invalid("tags", f"makes {len(tags)} tags; a memory has at most {_MOST_TAGS}")
+            try:
+                self._table.update(
+                    Update(
+                        keys.store(store.store_id),
+                        "SET tags = :tags, version = :next",
+                        condition="version = :version",
+                        values={
+                            ":tags": json_text(tags),
+                            ":next": store.item["version"] + 1,
+                            ":version": store.item["version"],
+                        },
+                    )
+                )
+            except (ConditionFailed, CommitConflict):
+                continue  # another change was faster, or the store is gone
+            return {}
+        raise Throttled(f"others keep changing {arn}; repeat the request")
+
+    def _named(self, arn: str) -> Store:
+        store = self._stores.find(arn.rpartition("/")[2])
+        if store is None or self._place.arn(store.store_id) != arn:
+            raise NotThere(f"there is no memory {arn}, and nothing else has tags here")
+        return store
+
     def _require(self, store_id: str) -> Store:
         """Also a store that is being deleted."""
         store = self._stores.find(store_id)
@@ -308,6 +354,11 @@ def _indexed(known: list[dict[str, str]], new: list[dict[str, str]]) -> list[dic
     if len(after) > _MOST_INDEXED_KEYS:
         raise invalid("indexedKeys", f"makes {len(after)} keys; a memory has at most {_MOST_INDEXED_KEYS}")
     return after
+
+
+def _tags(store: Store) -> dict[str, str]:
+    tags: dict[str, str] = json.loads((store.item or {}).get("tags", "{}"))
+    return tags
 
 
 def _hashed(token: str) -> str:

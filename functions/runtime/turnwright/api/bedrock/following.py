@@ -16,7 +16,7 @@ from turnwright.agents.definitions import Tool
 from turnwright.agents.versions import load
 from turnwright.api import event_stream
 from turnwright.api.bedrock.requests import Invocation
-from turnwright.api.bedrock.trace_parts import failure_trace, trace_parts
+from turnwright.api.bedrock.trace_parts import failure_trace, trace_id_of, trace_parts
 from turnwright.api.bedrock.wire_errors import failure_reason, frame_of_failure
 from turnwright.costs.receipts import of_header
 from turnwright.errors import StorageUnavailable
@@ -37,6 +37,10 @@ _QUIET_SECONDS = 5.0
 
 _LAST_MS = 3_000
 """With less than this left of the function's time, the caller is told to come back."""
+
+
+CHUNK_BYTES = 1_000_000
+"""The longest chunk: `PartBody` in botocore's service model."""
 
 
 @dataclass(slots=True)
@@ -132,13 +136,28 @@ def _end(documents: Documents, invocation: Invocation, header: Header) -> Iterat
     receipt = of_header(header) if invocation.enable_trace else None
     if receipt:
         text = json_text({"type": "RECEIPT", **receipt})
-        trace = {"customOrchestrationTrace": {"traceId": invocation.turn_id, "event": {"text": text}}}
+        trace = {"customOrchestrationTrace": {"traceId": trace_id_of(invocation.turn_id), "event": {"text": text}}}
         yield event_stream.event("trace", _part(invocation, header, trace))
     if header.status is Status.FAILED:
         yield from _failure(invocation, header, header.failure)
     else:
         answer: str = patiently(lambda: documents.fetch(header.answer))
-        yield event_stream.event("chunk", {"bytes": base64.b64encode(answer.encode()).decode()})
+        for piece in _pieces(answer):
+            yield event_stream.event("chunk", {"bytes": base64.b64encode(piece).decode()})
+
+
+def _pieces(answer: str) -> Iterator[bytes]:
+    """The answer in chunks as long as the model allows, none of which ends within a character: clients decode each."""
+    encoded = answer.encode()
+    start = 0
+    while True:
+        end = start + CHUNK_BYTES
+        while end < len(encoded) and encoded[end] & 0xC0 == 0x80:  # not the first byte of a character
+            end -= 1
+        yield encoded[start:end]
+        if end >= len(encoded):
+            return
+        start = end
 
 
 def _failure(invocation: Invocation, header: Header | None, failure: Mapping[str, Any]) -> Iterator[bytes]:

@@ -124,6 +124,12 @@ def _body(checked: "_Checked") -> dict[str, Any]:
     streaming = checked.mapping("streamingConfigurations")
     if streaming is not None:
         _streaming(streaming)
+    prompt = checked.mapping("promptCreationConfigurations")
+    if prompt is not None:
+        body |= _prompt_creation(prompt)
+    models = checked.mapping("bedrockModelConfigurations")
+    if models is not None:
+        _model_configurations(models)
     return body
 
 
@@ -137,6 +143,8 @@ def _session_state(state: Mapping[str, Any]) -> dict[str, Any]:
     history = checked.mapping("conversationHistory")
     if history is not None:
         body["conversationHistory"] = _conversation(history)
+    for name in ("files", "knowledgeBaseConfigurations", "returnControlInvocationResults"):
+        checked.nothing_in(name)
     checked.refuse_others()
     return body
 
@@ -180,13 +188,38 @@ def _message(place: str, message: Any) -> dict[str, Any]:
 
 
 def _streaming(streaming: Mapping[str, Any]) -> None:
-    """Without streamFinalResponse the answer is one chunk, which is what this runtime sends."""
+    """Without streamFinalResponse the answer comes as a whole, which is what this runtime sends. The interval is one of
+    guardrails, which no agent has here.
+    """
     checked = _Checked(streaming, "streamingConfigurations.")
+    checked.integer("applyGuardrailInterval", least=1)
     if checked.boolean("streamFinalResponse"):
         raise InvalidRequest(
             "streamingConfigurations.streamFinalResponse",
-            "true is not supported; the answer comes in one chunk",
+            "true is not supported; the answer comes when it is whole",
         )
+    checked.refuse_others()
+
+
+def _prompt_creation(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """Thoughts of earlier turns are never shown, so that nothing is left to do about them."""
+    checked = _Checked(prompt, "promptCreationConfigurations.")
+    checked.boolean("excludePreviousThinkingSteps")
+    name = "previousConversationTurnsToInclude"
+    turns = checked.integer(name, least=0)
+    checked.refuse_others()
+    return {} if turns is None else {name: turns}
+
+
+def _model_configurations(models: Mapping[str, Any]) -> None:
+    """A latency of `standard` is that of all models here."""
+    checked = _Checked(models, "bedrockModelConfigurations.")
+    performance = _Checked(checked.mapping("performanceConfig") or {}, "bedrockModelConfigurations.performanceConfig.")
+    if performance.text("latency") not in (None, "standard"):
+        raise InvalidRequest(
+            "bedrockModelConfigurations.performanceConfig.latency", "can only be standard; models are not optimized"
+        )
+    performance.refuse_others()
     checked.refuse_others()
 
 
@@ -223,6 +256,17 @@ class _Checked:
         if value is not None and not isinstance(value, bool):
             raise InvalidRequest(self._place + name, "is not a boolean")
         return bool(value)
+
+    def integer(self, name: str, *, least: int) -> int | None:
+        value = self._take(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise InvalidRequest(self._place + name, f"is not a whole number from {least} on")
+        return value
+
+    def nothing_in(self, name: str) -> None:
+        """A list that is not supported; without an entry it asks for nothing."""
+        if self.listing(name):
+            self._read.discard(name)
 
     def mapping(self, name: str) -> Mapping[str, Any] | None:
         value = self._take(name)

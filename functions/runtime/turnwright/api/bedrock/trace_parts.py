@@ -14,13 +14,16 @@ from turnwright.storage.clock import iso8601
 from turnwright.tools.action_groups import parameters, request_body
 from turnwright.tracing.trace_events import Status, TraceEvent, Type
 
+_TURN_CHARACTERS = 12
+"""Which leaves room in a `traceId` for a step of three digits."""
+
 
 def trace_parts(event: TraceEvent, agent_alias_id: str, tool: Callable[[str], Tool | None]) -> list[dict[str, Any]]:
     """The parts of an event, in order; those of a model call that has STARTED are the first of those it ends with.
 
     `tool` finds a tool of the event's agent. TURN_FAILED has no part: `failure_trace` tells it, from the turn's header.
     """
-    trace_id = f"{event['turnId']}-{event['step']}"
+    trace_id = trace_id_of(event["turnId"], event["step"])
     match event["type"]:
         case Type.MODEL_INVOCATION:
             bodies = [{"modelInvocationInput": {"traceId": trace_id, **_model_input(event)}}]
@@ -50,9 +53,16 @@ def trace_parts(event: TraceEvent, agent_alias_id: str, tool: Callable[[str], To
     return [_part(event, agent_alias_id, {"orchestrationTrace": body}) for body in bodies]
 
 
+def trace_id_of(turn_id: str, step: int | None = None) -> str:
+    """The `traceId` of a step's parts, or of what is told of the turn as a whole: at most 16 characters, as the model
+    has it, so that it holds the beginning of the turn's id.
+    """
+    return turn_id[:_TURN_CHARACTERS] if step is None else f"{turn_id[:_TURN_CHARACTERS]}-{step}"
+
+
 def failure_trace(turn_id: str, reason: str) -> dict[str, Any]:
     """The member `failureTrace` of a turn that failed."""
-    return {"failureTrace": {"traceId": turn_id, "failureReason": reason}}
+    return {"failureTrace": {"traceId": trace_id_of(turn_id), "failureReason": reason}}
 
 
 def _part(event: TraceEvent, agent_alias_id: str, trace: Mapping[str, Any]) -> dict[str, Any]:
