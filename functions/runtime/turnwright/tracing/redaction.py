@@ -3,9 +3,9 @@ them.
 
 A text may hold JSON, whose strings may hold JSON again: each level of escaping splits a secret that has a quote, a line
 end or a letter beyond ASCII in it. A text that is JSON is therefore redacted as a value. Any other text, cut JSON too,
-is searched as it is and as it reads with one, two, ... levels of JSON escapes undone; what is found is replaced where
-it stands (`secrets_in_text.py` says what is found). Base64, percent-encoding and secrets cut in two by an earlier bound
-are not seen through.
+is searched as it is and as it reads with one, two, ... levels of escapes undone, JSON's and those of HTML; what is
+found is replaced where it stands (`secrets_in_text.py` says what is found). Base64, percent-encoding and secrets cut in
+two by an earlier bound are not seen through.
 
 The work is bounded whatever the text is, since a turn waits for it: of a text `READ` characters are read and the rest
 is not shown, and after `STEPS` values, escapes and findings all that follows is taken out.
@@ -16,9 +16,17 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from turnwright.tracing.secrets_in_text import Names, Span, credentials
+from turnwright.tracing.secrets_in_text import (
+    Names,
+    Span,
+    credentials,
+    is_named_by_its_neighbour,
+    is_option_of_credentials,
+    names_its_neighbour,
+)
 
 MASK = "[REDACTED]"
 
@@ -41,14 +49,12 @@ _LEVELS = 6
 
 _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([\"'\\/bfnrt]))"
+    r"|&(quot|apos|lt|gt|amp|#34|#39);"
 )
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ENTITIES = {"quot": '"', "#34": '"', "apos": "'", "#39": "'", "lt": "<", "gt": ">", "amp": "&"}
 _LEADING_SPACE = 256
 
-_NAMING = frozenset({"name", "key", "field", "header", "parameter"})
-"""Members that name what their neighbour `value` is, as in Bedrock's parameters and in AWS's tags."""
-
-_NAMED = frozenset({"value", "values", "stringvalue"})
 _LISTS_OF_NAMES = frozenset({"required", "enum"})
 """Members of JSON Schema; elsewhere a list of two strings may be a header and its value."""
 
@@ -115,6 +121,8 @@ class Redaction:
         if not work.step():
             return MASK
         match value:
+            case _Number():
+                return MASK if self._hides(value) else value
             case str():
                 return self._text(value, work, level)
             case Mapping():
@@ -124,45 +132,46 @@ class Redaction:
             case bool() | None:
                 return value
             case int() | float():
-                return MASK if self._is_hidden_number(value) else value
+                return MASK if self._hides(json.dumps(value)) else value
             case _:
                 return self._text(str(value), work, level)
 
     def _mapping(self, value: Mapping[Any, Any], work: Work, level: int) -> dict[str, Any]:
         names_a_secret = any(
-            isinstance(entry, str) and _plain(key) in _NAMING and self.names(entry) for key, entry in value.items()
+            isinstance(entry, str) and names_its_neighbour(str(key)) and self.names(entry)
+            for key, entry in value.items()
         )
         return {
             self._searched(str(key), work): MASK
-            if self.names(str(key)) or (names_a_secret and _plain(key) in _NAMED)
+            if not _is_nothing(entry)
+            and (self.names(str(key)) or (names_a_secret and is_named_by_its_neighbour(str(key))))
             else [self._value(each, work, level) for each in entry]
-            if isinstance(entry, list) and _plain(key) in _LISTS_OF_NAMES
+            if isinstance(entry, list) and str(key).lower() in _LISTS_OF_NAMES
             else self._value(entry, work, level)
             for key, entry in value.items()
         }
 
     def _list(self, value: Sequence[Any], work: Work, level: int) -> list[Any]:
         redacted = [self._value(entry, work, level) for entry in value]
-        for index, entry in enumerate(value[:-1]):
-            named = isinstance(entry, str) and (len(value) == 2 or entry.startswith("-")) and self.names(entry)
-            if named and isinstance(value[index + 1], str):
+        for index, (entry, following) in enumerate(pairwise(value)):
+            if not isinstance(entry, str) or not isinstance(following, str | int | float) or _is_nothing(following):
+                continue
+            named = (len(value) == 2 or entry.startswith("-")) and self.names(entry)
+            if named or (is_option_of_credentials(entry) and ":" in str(following)):
                 redacted[index + 1] = MASK
         return redacted
 
-    def _is_hidden_number(self, value: float) -> bool:
-        if not self.patterns:
-            return False
-        written = json.dumps(value)
-        return any(pattern.search(written) for pattern in self.patterns)
+    def _hides(self, number: str) -> bool:
+        return any(pattern.search(number) for pattern in self.patterns)
 
     def _text(self, text: str, work: Work, level: int) -> str:
         if level < _LEVELS and self._can_be_taken_apart(text, work):
             try:
-                value = json.loads(text, object_pairs_hook=_members)
+                value = json.loads(text, object_pairs_hook=_members, parse_int=_Number, parse_float=_Number)
                 redacted = self._value(value, work, level + 1)
                 if redacted == value:
                     return text
-                return json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
+                return _written(redacted)
             except (ValueError, RecursionError):
                 pass  # no JSON after all, or none that can be kept: a text like any other
         return self._searched(text, work)
@@ -179,7 +188,7 @@ class Redaction:
         level, origins = read, _Origins()
         for _ in range(_LEVELS):
             spans += [(origins.of(start), origins.of(end)) for start, end in self._found(level, work)]
-            if "\\" not in level:
+            if "\\" not in level and "&" not in level:
                 break
             unescaped = origins.unescape(level, work)
             if unescaped == level:
@@ -235,8 +244,10 @@ class _Origins:
             if not work.step():
                 stopped = match.start()
                 break
-            high, low, unit, character = match.groups()
-            if high:
+            high, low, unit, character, entity = match.groups()
+            if entity:
+                undone = _ENTITIES[entity]
+            elif high:
                 undone = chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
             else:
                 undone = chr(int(unit, 16)) if unit else _ESCAPED.get(character, character)
@@ -284,8 +295,28 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _plain(name: Any) -> str:
-    return str(name).lower()
+def _is_nothing(value: Any) -> bool:
+    """Whether it is a null or a boolean, which are no secret whatever their name is."""
+    return value is None or isinstance(value, bool)
+
+
+class _Number(str):
+    """A number of a JSON text as it is written there: `1e2` and 400 digits stay what they are."""
+
+    __slots__ = ()
+
+
+def _written(value: Any) -> str:
+    """The JSON text of a value, without blanks."""
+    match value:
+        case dict():
+            return f"{{{','.join(f'{_written(name)}:{_written(entry)}' for name, entry in value.items())}}}"
+        case list():
+            return f"[{','.join(map(_written, value))}]"
+        case _Number():
+            return value
+        case _:
+            return json.dumps(value, ensure_ascii=False)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
