@@ -34,9 +34,10 @@ READ = 128 * 1024
 """Of a longer text so many characters are shown."""
 
 STEPS = 5_000
-"""A step is a microsecond or two: a value of a JSON text, an escape undone. A finding is several."""
+"""A step is a microsecond or two: a value of a JSON text, an escape undone."""
 
 _FINDING = 5
+"""A finding is several, and so is searching a text once more, with its escapes undone."""
 
 _OVERLAP = 4 * 1024
 """So far is read beyond what is shown, so that a secret on the border is recognized."""
@@ -57,6 +58,23 @@ _LEADING_SPACE = 256
 
 _LISTS_OF_NAMES = frozenset({"required", "enum"})
 """Members of JSON Schema; elsewhere a list of two strings may be a header and its value."""
+
+
+class _Number(str):
+    """A number of a JSON text as it is written there: `1e2` and 400 digits stay what they are."""
+
+    __slots__ = ()
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a name that is there twice: a value would hide behind the last one."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name is there twice")
+    return members
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_int=_Number, parse_float=_Number)
 
 
 class BrokenPattern(ValueError):
@@ -167,7 +185,7 @@ class Redaction:
     def _text(self, text: str, work: Work, level: int) -> str:
         if level < _LEVELS and self._can_be_taken_apart(text, work):
             try:
-                value = json.loads(text, object_pairs_hook=_members, parse_int=_Number, parse_float=_Number)
+                value = _DECODER.decode(text)
                 redacted = self._value(value, work, level + 1)
                 if redacted == value:
                     return text
@@ -184,19 +202,17 @@ class Redaction:
 
     def _searched(self, text: str, work: Work) -> str:
         read = text[: READ + _OVERLAP]
-        spans: list[Span] = []
+        spans = list(self._found(read, work))
         level, origins = read, _Origins()
-        for _ in range(_LEVELS):
-            spans += [(origins.of(start), origins.of(end)) for start, end in self._found(level, work)]
-            if "\\" not in level and "&" not in level:
-                break
+        for _ in range(_LEVELS if "\\" in read or "&" in read else 0):
             unescaped = origins.unescape(level, work)
             if unescaped == level:
                 break
-            if not work.read_again(len(unescaped)):
+            if not (work.step(_FINDING) and work.read_again(len(unescaped))):
                 spans.append((origins.first, len(read)))
                 break
             level = unescaped
+            spans += [(origins.of(start), origins.of(end)) for start, end in self._found(level, work)]
         if origins.read_to is not None:
             spans.append((origins.read_to, len(read)))
         shown = _without(read, spans, min(len(text), READ))
@@ -300,12 +316,6 @@ def _is_nothing(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-class _Number(str):
-    """A number of a JSON text as it is written there: `1e2` and 400 digits stay what they are."""
-
-    __slots__ = ()
-
-
 def _written(value: Any) -> str:
     """The JSON text of a value, without blanks."""
     match value:
@@ -317,14 +327,6 @@ def _written(value: Any) -> str:
             return value
         case _:
             return json.dumps(value, ensure_ascii=False)
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError for a name that is there twice: a value would hide behind the last one."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a name is there twice")
-    return members
 
 
 def _without(text: str, spans: list[Span], shown: int) -> str:

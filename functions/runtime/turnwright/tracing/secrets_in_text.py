@@ -42,7 +42,7 @@ _IS = r"\s{0,8}[:=]\s{0,8}"
 _SEPARATORS = re.compile(r"[\W_]+")
 _SUFFIX = r"(?:[-_ ]?(?:value|text|string|str|plain|raw|\d{1,3}))?(?:\[[^\[\]\n]{1,32}\]){0,3}"
 _AFTER_NAME = (
-    r"(?P<closers>[\\\"'`*_\])}]{0,80})(?:"
+    r"(?![^\W_])(?P<closers>[\\\"'`*_\])}]{0,80}+)(?:"
     rf"(?:{_B}{{1,16}}(?:is|was))?{_B}{{0,16}}(?P<assign>[?+:!]?=[=>~]?|:{{1,2}}|->|：)"
     rf"|(?P<call>\(\s{{0,16}}(?=[bruf]{{0,2}}{_Q}))"
     rf"|{_B}{{1,16}}(?P<told>(?:is|was){_B}{{1,16}})"
@@ -140,10 +140,11 @@ class Names:
         """The values of these names. What is yielded may be empty: something was looked at."""
         if not (self.in_text and _ASSIGNS.search(text)):
             return
-        reading = _Reading(text)
-        at = 0
-        while match := self.in_text.search(reading.folded, at):
+        folded = _folded(text)
+        reading, at = None, 0
+        while match := self.in_text.search(folded, at):
             at = match.end("name")
+            reading = reading or _Reading(text, folded)
             span = reading.value_of(match) if _begins_a_word(text, match) else None
             if span:
                 at = max(at, span[1])
@@ -173,13 +174,13 @@ def _any_of(names: Iterable[str]) -> str:
 def _more_of(rests: list[str]) -> str:
     rest = _any_of(rests)
     optional = rest.endswith("?")
-    between = "[-_ ]{0,2}"
+    between = "[-_ ]{0,2}+"
     return f"(?:{between}{rest[:-1]})?" if optional else f"{between}{rest}" if rest else ""
 
 
 def _folded(text: str) -> str:
     """In small letters, and as long as before."""
-    return text.replace("\u0130", "i").replace("\u017f", "s").lower()
+    return text.lower() if text.isascii() else text.replace("\u0130", "i").replace("\u017f", "s").lower()
 
 
 def _begins_a_word(text: str, match: re.Match[str]) -> bool:
@@ -194,9 +195,9 @@ def _begins_a_word(text: str, match: re.Match[str]) -> bool:
 class _Reading:
     """One way through a text. Names are asked for in their order."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, folded: str) -> None:
         self.text = text
-        self.folded = _folded(text)
+        self.folded = folded
         self._signs = _SIGNS
         self._counted_to = 0
         self._quotes = 0
@@ -389,65 +390,69 @@ def _span(pattern: re.Pattern[str], text: str, start: int) -> Span | None:
     return match.span() if match else None
 
 
-_CURLS_USER = r"(?:u[ =\t\"',\\]{0,16}|U[ =\t\"',\\]{1,16}|-(?:proxy-)?user[ =\t\"',\\]{1,16})"
-_VALUES = r"(?:(?i:values?|password)[ \t]{1,8})?"
-_CREDENTIALS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
-    (
-        ("PRIVATE KEY",),
-        re.compile(
-            r"(-----BEGIN [A-Z0-9 ]{0,40}?PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z))"
+_CREDENTIALS = tuple(
+    (hint, re.compile(pattern))
+    for hints, pattern in (
+        (
+            ("PRIVATE KEY",),
+            r"(-----BEGIN [A-Z0-9 ]{0,40}?PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z))",
         ),
-    ),
-    (("eyJ",), re.compile(r"(eyJ(?<![\w-]eyJ)[\w-]{5,}\.[\w-]{4,}(?:\.[\w-]*)*)")),
-    (
-        ("AKIA", "ASIA"),
-        re.compile(
-            r"(A[KS]IA(?<![A-Z0-9]A[KS]IA)[A-Z0-9]{16}(?![A-Z0-9])"
-            r"(?:[\s,:;|\"'/]{1,8}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+]))?)"
+        (("eyJ",), r"(eyJ(?<![\w-]eyJ)[\w-]{5,}\.[\w-]{4,}(?:\.[\w-]*)*)"),
+        (
+            ("AKIA", "ASIA"),
+            (
+                r"(A[KS]IA(?<![A-Z0-9]A[KS]IA)[A-Z0-9]{16}(?![A-Z0-9])"
+                r"(?:[\s,:;|\"'/]{1,8}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+]))?)"
+            ),
         ),
-    ),
-    (
-        ("://",),
-        re.compile(
-            r"://(?:(?i:(?<=http://)|(?<=https://))([^\s/?#@:\"'<>]{20,}:[^\s/?#\"'<>]+|[^\s/?#@:\"'<>]+)@"
-            r"|[^\s/?#@:\"'<>]*:([^\s/?#\"'<>]+)@)"
+        (
+            ("://",),
+            (
+                r"://(?:(?i:(?<=http://)|(?<=https://))([^\s/?#@:\"'<>]{20,}:[^\s/?#\"'<>]+|[^\s/?#@:\"'<>]+)@"
+                r"|[^\s/?#@:\"'<>]*:([^\s/?#\"'<>]+)@)"
+            ),
         ),
-    ),
-    (
-        ("earer", "EARER"),
-        re.compile(
-            r"B(?<!\wB)(?:earer|EARER)[ \t]{1,8}(?!(?:tokens?|of|auth\w*|scheme|is|realm)\b)"
-            rf"((?:{_Q})?[^\s\"'\\,;<>)]+)"
-            rf"|b(?<!\wb)earer[ \t]{{1,8}}({_Q}[^\s\"'\\,;<>)]+|(?=[A-Za-z._~+/-]{{0,64}}\d)[\w.~+/=-]{{4,}}"
-            r"|[\w.~+/=-]{20,})"
+        (
+            ("earer", "EARER"),
+            (
+                r"B(?<!\wB)(?:earer|EARER)[ \t]{1,8}(?!(?:tokens?|of|auth\w*|scheme|is|realm)\b)"
+                rf"((?:{_Q})?[^\s\"'\\,;<>)]+)"
+                rf"|b(?<!\wb)earer[ \t]{{1,8}}({_Q}[^\s\"'\\,;<>)]+|(?=[A-Za-z._~+/-]{{0,64}}\d)[\w.~+/=-]{{4,}}"
+                r"|[\w.~+/=-]{20,})"
+            ),
         ),
-    ),
-    (
-        ("asic ", "ASIC "),
-        re.compile(
-            r"[Bb](?<!\w[Bb])(?:asic|ASIC)[ \t]{1,8}"
-            rf"((?:{_Q})?(?=[a-z+/]{{0,64}}[A-Z0-9])(?:[\w+/]{{4}}){{2,}}(?:[\w+/]{{2,3}}={{1,2}})?)(?![\w+/])"
+        (
+            ("asic ", "ASIC "),
+            (
+                r"[Bb](?<!\w[Bb])(?:asic|ASIC)[ \t]{1,8}"
+                rf"((?:{_Q})?(?=[a-z+/]{{0,64}}[A-Z0-9])(?:[\w+/]{{4}}){{2,}}(?:[\w+/]{{2,3}}={{1,2}})?)(?![\w+/])"
+            ),
         ),
-    ),
-    (
-        ("dentified", "DENTIFIED"),
-        re.compile(
-            rf"[iI](?<!\w[iI])(?i:dentified\s{{1,8}}(?:with\s{{1,8}}\S{{1,64}}\s{{1,8}})?(?:by|as)\s{{1,8}}){_VALUES}"
-            rf"({_Q}[^\s;]|(?=\S{{0,64}}\d)[^\s;,]+|(?:(?<=BY )|(?<=AS ))[^\s;]+)"
+        (
+            ("dentified", "DENTIFIED"),
+            (
+                r"[iI](?<!\w[iI])(?i:dentified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?(?:by|as)\s{1,8}"
+                rf"(?:(?:values?|password)[ \t]{{1,8}})?)"
+                rf"({_Q}[^\s;]|(?=\S{{0,64}}\d)[^\s;,]+|(?:(?<=BY )|(?<=AS ))[^\s;]+)"
+            ),
         ),
-    ),
-    (
-        ("dentified",),
-        re.compile(r"(?i:user[ \t]{1,8}\S{1,128}\s{1,8}identified[ \t]{1,8}by)[ \t]{1,8}([^\s;]+)"),
-    ),
-    (
-        ("-u", "-U ", "user"),
-        re.compile(rf"-(?<![\w-]-){_CURLS_USER}(?!\d+:\d+(?![^\s\"'])|\w+://)[^\s:\"'+=]{{1,128}}:([^\s\"'\\]+)"),
-    ),
+        (
+            ("dentified",),
+            r"(?i:user[ \t]{1,8}\S{1,128}\s{1,8}identified[ \t]{1,8}by)[ \t]{1,8}([^\s;]+)",
+        ),
+        (
+            ("-u", "-U"),
+            (
+                r"-(?<![^\s\"'`(\[,=]-)"
+                r"(?:u[ =\t\"',\\]{0,16}|U[ =\t\"',\\]{1,16}|-(?:proxy-)?user[ =\t\"',\\]{1,16})"
+                r"(?!\d+:\d+(?![^\s\"'])|\w+://)[^\s:\"'`(\[,=+]{1,128}:([^\s\"'\\]+)"
+            ),
+        ),
+    )
+    for hint in hints
 )
-# What must be in the text, and what to look for then, whose group is the secret. A pattern begins with a letter of its
-# own, and looks behind from there: that is found ten times as fast as a place that looks like a beginning.
-_HINTS = re.compile("|".join(sorted({hint for hints, _ in _CREDENTIALS for hint in hints})))
+"""What must be in the text, and what to look for then, whose group is the secret. A pattern begins with a letter of its
+own, and looks behind from there: that is found ten times as fast as a place that looks like a beginning."""
 
 
 def is_option_of_credentials(argument: str) -> bool:
@@ -459,11 +464,8 @@ def credentials(text: str) -> Iterator[Span]:
     """Credentials by their form: private keys in PEM, JSON Web Tokens, AWS access keys, HTTP authorization, what stands
     before a URL's host, and passwords of curl and in SQL.
     """
-    if not _HINTS.search(text):
-        return
-    reading = _Reading(text)
-    for hints, pattern in _CREDENTIALS:
-        if any(hint in text for hint in hints):
+    for hint, pattern in _CREDENTIALS:
+        if hint in text:
             for match in pattern.finditer(text):
                 span = match.span(match.lastindex or 0)
-                yield reading.quoted(span[0]) or span
+                yield _Reading(text, "").quoted(span[0]) or span
