@@ -50,10 +50,16 @@ _LEVELS = 6
 
 _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([\"'\\/bfnrt]))"
-    r"|&(quot|apos|lt|gt|amp|#34|#39);"
+    r"|&(quot|apos|lt|gt|amp|#34|#39|#x22|#x27);"
 )
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_ENTITIES = {"quot": '"', "#34": '"', "apos": "'", "#39": "'", "lt": "<", "gt": ">", "amp": "&"}
+_ENTITIES = {
+    **dict.fromkeys(("quot", "#34", "#x22"), '"'),
+    **dict.fromkeys(("apos", "#39", "#x27"), "'"),
+    "lt": "<",
+    "gt": ">",
+    "amp": "&",
+}
 _LEADING_SPACE = 256
 
 _LISTS_OF_NAMES = frozenset({"required", "enum"})

@@ -72,35 +72,40 @@ _VOID = ("input", "meta", "param")
 
 _QUOTE = re.compile(r"[bBrRuUfF]{0,2}(\\{0,63})([\"'])")
 _LITERAL = re.compile(r"-?\d[\d.eE+-]*(?=\s*(?:[,}\])]|$))")
-_NOTHING = re.compile(r"(?i:true|false|null|none|nil|undefined)(?=[ \t]*(?:[\r\n,;&})\]\"'\\]|\Z))")
+_NOTHING = re.compile(r"(?i:true|false|null|none|nil|undefined)(?=[ \t]*(?:[\r\n,;&<})\]\"'\\]|\Z))")
 _CALL = re.compile(r"[\w.]{1,80}\(")
 _SIGN = re.compile(r"\\.|\"(?:[^\"\\]|\\.)*+\"?|(?<!\w)'(?:[^'\\\n]|\\.)*+'|[\[\](){}]", re.DOTALL)
 _BLANKS = re.compile(rf"{_B}*")
 _SPACE = re.compile(r"\s*")
 _LINE = re.compile(r"(?:[^\n\\]+|\\\r?\n|\\)*+")
 _OF_QUERY = re.compile(r"[^\s&\"\\]*+(?=&(?:amp;)?[\w.~%\[\]-]{1,100}=)")
-_GOES_ON = re.compile(r"[\"'][\w\\\"']")
+_GOES_ON = re.compile(r"\\*(?:\"{3}|'{3}|[\"'])[\w\\\"']")
 """Behind a value in quotes: a shell puts such pieces together."""
 
-_JOINED = re.compile(r"[ \t]{0,80}(?:\+\s{0,80}|(?:\.|&|\|\||\\\r?\n)\s{0,80}(?=[bruf]?[\"']))|[ \t]{1,8}(?=[\"']\w)")
-"""Between two pieces of a value that are in quotes."""
+_JOINED = re.compile(
+    r"[ \t]{0,80}(?:\+\s{0,80}|(?:\.|&|\|\||\\\r?\n)\s{0,80}(?=[bruf]?[\"']))|[ \t]{1,8}(?=[\"']\w)"
+    r"|(?:\"'\"|\\')(?=')"
+)
+"""Between two pieces of a value that are in quotes; last the `'` that a shell cannot have within them."""
 
-_WORD = re.compile(r"(?:[^\s\\]|\\.)+", re.DOTALL)
+_MASKED = r"\[[A-Z]+\]"
+"""What was taken out before, which stays as it is."""
+
+_WORD = re.compile(rf"{_MASKED}|(?:[^\s\\]|\\.)+", re.DOTALL)
 _BLOCK = re.compile(r"[ \t]*(?:[>|][-+\d]{0,2}[ \t]*|[!&][^\s]*[ \t]*){0,3}(?:#[^\n]*)?\r?(?=\n)")
 """What YAML has on the line of a name whose value is below."""
 
 _INDENT = re.compile(r"[ \t]*(?:-[ \t]+)*")
-_BEGINS_LINE = re.compile(r"(?:[^\n]*[\"'])?[ \t]*(?:-[ \t]+)*[\w.-]*\Z")
 _END_OF_STRING = re.compile(r'(?<!\\)(?:\\\\)*(\\r|\\n|")|(?<!\\)(\n)|(\Z)')
 _DIAGNOSIS = re.compile(
     r"(?i:(?:un)?expected\b|(?:(?:this|the) )?(?:(?:field|value) )?(?:"
     r"(?:must|should|cannot|may)(?: not)? (?:be|have|contain|match)\b"
     r"|(?:(?:is|was) )?(?:missing|required|invalid|expired|empty|not (?:known|set|given|found|provided))"
-    r"(?=[.;,:)]{0,2}(?:[\s\"']|\\[nrt\"']|\Z))))"
+    r"(?=[.;,:)]{0,2}(?:[\s\"'<&]|\\[nrt\"']|\Z))))"
 )
 """What is said of a field, such as a tool's argument, where its value would stand."""
 
-_NOT_FOUND = re.compile(r"[A-Za-z./_-]{1,128} (?:(?:is|was) )?not found\b")
+_NOT_FOUND = re.compile(r"(?i:[a-z./_-]{1,128} (?:(?:is|was) )?not found\b)")
 """What is said of a secret that has a name."""
 
 _PREFIX = f"{string.ascii_lowercase}{string.digits}_-./"
@@ -273,12 +278,12 @@ class _Reading:
         begin = _end(_SPACE if is_key else _BLANKS, text, start)
         if _NOTHING.match(text, begin):
             return None
-        value = self._delimited(begin)
+        value = self._bracketed(begin) or self.quoted(begin)
         if is_key:
             if value or (value := _span(_LITERAL, text, begin)):
                 return value
             begin = _end(_BLANKS, text, start)
-        elif value and text[value[0] - 1] in "\"'" and not _GOES_ON.match(text, value[1]):
+        elif value and value[0] > begin and not _GOES_ON.match(text, value[1]):
             return value
         if "=" in assign and (field := _OF_QUERY.match(text, start)):
             return field.span()
@@ -286,25 +291,23 @@ class _Reading:
             return None
         below = _BLOCK.match(text, begin)
         if self._is_within_string(name) and not below:
-            closing = _END_OF_STRING.search(text, begin)
+            closing = _END_OF_STRING.search(text, value[1] if value else begin)
             end = closing.start(closing.lastindex or 0) if closing else len(text)
         else:
             end = _end(_LINE, text, value[1] if value else begin)
         far = max(0, name - _LONGEST_KEY)
         line = max(far, text.rfind("\n", far, name) + 1)
-        if below or _BEGINS_LINE.match(text, line, name):
-            indent = _INDENT.match(text, line, name)
-            end = _end(_indented(min(len(indent[0]) if indent else 0, _DEEP), below is not None), text, end)
+        indent = _INDENT.match(text, line, name)
+        end = _end(_indented(min(len(indent[0]) if indent else 0, _DEEP), below is not None), text, end)
         end = begin + len(text[begin:end].rstrip())
         return (begin, end) if end > begin else None
 
-    def _delimited(self, start: int) -> Span | None:
-        """A value that says itself where it ends: in quotes, or in brackets (cut off: all that follows)."""
+    def _bracketed(self, start: int) -> Span | None:
+        """A value in brackets, and a call (cut off: all that follows)."""
         if self.text[start : start + 1] in ("{", "[", "("):
             return start, self._balanced(start)
-        if call := _CALL.match(self.text, start):
-            return start, self._balanced(call.end() - 1)
-        return self.quoted(start)
+        call = _CALL.match(self.text, start)
+        return (start, self._balanced(call.end() - 1)) if call else None
 
     def _balanced(self, start: int) -> int:
         """Behind the bracket that closes the one at `start`; the text's end if none does."""
@@ -328,7 +331,7 @@ class _Reading:
         while joined := _JOINED.match(self.text, behind):
             piece = self._string(joined.end())
             if piece is None:
-                return inside, _end(_LINE, self.text, behind)
+                return start, _end(_LINE, self.text, behind)
             _, end, behind = piece
         return inside, end
 
@@ -415,7 +418,7 @@ _CREDENTIALS = tuple(
         (
             ("earer", "EARER"),
             (
-                r"B(?<!\wB)(?:earer|EARER)[ \t]{1,8}(?!(?:tokens?|of|auth\w*|scheme|is|realm)\b)"
+                r"B(?<!\wB)(?:earer|EARER)[ \t]{1,8}(?!(?i:tokens?|of|auth\w*|scheme|is|realm)\b)"
                 rf"((?:{_Q})?[^\s\"'\\,;<>)]+)"
                 rf"|b(?<!\wb)earer[ \t]{{1,8}}({_Q}[^\s\"'\\,;<>)]+|(?=[A-Za-z._~+/-]{{0,64}}\d)[\w.~+/=-]{{4,}}"
                 r"|[\w.~+/=-]{20,})"
@@ -433,7 +436,7 @@ _CREDENTIALS = tuple(
             (
                 r"[iI](?<!\w[iI])(?i:dentified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?(?:by|as)\s{1,8}"
                 rf"(?:(?:values?|password)[ \t]{{1,8}})?)"
-                rf"({_Q}[^\s;]|(?=\S{{0,64}}\d)[^\s;,]+|(?:(?<=BY )|(?<=AS ))[^\s;]+)"
+                rf"({_MASKED}|{_Q}[^\s;]|(?=\S{{0,64}}\d)[^\s;,]+|(?:(?<=BY )|(?<=AS ))[^\s;]+)"
             ),
         ),
         (
@@ -444,8 +447,9 @@ _CREDENTIALS = tuple(
             ("-u", "-U"),
             (
                 r"-(?<![^\s\"'`(\[,=]-)"
-                r"(?:u[ =\t\"',\\]{0,16}|U[ =\t\"',\\]{1,16}|-(?:proxy-)?user[ =\t\"',\\]{1,16})"
-                r"(?!\d+:\d+(?![^\s\"'])|\w+://)[^\s:\"'`(\[,=+]{1,128}:([^\s\"'\\]+)"
+                r"(?:[uU][ =\t\"',\\]{0,16}|-(?i:(?:proxy-)?user)[ =\t\"',\\]{1,16})"
+                r"(?!\d+:\d+(?![^\s\"'])|\w+://)"
+                rf"(?:(?<=[\"'])[^\s:\"'`(\[,=+]{{1,128}}:([^\"'\\]+)|[^\s:\"'`(\[,=+]{{1,128}}:({_MASKED}|[^\s\"'\\]+))"
             ),
         ),
     )
