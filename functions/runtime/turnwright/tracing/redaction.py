@@ -97,7 +97,8 @@ class Work:
 
     def step(self, steps: int = 1) -> bool:
         """Takes steps. False if all were taken before."""
-        self.steps += steps
+        if self.steps <= STEPS:
+            self.steps += steps
         return self.steps <= STEPS
 
     def read_again(self, characters: int) -> bool:
