@@ -77,6 +77,7 @@ _REPEATED = (
         'key="pin"',
         '\\\\\\\\\\\\\\" key="pin"',
         '<property name="pin"></x>',
+        '<a key="pin"><![CDATA[',
         "SecretStr(",
         "aSecretStr(\\u0061",
         "-user.",

@@ -265,9 +265,9 @@ class _Reading:
         if opened is None or opened[1] in _VOID:
             return None
         cdata = self.text.find("]]>", start) if self.text.startswith("<![CDATA[", start) else start
-        end = -1
-        if cdata >= 0:
-            end = self.folded.find(f"</{opened[1]}", cdata, len(self.text) if is_own else cdata + _FAR)
+        if cdata < 0:
+            return start, len(self.text)
+        end = self.folded.find(f"</{opened[1]}", cdata, len(self.text) if is_own else cdata + _FAR)
         if end < 0:
             end = len(self.text) if is_own else _end(_UP_TO_A_TAG, self.text, _end(_WITHIN_TAG, self.text, start))
         return start, end
