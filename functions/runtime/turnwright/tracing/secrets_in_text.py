@@ -434,7 +434,7 @@ _CREDENTIALS = tuple(
         (
             ("dentified", "DENTIFIED"),
             (
-                r"[iI](?<!\w[iI])(?i:dentified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?(?:by|as)\s{1,8}"
+                r"[iI](?<!\w[iI])(?i:dentified\s{1,8}+(?:with\s{1,8}+\S{1,64}+\s{1,8}+)?(?:by|as)\s{1,8}+"
                 rf"(?:(?:values?|password)[ \t]{{1,8}})?)"
                 rf"({_MASKED}|{_Q}[^\s;]|(?=\S{{0,64}}\d)[^\s;,]+|(?:(?<=BY )|(?<=AS ))[^\s;]+)"
             ),
@@ -468,8 +468,10 @@ def credentials(text: str) -> Iterator[Span]:
     """Credentials by their form: private keys in PEM, JSON Web Tokens, AWS access keys, HTTP authorization, what stands
     before a URL's host, and passwords of curl and in SQL.
     """
+    searched = None
     for hint, pattern in _CREDENTIALS:
-        if hint in text:
+        if hint in text and pattern != searched:
+            searched = pattern
             for match in pattern.finditer(text):
                 span = match.span(match.lastindex or 0)
                 yield _Reading(text, "").quoted(span[0]) or span
