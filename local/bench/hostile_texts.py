@@ -73,6 +73,17 @@ _REPEATED = (
         "-----BEGIN PRIVATE KEY-----",
     ),
     *("://", "://a:", "AKIA", "Bearer ", "Basic aaaa", "identified ", "identified by 'x' ", "-u a", "a=b&", "name="),
+    *(
+        'key="pin"',
+        '\\\\\\\\\\\\\\" key="pin"',
+        '<property name="pin"></x>',
+        '<a key="pin"><![CDATA[',
+        "SecretStr(",
+        "aSecretStr(\\u0061",
+        "-user.",
+        ")-ukey",
+    ),
+    *("password: f(", "password: (\n'x'\n) ", "password='a' + ", "name=pin,value=", "&lt;pin&gt;", "password:\n- x\n"),
     "password" * 24 + "\\" * 8,
 )
 
@@ -90,7 +101,15 @@ def hostile_texts(length: int) -> Iterator[tuple[str, str]]:
     for _ in range(14):
         nested = json.dumps([nested])
     yield "JSON in JSON in JSON", nested
-    for entry in ('{"a":"b=c"}', '"text"', '"--password"', '"a":{"b":1}'):
+    for entry in (
+        '{"a":"b=c"}',
+        '"text"',
+        '"--password"',
+        '"a":{"b":1}',
+        '"[\\"x\\"]"',
+        '"\\\\u0061 Bearer &lt;"',
+        "1e2",
+    ):
         for entries in (1_200, 2_400, 4_800, length // len(entry)):
             closing = "{}" if ":" in entry and entry[0] == '"' else "[]"
             unique = (entry.replace('"a"', f'"a{index}"') if closing == "{}" else entry for index in range(entries))

@@ -3,9 +3,9 @@ them.
 
 A text may hold JSON, whose strings may hold JSON again: each level of escaping splits a secret that has a quote, a line
 end or a letter beyond ASCII in it. A text that is JSON is therefore redacted as a value. Any other text, cut JSON too,
-is searched as it is and as it reads with one, two, ... levels of JSON escapes undone; what is found is replaced where
-it stands (`secrets_in_text.py` says what is found). Base64, percent-encoding and secrets cut in two by an earlier bound
-are not seen through.
+is searched as it is and as it reads with one, two, ... levels of escapes undone, JSON's and those of HTML; what is
+found is replaced where it stands (`secrets_in_text.py` says what is found). Base64, percent-encoding and secrets cut in
+two by an earlier bound are not seen through.
 
 The work is bounded whatever the text is, since a turn waits for it: of a text `READ` characters are read and the rest
 is not shown, and after `STEPS` values, escapes and findings all that follows is taken out.
@@ -16,9 +16,17 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from turnwright.tracing.secrets_in_text import Names, Span, credentials
+from turnwright.tracing.secrets_in_text import (
+    Names,
+    Span,
+    credentials,
+    is_named_by_its_neighbour,
+    is_option_of_credentials,
+    names_its_neighbour,
+)
 
 MASK = "[REDACTED]"
 
@@ -26,9 +34,10 @@ READ = 128 * 1024
 """Of a longer text so many characters are shown."""
 
 STEPS = 5_000
-"""A step is a microsecond or two: a value of a JSON text, an escape undone. A finding is several."""
+"""A step is a microsecond or two: a value of a JSON text, an escape undone."""
 
 _FINDING = 5
+"""A finding is several, and so is searching a text once more, with its escapes undone."""
 
 _OVERLAP = 4 * 1024
 """So far is read beyond what is shown, so that a secret on the border is recognized."""
@@ -41,16 +50,37 @@ _LEVELS = 6
 
 _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([\"'\\/bfnrt]))"
+    r"|&(quot|apos|lt|gt|amp|#34|#39|#x22|#x27);"
 )
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ENTITIES = {
+    **dict.fromkeys(("quot", "#34", "#x22"), '"'),
+    **dict.fromkeys(("apos", "#39", "#x27"), "'"),
+    "lt": "<",
+    "gt": ">",
+    "amp": "&",
+}
 _LEADING_SPACE = 256
 
-_NAMING = frozenset({"name", "key", "field", "header", "parameter"})
-"""Members that name what their neighbour `value` is, as in Bedrock's parameters and in AWS's tags."""
-
-_NAMED = frozenset({"value", "values", "stringvalue"})
 _LISTS_OF_NAMES = frozenset({"required", "enum"})
 """Members of JSON Schema; elsewhere a list of two strings may be a header and its value."""
+
+
+class _Number(str):
+    """A number of a JSON text as it is written there: `1e2` and 400 digits stay what they are."""
+
+    __slots__ = ()
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a name that is there twice: a value would hide behind the last one."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name is there twice")
+    return members
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_int=_Number, parse_float=_Number)
 
 
 class BrokenPattern(ValueError):
@@ -67,7 +97,8 @@ class Work:
 
     def step(self, steps: int = 1) -> bool:
         """Takes steps. False if all were taken before."""
-        self.steps += steps
+        if self.steps <= STEPS:
+            self.steps += steps
         return self.steps <= STEPS
 
     def read_again(self, characters: int) -> bool:
@@ -115,6 +146,8 @@ class Redaction:
         if not work.step():
             return MASK
         match value:
+            case _Number():
+                return MASK if self._hides(value) else value
             case str():
                 return self._text(value, work, level)
             case Mapping():
@@ -124,45 +157,46 @@ class Redaction:
             case bool() | None:
                 return value
             case int() | float():
-                return MASK if self._is_hidden_number(value) else value
+                return MASK if self._hides(json.dumps(value)) else value
             case _:
                 return self._text(str(value), work, level)
 
     def _mapping(self, value: Mapping[Any, Any], work: Work, level: int) -> dict[str, Any]:
         names_a_secret = any(
-            isinstance(entry, str) and _plain(key) in _NAMING and self.names(entry) for key, entry in value.items()
+            isinstance(entry, str) and names_its_neighbour(str(key)) and self.names(entry)
+            for key, entry in value.items()
         )
         return {
             self._searched(str(key), work): MASK
-            if self.names(str(key)) or (names_a_secret and _plain(key) in _NAMED)
+            if not _is_nothing(entry)
+            and (self.names(str(key)) or (names_a_secret and is_named_by_its_neighbour(str(key))))
             else [self._value(each, work, level) for each in entry]
-            if isinstance(entry, list) and _plain(key) in _LISTS_OF_NAMES
+            if isinstance(entry, list) and str(key).lower() in _LISTS_OF_NAMES
             else self._value(entry, work, level)
             for key, entry in value.items()
         }
 
     def _list(self, value: Sequence[Any], work: Work, level: int) -> list[Any]:
         redacted = [self._value(entry, work, level) for entry in value]
-        for index, entry in enumerate(value[:-1]):
-            named = isinstance(entry, str) and (len(value) == 2 or entry.startswith("-")) and self.names(entry)
-            if named and isinstance(value[index + 1], str):
+        for index, (entry, following) in enumerate(pairwise(value)):
+            if not isinstance(entry, str) or not isinstance(following, str | int | float) or _is_nothing(following):
+                continue
+            named = (len(value) == 2 or entry.startswith("-")) and self.names(entry)
+            if named or (is_option_of_credentials(entry) and ":" in str(following)):
                 redacted[index + 1] = MASK
         return redacted
 
-    def _is_hidden_number(self, value: float) -> bool:
-        if not self.patterns:
-            return False
-        written = json.dumps(value)
-        return any(pattern.search(written) for pattern in self.patterns)
+    def _hides(self, number: str) -> bool:
+        return any(pattern.search(number) for pattern in self.patterns)
 
     def _text(self, text: str, work: Work, level: int) -> str:
         if level < _LEVELS and self._can_be_taken_apart(text, work):
             try:
-                value = json.loads(text, object_pairs_hook=_members)
+                value = _DECODER.decode(text)
                 redacted = self._value(value, work, level + 1)
                 if redacted == value:
                     return text
-                return json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
+                return _written(redacted)
             except (ValueError, RecursionError):
                 pass  # no JSON after all, or none that can be kept: a text like any other
         return self._searched(text, work)
@@ -175,19 +209,17 @@ class Redaction:
 
     def _searched(self, text: str, work: Work) -> str:
         read = text[: READ + _OVERLAP]
-        spans: list[Span] = []
+        spans = list(self._found(read, work))
         level, origins = read, _Origins()
-        for _ in range(_LEVELS):
-            spans += [(origins.of(start), origins.of(end)) for start, end in self._found(level, work)]
-            if "\\" not in level:
-                break
+        for _ in range(_LEVELS if "\\" in read or "&" in read else 0):
             unescaped = origins.unescape(level, work)
             if unescaped == level:
                 break
-            if not work.read_again(len(unescaped)):
+            if not (work.step(_FINDING) and work.read_again(len(unescaped))):
                 spans.append((origins.first, len(read)))
                 break
             level = unescaped
+            spans += [(origins.of(start), origins.of(end)) for start, end in self._found(level, work)]
         if origins.read_to is not None:
             spans.append((origins.read_to, len(read)))
         shown = _without(read, spans, min(len(text), READ))
@@ -235,8 +267,10 @@ class _Origins:
             if not work.step():
                 stopped = match.start()
                 break
-            high, low, unit, character = match.groups()
-            if high:
+            high, low, unit, character, entity = match.groups()
+            if entity:
+                undone = _ENTITIES[entity]
+            elif high:
                 undone = chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
             else:
                 undone = chr(int(unit, 16)) if unit else _ESCAPED.get(character, character)
@@ -284,16 +318,22 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _plain(name: Any) -> str:
-    return str(name).lower()
+def _is_nothing(value: Any) -> bool:
+    """Whether it is a null or a boolean, which are no secret whatever their name is."""
+    return value is None or isinstance(value, bool)
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError for a name that is there twice: a value would hide behind the last one."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a name is there twice")
-    return members
+def _written(value: Any) -> str:
+    """The JSON text of a value, without blanks."""
+    match value:
+        case dict():
+            return f"{{{','.join(f'{_written(name)}:{_written(entry)}' for name, entry in value.items())}}}"
+        case list():
+            return f"[{','.join(map(_written, value))}]"
+        case _Number():
+            return value
+        case _:
+            return json.dumps(value, ensure_ascii=False)
 
 
 def _without(text: str, spans: list[Span], shown: int) -> str:
