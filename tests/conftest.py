@@ -1,5 +1,6 @@
 """The fixtures that tests of several folders share: the stack, running once for all of them."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         from tests import stacks
 
         stacks.skip_offline_tests(items)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays until the end: looking through it again and again, boto3's models and moto's
+    backends above all, takes the garbage collector a tenth of the run.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
