@@ -1,7 +1,10 @@
 """The fixtures that tests of several folders share: the stack, running once for all of them."""
 
+import gc
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,6 +52,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         stacks.skip_offline_tests(items)
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays until the end: looking through it again and again, boto3's models and moto's
+    backends above all, takes the garbage collector a tenth of the run.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if name := _deployed(config):
         from tests import stacks
@@ -67,7 +78,8 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory,
     """The stack that was asked for; `stacks.py` says what a test may use of it.
 
     The offline one has the project's template, more agents and tools (`project.py`), and a scripted model. Every trace
-    event that any test made it log must keep to the schema.
+    event that any test made it log must keep to the schema. Its state machines wait a twentieth of what a Retry says
+    before they try again (how often and in which order stays as it is); a Wait takes its time.
     """
     if name := _deployed(pytestconfig):
         from tests.stacks import AwsStack, StackUnreachable
@@ -92,7 +104,11 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory,
         quiet=True,
         schedules=False,
     )
-    with LocalStack(options) as running:
+    import moto.stepfunctions.parser.asl.component.common.retry.retrier_decl as retrier
+
+    hurried = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 20))
+    with pytest.MonkeyPatch.context() as patch, LocalStack(options) as running:
+        patch.setattr(retrier, "time", hurried)
         yield running
         for line in logs_insights.lines_of(running.client("logs"), running.outputs["RuntimeLogGroup"]):
             event = trace_schema.event_of(line)

@@ -13,6 +13,8 @@ from local.deployment.sam_yaml import TemplateError, load_template, transform
 from local.deployment.tool_permissions import check_tool_permissions
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.usefixtures("linted_once")
+
 HANDLER = "def handler(event, context): ...\n"
 
 

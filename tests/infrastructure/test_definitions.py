@@ -19,6 +19,8 @@ from local.deployment.definitions import (
 from local.deployment.sam_yaml import load_template
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.usefixtures("linted_once")
+
 SOUND: dict[str, Any] = {
     "Comment": "Arithmetic in a comment is fine: {% 1 + ${Any} arn:aws:lambda:",
     "QueryLanguage": "JSONata",

@@ -4,6 +4,7 @@ import json
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -87,14 +88,28 @@ class Deployer:
         self.registered[function.logical_id] = function
 
 
-@pytest.fixture
-def deployer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployer]:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
+@contextmanager
+def deploying() -> Iterator[Deployer]:
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         deployer = Deployer()
         yield deployer
         for deployment in deployer.deployments:
             deployment.close()
+
+
+@pytest.fixture
+def deployer() -> Iterator[Deployer]:
+    with deploying() as deployer:
+        yield deployer
+
+
+@pytest.fixture(scope="class")
+def deployed() -> Iterator[Deployer]:
+    """It has deployed template.yaml as it is, which takes longer than to look at what came of it."""
+    with deploying() as deployer:
+        deployer.deploy(ROOT / "template.yaml")
+        yield deployer
 
 
 class Project:
@@ -143,6 +158,54 @@ def project(tmp_path: Path) -> Project:
 class TestTheProject:
     """template.yaml itself."""
 
+    def test_the_api_is_what_the_template_says(self, deployed: Deployer) -> None:
+        [deployment] = deployed.deployments
+        name = deployed.registered["InvokeAgentFunction"].name
+        assert Route("POST", INVOKE_AGENT_PATH, name, True, "AWS_IAM", 900, Throttle(50, 50)) in deployment.api.routes
+        assert {route.throttle for route in deployment.api.routes} == {Throttle(50, 50), Throttle(500, 500)}
+        assert deployment.api.stage == "v1"
+
+    def test_a_failed_turn_goes_to_the_function_that_records_it(self, deployed: Deployer) -> None:
+        [deployment] = deployed.deployments
+        [rule] = [rule for rule in deployment.rules if rule.name == "RecordFailureFunctionExecutionFailed"]
+        name = deployed.registered["RecordFailureFunction"].name
+        assert rule.function == name
+        assert rule.pattern is not None
+        assert rule.pattern["detail"]["stateMachineArn"] == [deployment.outputs["StateMachineArn"]]
+        queue = rule.delivery.dead_letter_arn
+        assert queue is not None
+        assert queue.startswith("arn:aws:sqs:us-east-1:123456789012:turnwright-DeadLetterQueue")
+        assert rule.delivery == Delivery(10, 3600, queue)
+        assert deployment.asynchronous[name] == Delivery(2, 3600, queue)
+
+    def test_functions_run_from_their_folders_and_log_where_the_template_says(self, deployed: Deployer) -> None:
+        [deployment] = deployed.deployments
+        runtime, agents = ROOT / "functions" / "runtime", ROOT / "agents"
+        assert deployed.registered["PublishAgentsFunction"] == DeployedFunction(
+            "PublishAgentsFunction",
+            "turnwright-PublishAgentsFunction",
+            runtime,
+            (agents,),
+            deployment.outputs["RuntimeLogGroup"],
+            (runtime / "requirements.txt",),
+        )
+        assert deployed.registered["InvokeToolFunction"].layers == ()
+
+    def test_a_tool_has_the_requirements_of_its_folder(self, deployed: Deployer) -> None:
+        tool = deployed.registered["BankingToolsFunction"]
+        assert tool.requirements == (ROOT / "functions" / "banking_tools" / "requirements.txt",)
+
+    def test_the_agents_are_published_by_the_function_that_cloudformation_would_call(self, deployed: Deployer) -> None:
+        [request] = deployed.functions.requests
+        assert request["function"] == "turnwright-PublishAgentsFunction"
+        assert (request["RequestType"], request["ResourceType"]) == ("Create", "Custom::PublishedAgents")
+        substitutions = request["ResourceProperties"]["Substitutions"]
+        assert substitutions["BankingToolsFunctionArn"] == FUNCTION_ARN + "turnwright-BankingToolsFunction"
+
+
+class TestDeployments:
+    """Each of its own."""
+
     def test_everything_that_moto_leaves_out_is_there(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml", LogRetentionDays="7")
         outputs = deployment.outputs
@@ -157,13 +220,6 @@ class TestTheProject:
         )
         assert "events.amazonaws.com" in queue["Attributes"]["Policy"]
 
-    def test_the_api_is_what_the_template_says(self, deployer: Deployer) -> None:
-        deployment = deployer.deploy(ROOT / "template.yaml")
-        name = deployer.registered["InvokeAgentFunction"].name
-        assert Route("POST", INVOKE_AGENT_PATH, name, True, "AWS_IAM", 900, Throttle(50, 50)) in deployment.api.routes
-        assert {route.throttle for route in deployment.api.routes} == {Throttle(50, 50), Throttle(500, 500)}
-        assert deployment.api.stage == "v1"
-
     def test_parameters_decide(self, deployer: Deployer) -> None:
         deployment = deployer.deploy(ROOT / "template.yaml", StreamResponses="false", AuthorizationType="NONE")
         [route] = [route for route in deployment.api.routes if route.path == INVOKE_AGENT_PATH]
@@ -173,37 +229,6 @@ class TestTheProject:
         function = deployer.client("lambda").get_function_configuration(FunctionName=name)
         assert function["Handler"] == "invoke_agent.handler"
         assert "AWS_LAMBDA_EXEC_WRAPPER" not in function["Environment"]["Variables"]
-
-    def test_a_failed_turn_goes_to_the_function_that_records_it(self, deployer: Deployer) -> None:
-        deployment = deployer.deploy(ROOT / "template.yaml")
-        [rule] = [rule for rule in deployment.rules if rule.name == "RecordFailureFunctionExecutionFailed"]
-        name = deployer.registered["RecordFailureFunction"].name
-        assert rule.function == name
-        assert rule.pattern is not None
-        assert rule.pattern["detail"]["stateMachineArn"] == [deployment.outputs["StateMachineArn"]]
-        queue = rule.delivery.dead_letter_arn
-        assert queue is not None
-        assert queue.startswith("arn:aws:sqs:us-east-1:123456789012:turnwright-DeadLetterQueue")
-        assert rule.delivery == Delivery(10, 3600, queue)
-        assert deployment.asynchronous[name] == Delivery(2, 3600, queue)
-
-    def test_functions_run_from_their_folders_and_log_where_the_template_says(self, deployer: Deployer) -> None:
-        deployment = deployer.deploy(ROOT / "template.yaml")
-        runtime, agents = ROOT / "functions" / "runtime", ROOT / "agents"
-        assert deployer.registered["PublishAgentsFunction"] == DeployedFunction(
-            "PublishAgentsFunction",
-            "turnwright-PublishAgentsFunction",
-            runtime,
-            (agents,),
-            deployment.outputs["RuntimeLogGroup"],
-            (runtime / "requirements.txt",),
-        )
-        assert deployer.registered["InvokeToolFunction"].layers == ()
-
-    def test_a_tool_has_the_requirements_of_its_folder(self, deployer: Deployer) -> None:
-        deployer.deploy(ROOT / "template.yaml")
-        tool = deployer.registered["BankingToolsFunction"]
-        assert tool.requirements == (ROOT / "functions" / "banking_tools" / "requirements.txt",)
 
     @pytest.mark.parametrize("has_layer", [True, False])
     def test_what_a_layer_is_built_from_is_required_by_the_functions_that_have_the_layer(
@@ -217,14 +242,6 @@ class TestTheProject:
             del project.resources["Work"]["Properties"]["Layers"]
         deployer.deploy(project.write())
         assert deployer.registered["Work"].requirements == ((file,) if has_layer else ())
-
-    def test_the_agents_are_published_by_the_function_that_cloudformation_would_call(self, deployer: Deployer) -> None:
-        deployer.deploy(ROOT / "template.yaml")
-        [request] = deployer.functions.requests
-        assert request["function"] == "turnwright-PublishAgentsFunction"
-        assert (request["RequestType"], request["ResourceType"]) == ("Create", "Custom::PublishedAgents")
-        substitutions = request["ResourceProperties"]["Substitutions"]
-        assert substitutions["BankingToolsFunctionArn"] == FUNCTION_ARN + "turnwright-BankingToolsFunction"
 
 
 class TestCustomResources:

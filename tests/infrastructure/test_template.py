@@ -1157,19 +1157,15 @@ def built_with_make() -> list[tuple[str, str]]:
     ]
 
 
-def test_every_resource_that_is_built_has_a_target_in_the_makefile_of_its_folder(tmp_path: Path) -> None:
-    targets = built_with_make()
-    assert {name for name, _ in targets} == {*functions(), "DependenciesLayer"}
-    for name, folder in targets:
-        make(f"build-{name}", tmp_path, "--dry-run", folder=folder)
-
-
-def test_requirements_are_installed_by_the_layer_of_a_folder_or_else_by_its_functions(tmp_path: Path) -> None:
+def test_every_resource_that_is_built_has_a_target_that_installs_requirements_by_the_layer_or_else_by_its_functions(
+    tmp_path: Path,
+) -> None:
     """What `requirements_of` takes for granted, and the offline stack and `make check` with it."""
     targets = built_with_make()
+    assert {name for name, _ in targets} == {*functions(), "DependenciesLayer"}
     layers = [ROOT / folder for name, folder in targets if name not in functions()]
     for name, folder in targets:
-        recipe = make(f"build-{name}", tmp_path, "--dry-run", folder=folder)
+        recipe = make(f"build-{name}", tmp_path, "COMPILER=", "--dry-run", folder=folder)
         brings = name not in functions() or requirements_of(ROOT / folder, (), layers) != ()
         assert ("--requirement requirements.txt" in recipe) == brings, name
 

@@ -66,6 +66,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     """An empty table."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     moto_patches.apply_to_storage()
+    # moto registers 1,300 patterns of URLs a test for the package `requests`, which nothing here asks AWS with.
+    monkeypatch.setattr("moto.core.models.RESPONSES_METHODS", [])
     with mock_aws():
         yield empty_table()
 

@@ -230,13 +230,11 @@ class StoredMemory:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Makes the storage what it was, writing no more than differs."""
-        client, name = self.stored.dynamodb.client, self.stored.table.name
         now = self.stored.items()
-        for pk, sk in now.keys() - snapshot.items.keys():
-            client.delete_item(TableName=name, Key={"PK": {"S": pk}, "SK": {"S": sk}})
-        for key, item in snapshot.items.items():
-            if now.get(key) != item:
-                client.put_item(TableName=name, Item=item)
+        self.stored.write_together(
+            delete=now.keys() - snapshot.items.keys(),
+            put=[item for key, item in snapshot.items.items() if now.get(key) != item],
+        )
         s3, bucket = self.stored.s3.client, self.stored.bucket
         objects = self.stored.objects()
         for path in objects.keys() - snapshot.objects.keys():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import boto3
@@ -23,6 +24,12 @@ from turnwright.storage import availability, clients
 from turnwright.storage.documents import Documents
 
 URL = "https://aws"
+
+
+@cache
+def session() -> boto3.Session:
+    """One, which reads the models of the services once."""
+    return boto3.Session("key", "secret", region_name="us-east-1")
 
 
 class Body:
@@ -49,7 +56,7 @@ class Wire:
 
     def __init__(self, service: str, answer: Answer) -> None:
         retries: Any = {"mode": "standard", "total_max_attempts": 2}
-        made = boto3.Session("key", "secret", region_name="us-east-1").client(service, config=Config(retries=retries))
+        made = session().client(service, config=Config(retries=retries))
         self.client = availability.watch(made)
         self.client.meta.events.register("before-send", self._send)
         self.answer = answer

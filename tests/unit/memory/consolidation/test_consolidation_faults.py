@@ -119,8 +119,7 @@ def erase(memory: StoredMemory) -> None:
         UpdateExpression="SET erasingSince = :now",
         ExpressionAttributeValues={":now": {"N": "1"}},
     )
-    for pk, sk in of_the_actor(memory):
-        client.delete_item(TableName=table, Key={"PK": {"S": pk}, "SK": {"S": sk}})
+    memory.stored.write_together(delete=of_the_actor(memory))
     for name in memory.stored.objects():
         memory.stored.s3.client.delete_object(Bucket=memory.stored.bucket, Key=name)
     client.delete_item(TableName=table, Key={"PK": {"S": actor.pk}, "SK": {"S": actor.sk}})
