@@ -43,7 +43,7 @@ class FakeRuntimeApi:
     """Hands out `invocations` (headers and body), and keeps what is posted. `hang_up` cuts a response after a chunk."""
 
     def __init__(self) -> None:
-        self.invocations: queue.Queue[tuple[dict[str, str], bytes]] = queue.Queue()
+        self.invocations: queue.Queue[tuple[dict[str, str], bytes] | None] = queue.Queue()
         self.posted: queue.Queue[Posted] = queue.Queue()
         self.chunks: queue.Queue[bytes] = queue.Queue()
         self.hang_up = False
@@ -54,6 +54,7 @@ class FakeRuntimeApi:
         self._thread.start()
 
     def close(self) -> None:
+        self.invocations.put(None)  # to a runtime that still asks for its next one
         with socket.create_connection(self._listener.getsockname()[:2]) as last:
             last.sendall(b"\r\n")
         self._thread.join(SECONDS)
@@ -77,7 +78,8 @@ class FakeRuntimeApi:
                     return
                 headers = _headers(sent)
                 if request[0] == "GET":
-                    self._next(connection)
+                    if not self._next(connection):
+                        return
                     continue
                 posted = Posted(request[1], headers)
                 if headers.get("transfer-encoding") == "chunked":
@@ -88,11 +90,15 @@ class FakeRuntimeApi:
                 connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
                 self.posted.put(posted)
 
-    def _next(self, connection: socket.socket) -> None:
-        headers, body = self.invocations.get()
+    def _next(self, connection: socket.socket) -> bool:
+        invocation = self.invocations.get()
+        if invocation is None:
+            return False
+        headers, body = invocation
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
         connection.sendall(head.encode() + body)
+        return True
 
     def _read_chunks(self, sent: Any, posted: Posted) -> bool:
         while length := int(sent.readline(), 16):
