@@ -21,7 +21,7 @@ from turnwright.storage.table import Table
 AGENTS = ROOT / "agents"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:banking-tools"
 BUCKET = "turnwright-bucket"
-SUBSTITUTIONS = {"BankingToolsFunctionArn": ARN, "BucketName": BUCKET}
+SUBSTITUTIONS = {"BankingToolsFunctionArn": ARN, "BucketName": BUCKET, "ModelPrefix": "global."}
 
 
 @dataclass
@@ -242,12 +242,12 @@ def test_an_api_schema_that_cannot_be_read_fails_the_deployment(
 
 
 def test_a_substitution_without_a_value_fails_the_deployment(files: Path, cloudformation: CloudFormation) -> None:
-    result = deploy(cloudformation, Substitutions={"Other": "x"})
+    result = deploy(cloudformation, Substitutions={"ModelPrefix": "", "Other": "x"})
 
     assert result["Status"] == "FAILED"
     assert result["Reason"].startswith(
         "Nothing was published. agents/banking_assistant.json: /actionGroups/0/actionGroupExecutor/lambda: "
-        "${BankingToolsFunctionArn} has no value; known are: ${Other}. "
+        "${BankingToolsFunctionArn} has no value; known are: ${ModelPrefix}, ${Other}. "
     )
 
 

@@ -209,7 +209,7 @@ class ReplyReader:
         beside = self._blocks.get(event["contentBlockIndex"], ())
         found = next((block for block in reversed(beside) if block.kind == kind), None)
         if found is None and kind == "toolUse":
-            raise ModelUnavailable("the model's stream is malformed: it has the input of a call that never began")
+            raise ModelUnavailable("the model's answer is malformed: it has the input of a call that never began")
         return found or self._begun(event, kind)
 
     def _add_delta(self, event: Mapping[str, Any], delta: Mapping[str, Any]) -> None:
