@@ -139,7 +139,8 @@ class LogDelivery:
         entry = _entry(text)
         if entry is None or is_metrics(text):
             return entry is None
-        routine = entry.get("service") == self._prefix and entry.get("level") in _ROUTINE and "receipt" not in entry
+        is_own = entry.get("service") == self._prefix or is_event(entry)
+        routine = is_own and entry.get("level") in _ROUTINE and "receipt" not in entry
         return self._verbose or not routine
 
     def _show(self, parts: tuple[str, str, str, str, Sequence[str]]) -> None:

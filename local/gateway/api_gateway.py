@@ -20,6 +20,7 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from local.gateway.http2 import Http2Connection, is_spoken
 from local.gateway.proxy_integration import (
     Answer,
     Refused,
@@ -136,6 +137,13 @@ class _Connection(ThisMachinesRequests):
     takes_chunks = True
     server: _Server
     headers: "Message[str, str]"
+
+    def handle(self) -> None:
+        if is_spoken(self.connection):
+            front = self.server.front
+            Http2Connection(self.connection, front.port, LARGEST_BODY, _too_large().answer(front.api)).serve()
+        else:
+            super().handle()
 
     def log_message(self, *_: Any) -> None:
         """Requests are not logged here: the functions log what they do."""
