@@ -265,7 +265,15 @@ def test_an_aws_that_does_not_answer_is_told_and_noted() -> None:
         raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
 
     noted: list[str] = []
-    broken = ConsoleData(client, table="t", bucket="b", state_machine_arn="m", log_group="l", model="rule", broken_agent_files=lambda: None)
+    broken = ConsoleData(
+        client,
+        table="t",
+        bucket="b",
+        state_machine_arn="m",
+        log_group="l",
+        model="rule",
+        broken_agent_files=lambda: None,
+    )
     request = Request("GET", "/console/api/turns", "", [("Host", "localhost")], b"")
     answer = ConsoleSite(broken, noted.append).answer(request)
     assert isinstance(answer, Answer)

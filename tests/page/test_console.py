@@ -504,7 +504,9 @@ def test_a_turn_that_does_not_exist_is_told(page: Page, stack: LocalStack) -> No
     expect(page.get_by_role("alert")).to_contain_text("There is no turn")
 
 
-def test_an_unknown_address_shows_nothing_of_the_turn_before(page: Page, stack: LocalStack, model: ScriptedModel) -> None:
+def test_an_unknown_address_shows_nothing_of_the_turn_before(
+    page: Page, stack: LocalStack, model: ScriptedModel
+) -> None:
     model.replace([says("Answered.")])
     choose(page, "BANKASSIST")
     say(page, "hello")
@@ -687,7 +689,12 @@ def test_a_new_session_does_not_wait_for_the_turn_of_the_one_before(page: Page, 
 def test_the_agents_follow_their_files_and_a_broken_one_is_named(page: Page, stack: LocalStack) -> None:
     folder = stack.options.template.parent / "agents"
     file = folder / "newcomer.json"
-    agent = {"agentId": "NEWCOMER", "agentName": "newcomer", "instruction": "You are new here, and follow what your file says.", "foundationModels": ["m"]}
+    agent = {
+        "agentId": "NEWCOMER",
+        "agentName": "newcomer",
+        "instruction": "You are new here, and follow what your file says.",
+        "foundationModels": ["m"],
+    }
     option = page.locator('#agent option[value="NEWCOMER"]')
     notice = page.locator("#notice")
     chosen = page.locator("#agent").input_value()
