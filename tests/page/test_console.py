@@ -725,6 +725,22 @@ def test_the_agents_follow_their_files_and_a_broken_one_is_named(page: Page, sta
     expect(page.get_by_role("button", name="Send")).to_be_enabled()
 
 
+def test_a_long_name_does_not_push_the_other_columns_out_of_sight(
+    page: Page, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([says("Answered.")])
+    actor = "user_" + "w" * 90
+    ask(agent_client, "hello", "session-" + "w" * 90, memoryId=actor)
+    choose(page, actor=actor)
+    page.get_by_role("tab", name="Sessions").click()
+    expect(page.locator("#panel-sessions .link").first).to_contain_text("session-www")
+    hidden = page.locator(".table").evaluate_all("all => all.map((table) => table.scrollWidth - table.clientWidth)")
+    assert hidden == [0, 0]
+    page.get_by_role("tab", name="Memory").click()
+    expect(page.locator("#panel-memory")).to_contain_text("Nothing yet")
+    assert page.locator("#panel-memory").evaluate("panel => panel.scrollWidth - panel.clientWidth") == 0
+
+
 LONGEST = ("12 min 05 s", "31", "137", "25", "1,234", "1,234,567", "234,567", "≥ $0.000168")
 
 
