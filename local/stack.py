@@ -248,7 +248,7 @@ class LocalStack:
             port=options.port,
             on_problem=self._logs.problem,
             xray=self._aws.xray,
-            site=self._console(),
+            site=self._console(agent_files),
         )
         self._resources.callback(self._gateway.close)
         self._aws.tell_outputs(STACK_NAME, self.outputs)
@@ -256,7 +256,7 @@ class LocalStack:
             if function := self._deployment.functions.get(logical_id):
                 self._workers.warm(self._aws.function_spec(function.name))
 
-    def _console(self) -> Callable[[Request], Answer | None]:
+    def _console(self, agent_files: "_AgentFiles") -> Callable[[Request], Answer | None]:
         """The console page; nothing for a template that has not what it shows."""
         resources = self._deployment.resources
         if not resources.keys() >= {"Table", "Bucket", "AgentTurnStateMachine", "RuntimeLogGroup"}:
@@ -268,6 +268,7 @@ class LocalStack:
             state_machine_arn=resources["AgentTurnStateMachine"],
             log_group=resources["RuntimeLogGroup"],
             model=self._model.name,
+            broken_agent_files=lambda: agent_files.broken,
         )
         return ConsoleSite(data, self._logs.problem).answer
 
@@ -321,12 +322,14 @@ class _ProvisioningFunctions(_DeployedFunctions):
 class _AgentFiles:
     """Publishes agent files that were saved: before each request to the API, so that a saved file counts from then on,
     and every now and then, so that a mistake is told at once. A broken file is told once; what was published stays in
-    force.
+    force, and `broken` says so for as long as the files stay broken.
     """
 
     def __init__(self, refresh: Callable[[], list[CustomResource]], logs: LogDelivery) -> None:
         self._refresh = refresh
         self._logs = logs
+        self.broken: str | None = None
+        """What is wrong with the files as they are, a line for each problem."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="agent files", daemon=True)
@@ -342,7 +345,9 @@ class _AgentFiles:
                 for resource in self._refresh():
                     values = ", ".join(str(value) for value in resource.data.values())
                     self._logs.note(f"{resource.logical_id} was updated: {values}")
+                    self.broken = None
             except CustomResourceFailed as error:
+                self.broken = str(error)
                 self._logs.problem(f"{' '.join(str(error).split())} The version before stays in force.")
             except OSError as error:
                 self._logs.problem(f"the agent files could not be read: {error}")

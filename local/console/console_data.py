@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 from botocore.exceptions import ClientError
 
@@ -62,7 +63,10 @@ class _Kept:
 
 
 class ConsoleData:
-    """Reads for the page. `client` gives a boto3 client by the service's name; `model` names the stack's model."""
+    """Reads for the page. `client` gives a boto3 client by the service's name; `model` names the stack's model.
+
+    `broken_agent_files` says what is wrong with the agent files as they are saved now, None if nothing is.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class ConsoleData:
         state_machine_arn: str,
         log_group: str,
         model: str,
+        broken_agent_files: Callable[[], str | None],
     ) -> None:
         self._client = client
         self._table_name = table
@@ -80,16 +85,23 @@ class ConsoleData:
         self._machine = state_machine_arn
         self._log_group = log_group
         self._model = model
+        self._broken_agent_files = broken_agent_files
+        self._stack = uuid4().hex
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._inputs: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
     def overview(self) -> dict[str, Any]:
-        """The agents that can be talked to, and by which model they answer."""
+        """The agents that can be talked to, by which model they answer, and what keeps their files from counting.
+
+        `stack` is another one each time that the stack starts: then nothing is left of what the page knew before.
+        """
         return {
+            "stack": self._stack,
             "model": self._model,
             "noActor": NO_ACTOR,
             "agents": [_agent_view(alias, agent) for alias, agent in self._agents()],
+            "brokenAgentFiles": self._broken_agent_files(),
         }
 
     def actors(self, store: str) -> list[str]:
@@ -232,7 +244,7 @@ class ConsoleData:
         for turn in self.turns():
             here = (turn["sessionId"], turn["actor"], stores.get(turn["agentId"])) == (session, actor, store)
             if here and turn["turnId"] not in known:
-                said.append(self._unfinished_view(turn))
+                said.append(self._turn_view(turn))
         return {
             "session": _session_view(item) if item else None,
             "entries": sorted(said, key=lambda entry: entry["at"]),
@@ -403,7 +415,10 @@ class ConsoleData:
         messages = self._documents().fetch_text(event["messages"])
         return {**entry, "inputText": _text_of(messages[0]), "answer": _text_of(messages[-1])}
 
-    def _unfinished_view(self, turn: Mapping[str, Any]) -> dict[str, Any]:
+    def _turn_view(self, turn: Mapping[str, Any]) -> dict[str, Any]:
+        """A turn that is not among the session's events: it runs, it failed, it has committed since those were read, or
+        it is older than the oldest of them.
+        """
         header = Turns(self._table()).read(turn["turnId"])
         fields = header.fields if header else {}
         failed = header is not None and header.status is Status.FAILED
@@ -414,7 +429,7 @@ class ConsoleData:
             "status": _status_of(header, turn["status"]),
             "at": turn["startedAt"],
             "inputText": self._input_text(fields, self._input(self._arn(turn["turnId"]))),
-            "answer": None,
+            "answer": self._document(fields, "answer"),
             "failure": header.failure if header and failed else None,
         }
 

@@ -237,6 +237,21 @@ def test_sessions_without_an_actor_are_found_by_their_turns(
     assert entries[1]["failure"]["error"] == "ToolFailedTurn"
 
 
+def test_a_turn_that_is_not_among_the_sessions_newest_events_keeps_its_answer(
+    stack: LocalStack, model: ScriptedModel, agent_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.replace([says("first answer", text="one"), says("second answer", text="two")])
+    session = new_session()
+    for text in ("one", "two"):
+        ask(agent_client, text, session, memoryId="user_events")
+    monkeypatch.setattr("local.console.console_data._MOST_EVENTS_OF_SESSION", 1)
+    entries = data(stack, "stores", f"{TEST_AGENT}-turnwright", "actors", "user_events", "sessions", session)["entries"]
+    assert [(entry["inputText"], entry["answer"], entry["status"]) for entry in entries] == [
+        ("one", "first answer", "COMMITTED"),
+        ("two", "second answer", "COMMITTED"),
+    ]
+
+
 def test_an_actor_is_listed_once_it_has_a_turn(stack: LocalStack, model: ScriptedModel, agent_client: Any) -> None:
     model.replace([says("hello")])
     ask(agent_client, "hi", memoryId="user:listed/../x".replace("/", "-"))
@@ -250,7 +265,15 @@ def test_an_aws_that_does_not_answer_is_told_and_noted() -> None:
         raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
 
     noted: list[str] = []
-    broken = ConsoleData(client, table="t", bucket="b", state_machine_arn="m", log_group="l", model="rule")
+    broken = ConsoleData(
+        client,
+        table="t",
+        bucket="b",
+        state_machine_arn="m",
+        log_group="l",
+        model="rule",
+        broken_agent_files=lambda: None,
+    )
     request = Request("GET", "/console/api/turns", "", [("Host", "localhost")], b"")
     answer = ConsoleSite(broken, noted.append).answer(request)
     assert isinstance(answer, Answer)

@@ -24,7 +24,8 @@ def browser() -> Iterator[Browser]:
             pytest.fail(MISSING, pytrace=False)
         pytest.skip(MISSING)
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path)
+        # with scroll bars, as a person's browser has them
+        launched = playwright.chromium.launch(executable_path=path, ignore_default_args=["--hide-scrollbars"])
         yield launched
         launched.close()
 

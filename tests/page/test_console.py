@@ -1,5 +1,6 @@
 """The console page as a person uses it, in headless Chromium, on the running stack."""
 
+import json
 import re
 import time
 from typing import Any
@@ -501,6 +502,291 @@ def test_a_look_that_fails_once_does_not_end_the_following(page: Page, model: Sc
 def test_a_turn_that_does_not_exist_is_told(page: Page, stack: LocalStack) -> None:
     page.goto(f"{stack.console_url}#turn/{uuid4().hex}")
     expect(page.get_by_role("alert")).to_contain_text("There is no turn")
+
+
+def test_an_unknown_address_shows_nothing_of_the_turn_before(
+    page: Page, stack: LocalStack, model: ScriptedModel
+) -> None:
+    model.replace([says("Answered.")])
+    choose(page, "BANKASSIST")
+    say(page, "hello")
+    ended(page)
+    known = page.url
+    assert figure(page, "Cost").startswith("$")
+    span(page, "Load Memory").click()
+    for address, told in (
+        (f"#turn/{uuid4().hex}", "There is no turn"),
+        ("#turn/", "names nothing here"),
+        ("#turn/%2e%2e", "names nothing here"),
+        ("#memory", "names nothing here"),
+        ("", "No turn yet"),
+    ):
+        page.goto(known)
+        expect(page.locator("#turn-status")).to_have_text("committed")
+        page.evaluate("hash => { location.hash = hash }", address)
+        expect(page.locator("#spans")).to_contain_text(told)
+        assert set(page.locator("#figures dd").all_inner_texts()) == {"–"}
+        for cleared in ("#axis", "#span-count", "#graph-count", "#session-cost"):
+            expect(page.locator(cleared)).to_have_text("")
+        expect(page.locator("#turn-status")).to_have_text(re.compile("^(unknown|no turn)$"))
+        expect(page.locator("#turn-select")).to_have_value("")
+        expect(page.locator("#receipt")).to_be_disabled()
+        expect(page.locator("#payload-title")).to_have_text("Payload")
+        expect(state(page, "Load Memory")).to_have_attribute("data-state", "idle")
+
+
+def test_the_skip_link_keeps_the_turns_address(page: Page, model: ScriptedModel) -> None:
+    model.replace([says("Answered.")])
+    choose(page)
+    say(page, "hello")
+    ended(page)
+    address = page.url
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    assert page.url == address
+
+
+def test_a_look_that_comes_after_the_answer_does_not_cover_it(page: Page, model: ScriptedModel) -> None:
+    model.replace([says("Answered.")])
+    choose(page)
+    model.pause()
+    say(page, "slowly")
+    expect(page.locator(".exchange .meta")).to_contain_text("Invoke Model")
+    late: list[tuple[Route, Any]] = []
+
+    def hold(route: Route) -> None:
+        late.append((route, route.fetch(headers={"accept": "*/*"})))
+
+    looks = re.compile("/console/api/turns/[0-9a-f]+$")
+    with page.expect_request(looks):
+        page.route(looks, hold)
+    model.resume()
+    expect(page.locator(".answer")).to_have_text("Answered.")
+    for route, response in late:
+        route.fulfill(response=response)
+    page.unroute(looks)
+    ended(page)
+    assert late
+    assert "running" in {response.json()["status"].lower() for _, response in late}
+    expect(page.locator(".exchange .meta")).to_contain_text("answered in")
+
+
+def test_a_reload_brings_the_conversation_back_and_the_running_turn_goes_on(page: Page, model: ScriptedModel) -> None:
+    model.replace([says("The first answer.", text="first"), says("The second answer.", text="second")])
+    choose(page, actor="user_reload")
+    say(page, "the first question")
+    ended(page)
+    model.pause()
+    say(page, "the second question")
+    expect(page.locator(".exchange .meta").last).to_contain_text("Invoke Model")
+    page.get_by_role("tab", name="Sessions").click()
+    session = page.locator("#session").input_value()
+    stored = str(page.evaluate("JSON.stringify([{ ...sessionStorage }, { ...localStorage }])"))
+    assert session in stored
+    assert "question" not in stored
+    assert "answer" not in stored
+
+    page.reload()
+    expect(page.locator(".asked")).to_have_text(["the first question", "the second question"])
+    assert page.locator("#session").input_value() == session
+    assert page.locator("#agent").input_value() == TEST_AGENT
+    assert page.locator("#actor").input_value() == "user_reload"
+    expect(page.get_by_role("tab", name="Sessions")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".said").first).to_have_text("The first answer.")
+    expect(page.locator(".answer").last).to_have_attribute("data-status", "running")
+    expect(page.locator(".exchange .meta").last).to_contain_text("Invoke Model")
+    expect(page.locator("#turn-status")).to_have_text("running")
+    model.resume()
+    ended(page)
+    expect(page.locator(".said")).to_have_text(["The first answer.", "The second answer."])
+    expect(page.locator(".exchange .meta").last).to_contain_text("answered in")
+
+
+def test_a_turn_whose_connection_broke_is_told_to_its_end(page: Page, model: ScriptedModel) -> None:
+    model.replace([says("It was answered.", text="begin"), calls(("strict", {"how": "hang"}), text="fail")])
+
+    def cut(route: Route) -> None:
+        whole = route.fetch()
+        route.fulfill(response=whole, body=whole.body()[:20])
+
+    choose(page)
+    page.route("**/text", cut)
+    say(page, "begin")
+    ended(page)
+    expect(page.locator(".answer")).to_have_text("It was answered.")
+    say(page, "fail")
+    ended(page, "failed")
+    expect(page.locator(".answer").last).to_contain_text("ToolFailedTurn")
+
+
+@pytest.mark.parametrize("reloads", [True, False], ids=["reload", "open page"])
+def test_a_stack_that_was_started_anew_has_nothing_and_says_so(
+    page: Page, stack: LocalStack, model: ScriptedModel, reloads: bool
+) -> None:
+    model.replace([says("Answered.")])
+    choose(page, actor="user_restart")
+    say(page, "hello")
+    ended(page)
+    session = page.locator("#session").input_value()
+
+    def anew(route: Route) -> None:
+        response = route.fetch(headers={"accept": "*/*"})
+        route.fulfill(response=response, headers={"etag": '"anew"'}, json={**response.json(), "stack": "another"})
+
+    page.get_by_label("Message", exact=True).fill("a draft")
+    page.route("**/api/overview", anew)
+    if reloads:
+        page.reload()
+    expect(page.locator("#log")).to_contain_text("The stack was started anew")
+    expect(page.locator("#log")).to_contain_text(session)
+    expect(page.locator(".exchange")).to_have_count(0)
+    expect(page.locator("#turn-status")).to_have_text("no turn")
+    assert set(page.locator("#figures dd").all_inner_texts()) == {"–"}
+    assert page.url == stack.console_url
+    assert page.locator("#session").input_value() != session
+    assert page.locator("#actor").input_value() == "user_restart"
+    if not reloads:
+        assert page.get_by_label("Message", exact=True).input_value() == "a draft"
+    model.replace([says("From the new one.")])
+    say(page, "hello again")
+    ended(page)
+    expect(page.locator(".said")).to_have_text("From the new one.")
+
+
+def test_a_turn_that_another_caller_has_in_the_session_joins_the_conversation(
+    page: Page, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([says("To the page.", text="page"), says("To boto3.", text="boto3")])
+    choose(page, actor="user_joined")
+    say(page, "from the page")
+    ended(page)
+    told = ask(agent_client, "from boto3", page.locator("#session").input_value(), memoryId="user_joined")
+    expect(page.locator(".asked")).to_have_text(["from the page", "from boto3"])
+    expect(page.locator(".said")).to_have_text(["To the page.", "To boto3."])
+    expect(page.locator(f'#turn-select option[value="{told.turn_id}"]')).to_have_count(1)
+
+
+def test_a_new_session_does_not_wait_for_the_turn_of_the_one_before(page: Page, model: ScriptedModel) -> None:
+    model.replace([says("The slow one.", text="slow"), says("The quick one.", text="quick")])
+    choose(page, actor="user_impatient")
+    model.pause()
+    say(page, "slow")
+    expect(page.locator(".exchange .meta")).to_contain_text("Invoke Model")
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    slow = page.locator("#session").input_value()
+    page.get_by_role("button", name="New").click()
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    model.resume()
+    say(page, "quick")
+    ended(page)
+    expect(page.locator(".said")).to_have_text("The quick one.")
+    page.locator("#session").fill(slow)
+    page.locator("#session").press("Tab")
+    expect(page.locator(".said")).to_have_text("The slow one.")
+
+
+def test_the_agents_follow_their_files_and_a_broken_one_is_named(page: Page, stack: LocalStack) -> None:
+    folder = stack.options.template.parent / "agents"
+    file = folder / "newcomer.json"
+    agent = {
+        "agentId": "NEWCOMER",
+        "agentName": "newcomer",
+        "instruction": "You are new here, and follow what your file says.",
+        "foundationModels": ["m"],
+    }
+    option = page.locator('#agent option[value="NEWCOMER"]')
+    notice = page.locator("#notice")
+    chosen = page.locator("#agent").input_value()
+    try:
+        file.write_text(json.dumps(agent))
+        expect(option).to_have_text("newcomer")
+        assert page.locator("#agent").input_value() == chosen
+        page.locator("#agent").select_option("NEWCOMER")
+        expect(page.locator("#log")).to_contain_text("newcomer, version 1")
+
+        file.write_text(json.dumps({**agent, "limits": {"maxSteps": "many"}}))
+        expect(notice).to_contain_text("agents/newcomer.json: /limits/maxSteps: 'many' is not of type 'integer'")
+        expect(notice).to_contain_text("the version before stays in force")
+        expect(page.locator("#log")).to_contain_text("newcomer, version 1")
+        page.reload()
+        expect(notice).to_contain_text("/limits/maxSteps")
+
+        file.write_text(json.dumps({**agent, "limits": {"maxSteps": 3}}))
+        expect(notice).to_be_hidden()
+        expect(page.locator("#log")).to_contain_text("newcomer, version 2")
+        expect(page.locator("#model")).to_contain_text("Version 2")
+    finally:
+        file.unlink()
+    expect(option).to_have_text("NEWCOMER (not published any more)")
+    assert page.locator("#agent").input_value() == "NEWCOMER"
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    page.locator("#agent").select_option(chosen)
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+
+
+def test_a_long_name_does_not_push_the_other_columns_out_of_sight(
+    page: Page, model: ScriptedModel, agent_client: Any
+) -> None:
+    model.replace([says("Answered.")])
+    actor = "user_" + "w" * 90
+    ask(agent_client, "hello", "session-" + "w" * 90, memoryId=actor)
+    choose(page, actor=actor)
+    page.get_by_role("tab", name="Sessions").click()
+    expect(page.locator("#panel-sessions .link").first).to_contain_text("session-www")
+    hidden = page.locator(".table").evaluate_all("all => all.map((table) => table.scrollWidth - table.clientWidth)")
+    assert hidden == [0, 0]
+    page.get_by_role("tab", name="Memory").click()
+    expect(page.locator("#panel-memory")).to_contain_text("Nothing yet")
+    assert page.locator("#panel-memory").evaluate("panel => panel.scrollWidth - panel.clientWidth") == 0
+
+
+LONGEST = ("12 min 05 s", "31", "137", "25", "1,234", "1,234,567", "234,567", "≥ $0.000168")
+
+
+@pytest.mark.parametrize("width", [1920, 1280, 1279, 900, 899, 500, 499, 360])
+def test_no_figure_is_cut_off(page: Page, model: ScriptedModel, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.locator("#tab-turn").click()
+    cut = page.evaluate(
+        """(longest) => {
+          const cells = [...document.querySelectorAll('#figures dd')];
+          cells.forEach((cell, at) => { cell.textContent = longest[at]; });
+          const cost = document.getElementById('session-cost');
+          cost.textContent = 'Seen of this session: 1,234,567 tokens, ≥ $0.000168';
+          const texts = [...cells, ...document.querySelectorAll('#figures dt'), cost];
+          return texts.filter((cell) => cell.scrollWidth > cell.clientWidth).map((cell) => cell.textContent);
+        }""",
+        LONGEST,
+    )
+    assert cut == []
+    assert sideways(page) == 0
+
+
+@pytest.mark.parametrize("width", [1280, 1920, 400])
+def test_the_times_stand_at_their_lines(page: Page, model: ScriptedModel, width: int) -> None:
+    model.replace([says("Answered.")])
+    page.set_viewport_size({"width": width, "height": 800})
+    choose(page)
+    page.locator("#tab-chat").evaluate("tab => tab.click()")
+    say(page, "hello")
+    ended(page)
+    page.locator("#tab-turn").click()
+    track, labels = page.evaluate(
+        """() => {
+          const sides = (box) => ({ left: box.left, middle: (box.left + box.right) / 2, right: box.right });
+          const text = (element) => {
+            const range = document.createRange();
+            range.selectNodeContents(element);
+            return sides(range.getBoundingClientRect());
+          };
+          const labels = [...document.querySelectorAll('.ticks span')];
+          return [sides(document.querySelector('.track').getBoundingClientRect()), labels.map(text)];
+        }"""
+    )
+    assert labels[0]["left"] == pytest.approx(track["left"], abs=1)
+    assert labels[2]["middle"] == pytest.approx(track["middle"], abs=1)
+    assert labels[4]["right"] == pytest.approx(track["right"], abs=1)
 
 
 def test_any_state_machine_is_drawn_without_states_that_overlap(page: Page) -> None:

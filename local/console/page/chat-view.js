@@ -1,7 +1,7 @@
 // The conversation: what was asked, what was answered, and what became of each turn.
 
-import { h, setText } from './dom.js';
-import { clock, duration, moment, short } from './format.js';
+import { emptyState, h, setText } from './dom.js';
+import { duration, moment, short } from './format.js';
 
 const NEAR_END = 60;
 
@@ -9,6 +9,7 @@ export class ChatView {
   #log;
   #onTurn;
   #entries = new Map();
+  #isGreeting = false;
 
   /** `onTurn(turnId)` is called when a turn of the conversation is chosen. */
   constructor(log, onTurn) {
@@ -16,21 +17,32 @@ export class ChatView {
     this.#onTurn = onTurn;
   }
 
-  /** Shows nothing but a hint. */
-  clear(title, text) {
-    this.#entries.clear();
-    this.#log.replaceChildren(h('div', { class: 'empty' }, h('p', { class: 'empty-title', text: title }), h('p', { text })));
+  /** Shows nothing but a hint of what can be asked. */
+  greet(title, text) {
+    this.show(emptyState(title, text));
+    this.#isGreeting = true;
   }
 
-  fail(node) {
+  /** Whether nothing is said yet. */
+  get isGreeting() {
+    return this.#isGreeting;
+  }
+
+  /** Shows a node in place of the conversation. */
+  show(node) {
     this.#entries.clear();
+    this.#isGreeting = false;
     this.#log.replaceChildren(node);
   }
 
-  /** Shows a stored conversation, oldest first. */
-  load(entries) {
-    this.#entries.clear();
-    this.#log.replaceChildren();
+  /** Whether a turn is among what is shown. */
+  has(turnId) {
+    return this.#entries.has(turnId);
+  }
+
+  /** Adds entries of a stored conversation, oldest first; returns the exchanges that still run, by their turns. */
+  add(entries) {
+    const running = new Map();
     for (const entry of entries) {
       if (entry.payload) {
         this.#append(h('div', { class: 'exchange' }, h('p', { class: 'meta', text: `event ${entry.eventId} · ${moment(entry.at)}` }), h('p', { class: 'said', text: JSON.stringify(entry.payload) })));
@@ -38,29 +50,42 @@ export class ChatView {
       }
       const exchange = this.begin(entry.inputText ?? '', entry.at);
       exchange.turn(entry.turnId);
-      if (entry.answer !== null && entry.answer !== undefined) exchange.answer(entry.answer);
-      else if (entry.failure) exchange.fail(entry.failure.error, entry.failure.cause);
-      else if (entry.status === 'RUNNING') exchange.progress('still running');
-      else exchange.fail(entry.status, 'The turn left no answer.');
+      if (entry.status === 'RUNNING') running.set(entry.turnId, exchange);
+      else exchange.end(entry);
     }
-    this.#log.scrollTop = this.#log.scrollHeight;
+    return running;
   }
 
   /** A new exchange with the user's text; returns what fills in the rest. */
   begin(text, at = Date.now()) {
-    if (this.#log.querySelector(':scope > .empty')) this.#log.replaceChildren();
     const progress = h('span', { text: 'starting' });
     const open = h('button', { type: 'button', class: 'link', text: 'turn', disabled: true });
-    const meta = h('p', { class: 'meta' }, h('span', { text: `${clock(at)} · ` }), open, ' · ', progress);
+    const meta = h('p', { class: 'meta' }, h('span', { text: `${moment(at)} · ` }), open, ' · ', progress);
     const body = h('div', { class: 'answer', 'data-status': 'running' }, h('p', { class: 'said dots', 'aria-hidden': 'true', text: '…' }));
     const exchange = h('article', { class: 'exchange' }, h('p', { class: 'asked', text }), body, meta);
     this.#append(exchange);
-    const settle = (status, ...content) => this.#keepEnd(() => {
-      body.dataset.status = status;
-      body.replaceChildren(...content);
-    });
+    const isOpen = () => body.dataset.status === 'running';
+    const settle = (status, said, ...content) => {
+      if (!isOpen()) return;
+      setText(progress, said);
+      this.#keepEnd(() => {
+        body.dataset.status = status;
+        body.replaceChildren(...content);
+      });
+    };
+    const answer = (text, ms) => settle('done', typeof ms === 'number' ? `answered in ${duration(ms)}` : 'answered', h('p', { class: 'said', text }));
+    const fail = (type, message) => settle('failed', 'failed', h('p', { class: 'failure-type', text: type || 'Error' }), h('p', { class: 'said', text: message }));
     return {
-      element: exchange,
+      /** Whether it is still part of the conversation and has no answer yet. Whatever comes first ends it: nothing later changes it. */
+      isOpen: () => isOpen() && exchange.isConnected,
+      answer,
+      fail,
+      progress: (text) => { if (isOpen()) setText(progress, text); },
+      /** Ends it as the stack's data has its turn. */
+      end: ({ status, answer: text, failure, startedAt, endedAt }) => {
+        if (typeof text === 'string') answer(text, endedAt && endedAt - startedAt);
+        else fail(failure?.error ?? status, failure?.cause ?? 'The turn left no answer.');
+      },
       turn: (turnId) => {
         if (!turnId) return;
         this.#entries.set(turnId, exchange);
@@ -69,16 +94,6 @@ export class ChatView {
         open.setAttribute('aria-label', `Show turn ${turnId}`);
         open.addEventListener('click', () => this.#onTurn(turnId));
         exchange.dataset.turn = turnId;
-        setText(progress, '');
-      },
-      progress: (text) => setText(progress, text),
-      answer: (text, ms) => {
-        settle('done', h('p', { class: 'said', text }));
-        setText(progress, ms === undefined ? 'answered' : `answered in ${duration(ms)}`);
-      },
-      fail: (type, message) => {
-        settle('failed', h('p', { class: 'failure-type', text: type || 'Error' }), h('p', { class: 'said', text: message }));
-        setText(progress, 'failed');
       },
     };
   }
@@ -89,6 +104,8 @@ export class ChatView {
   }
 
   #append(element) {
+    this.#isGreeting = false;
+    this.#log.querySelector(':scope > .empty')?.remove();
     this.#log.append(element);
     this.#log.scrollTop = this.#log.scrollHeight;
   }

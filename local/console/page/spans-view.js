@@ -5,6 +5,8 @@ import { duration, tick } from './format.js';
 import { rowsOf } from './turn-model.js';
 
 const SCALES = [20, 50, 100, 200, 400, 600, 1000, 2000, 3000, 5000, 8000, 12_000, 20_000, 30_000, 40_000, 60_000, 120_000, 300_000, 600_000, 900_000];
+/** A turn that is longer than all of them has a multiple of this. */
+const LONG_SCALE = 1_200_000;
 const NEAR_END = 40;
 /** What has no length worth telling. */
 const INSTANTS = new Set(['routing', 'event']);
@@ -30,10 +32,11 @@ export class SpansView {
     this.clear();
   }
 
-  clear() {
+  /** Shows no turn; `node` stands in its place. */
+  clear(node = emptyState('No turn yet', 'Ask the agent something: each state, model call and tool attempt of the turn gets a bar here.')) {
     this.#turn = null;
     this.#forget();
-    this.#root.replaceChildren(emptyState('No turn yet', 'Ask the agent something: each state, model call and tool attempt of the turn gets a bar here.'));
+    this.#root.replaceChildren(node);
     this.#axis.replaceChildren();
   }
 
@@ -77,7 +80,7 @@ export class SpansView {
   #lay(rows, now) {
     const began = this.#turn.startedAt;
     const end = Math.max(...rows.map((row) => (row.duration === null ? now : row.start + row.duration)), this.#turn.endedAt ?? 0, began + 1);
-    const scale = SCALES.find((scale) => scale >= end - began) ?? end - began;
+    const scale = SCALES.find((scale) => scale >= end - began) ?? Math.ceil((end - began) / LONG_SCALE) * LONG_SCALE;
     if (scale !== this.#scale) this.#drawAxis(scale);
     const wanted = new Set(rows.map((row) => row.id));
     for (const [id, kept] of this.#rows) if (!wanted.has(id)) { kept.element.remove(); this.#rows.delete(id); }

@@ -15,7 +15,8 @@ export class Views {
       tab.addEventListener('keydown', (event) => this.#key(event));
     }
     wide.addEventListener('change', () => this.show(this.current));
-    this.show('chat');
+    const kept = sessionStorage.getItem('view');
+    this.show(this.#tabs.some((tab) => tab.dataset.view === kept) ? kept : 'chat');
   }
 
   get current() {
@@ -26,6 +27,7 @@ export class Views {
   show(view) {
     const shown = view === 'chat' && wide.matches ? 'turn' : view;
     document.body.dataset.view = shown;
+    sessionStorage.setItem('view', view);
     byId('panel-chat').setAttribute('role', wide.matches ? 'region' : 'tabpanel');
     for (const tab of this.#tabs) {
       const isShown = tab.dataset.view === shown;
