@@ -448,7 +448,7 @@ def test_a_refused_request_is_told_with_its_type(page: Page, model: ScriptedMode
     page.locator("#session").fill(new_session())
     page.route("**/text", lambda route: route.continue_(headers={**route.request.headers, "authorization": "none"}))
     say(page, "hello")
-    expect(page.locator(".answer[data-status=failed]")).to_contain_text("IncompleteSignatureException")
+    expect(page.locator(".answer[data-status=failed]")).to_contain_text("InvalidSignatureException")
 
 
 def test_a_stack_that_does_not_answer_is_told_and_asked_again(page: Page, model: ScriptedModel) -> None:
