@@ -1,5 +1,6 @@
 """Search in an actor's records, and the relevance set that the ways of it are compared on."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,23 @@ from tests.unit.relevance import (
     stems,
 )
 from turnwright.memory.records.records import Provenance, Record
-from turnwright.memory.records.search import bm25_scores, cosine, lexical_scores, rank
+from turnwright.memory.records.search import Compared, Terms, Texts, cosine
 from turnwright.memory.records.terms import trigrams, words
+from turnwright.models.embeddings import Embedding
 
 TEXTS = list(FACTS.values())
+
+
+def rank(query: str, records: Sequence[Record], *embedding: Embedding, **options: Any) -> list[tuple[Record, float]]:
+    return Compared(records).rank(query, *embedding, **options)
+
+
+def bm25_scores(query: str, texts: Sequence[str], terms: Terms) -> list[float]:
+    return Texts(texts, terms).scores(query)
+
+
+def lexical_scores(query: str, texts: Sequence[str]) -> list[float]:
+    return bm25_scores(query, texts, trigrams)
 
 
 def record(text: str, record_id: str = "mem-1", **fields: Any) -> Record:

@@ -179,10 +179,10 @@ class Records:
     def __init__(self, table: Table) -> None:
         self._table = table
 
-    def of_namespace(self, store: str, actor: str, namespace: str, *, consistent: bool = True) -> list[Record]:
-        """The records of just this path."""
+    def of_namespace(self, store: str, actor: str, namespace: str) -> list[Record]:
+        """The records of just this path, however many they are; `reading.py` reads within bounds."""
         prefix = keys.records_prefix(namespace)
-        items = self._table.query(keys.actor_partition(store, actor), prefix, prefix + keys.END, consistent=consistent)
+        items = self._table.query(keys.actor_partition(store, actor), prefix, prefix + keys.END)
         return self._alive(items)
 
     def changes(self, store: str, namespace: str) -> int:
@@ -194,6 +194,11 @@ class Records:
         """The records of all the actor's namespaces."""
         items = self._table.query(keys.actor_partition(store, actor), keys.RECORD_PREFIX, keys.RECORD_PREFIX + keys.END)
         return self._alive(items)
+
+    def at(self, store: str, actor: str, namespace: str, record_id: str) -> Record | None:
+        """The record with this id in just this path."""
+        item = self._table.get(keys.record(store, actor, namespace, record_id))
+        return next(iter(self._alive([item] if item else [])), None)
 
     def find(self, store: str, record_id: str, namespace: str | None = None) -> Record | None:
         """A record by its id; with its namespace's path without the index's delay."""
