@@ -37,6 +37,10 @@ _INTRODUCTION = (
 )
 
 
+_TOLD_BYTES = 32 * 1024
+"""So much of the records that were chosen the trace is told, all namespaces together; longer texts are cut."""
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """What was said, and when, in ms; 0 if that is not known."""
@@ -123,17 +127,22 @@ def remembered(
         latencies.append(now_ms() - started)
     compared = [part.records for (_, inject), part in zip(namespaces, parts, strict=True) if inject.relevance]
     reach = search.reach([record for records in compared for record in records], TURN.compared_bytes)
-    facts, retrievals = [], []
-    for (namespace, inject), part, latency in zip(namespaces, parts, latencies, strict=True):
+    facts, choices = [], []
+    for place, ((namespace, inject), part) in enumerate(zip(namespaces, parts, strict=True)):
         started = now_ms()
         chosen = _chosen(part.records, inject, input_text, query, memory.embedding_model, reach)
         facts.append((namespace.name, [Said(record.text, record.timestamp) for record, _ in chosen]))
+        choices.append(chosen)
+        latencies[place] += now_ms() - started
+    told_reach = search.reach([record for chosen in choices for record, _ in chosen], _TOLD_BYTES)
+    retrievals = []
+    for (namespace, inject), part, chosen, latency in zip(namespaces, parts, choices, latencies, strict=True):
         retrievals.append(
             MemoryAccess(
                 namespace.path(session_id.actor, session_id.session),
-                [told_record(record, score) for record, score in chosen],
-                latency + now_ms() - started,
-                input_text if inject.relevance else None,
+                [told_record(_cut(record, told_reach), score) for record, score in chosen],
+                latency,
+                input_text[: search.MOST_QUERY_CHARACTERS] if inject.relevance else None,
                 left_out=told_left_out(whole=part.whole, reach=reach if inject.relevance else None),
             )
         )
@@ -184,6 +193,11 @@ def _chosen(
         return search.Compared(records, reach).rank(input_text, query, embedding_model=model)[: inject.top_k]
     newest_first = sorted(records, key=lambda record: (-record.updated_at, record.record_id))
     return [(record, None) for record in newest_first[: inject.top_k]]
+
+
+def _cut(record: Record, reach: int | None) -> Record:
+    text = search.within(record.text, reach)
+    return record if text == record.text else replace(record, text=f"{text} …")
 
 
 def _by_importance(remembered: Remembered) -> Iterator[tuple[str, Said | SessionSummary]]:

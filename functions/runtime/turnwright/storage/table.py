@@ -423,7 +423,9 @@ def _encode_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode(item: Mapping[str, Any]) -> Item:
-    decoded: Item = {name: _plain(_deserializer.deserialize(value)) for name, value in item.items()}
+    decoded: Item = {
+        name: value["S"] if "S" in value else _plain(_deserializer.deserialize(value)) for name, value in item.items()
+    }
     version = decoded.get("schemaVersion")
     if version != SCHEMA_VERSION:
         raise UnknownSchemaVersion(

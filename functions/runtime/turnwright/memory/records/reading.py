@@ -19,8 +19,8 @@ from turnwright.storage.table import Item, Table
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is read at once: `records`, and `pages` of DynamoDB, of 1 MB each; and how many bytes (UTF-8) of the
-    records' keys and texts are compared with a query.
+    """What is read at once: `records`, and `pages` of DynamoDB, of 1 MB each, one of each namespace at least; and how
+    many bytes (UTF-8) of the records' keys and texts are compared with a query.
     """
 
     records: int
@@ -28,10 +28,10 @@ class Bounds:
     compared_bytes: int
 
 
-TURN = Bounds(records=2_000, pages=24, compared_bytes=64 * 1024)
+TURN = Bounds(records=1_000, pages=8, compared_bytes=48 * 1024)
 """Load Memory, before a turn's first model call: all namespaces that are shown, together."""
 
-SEARCH = Bounds(records=2_000, pages=24, compared_bytes=192 * 1024)
+SEARCH = Bounds(records=1_500, pages=20, compared_bytes=128 * 1024)
 """A call of `search_memory` or `remember`."""
 
 MERGE = Bounds(records=2_000, pages=40, compared_bytes=256 * 1024)
@@ -98,7 +98,7 @@ class Reading:
         return _alive(map(Record.decode, items), whole=whole)
 
     def _read(self, store: str, actor: str, path: str, attributes: Sequence[str]) -> tuple[list[Item], bool]:
-        records, pages = -(-self._records // self._left), -(-self._pages // self._left)
+        records, pages = -(-self._records // self._left), max(1, -(-self._pages // self._left))
         self._left -= 1
         prefix = keys.records_prefix(path)
         answers = self._table.pages(

@@ -4,7 +4,9 @@ Every write is on the condition that the record is what the writer saw (`version
 has to look again. A record that has expired is not there, also before DynamoDB has deleted it.
 """
 
+import base64
 import json
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -94,7 +96,7 @@ class Record:
         if self.metadata:
             item["metadata"] = json_text(self.metadata)
         if self.embedding is not None:
-            item |= {"embedding": json_text(self.embedding), "embeddingModel": self.embedding_model}
+            item |= {"embedding": _packed(self.embedding), "embeddingModel": self.embedding_model}
         return item
 
     @classmethod
@@ -115,9 +117,22 @@ class Record:
             expires_at=item.get("expiresAt"),
             version=item["version"],
             metadata=json.loads(item.get("metadata", "{}")),
-            embedding=tuple(json.loads(item["embedding"])) if "embedding" in item else None,
+            embedding=_unpacked(item["embedding"]) if "embedding" in item else None,
             embedding_model=item.get("embeddingModel", ""),
         )
+
+
+def _packed(embedding: Embedding) -> str:
+    """Its numbers as little-endian floats of 32 bits, in Base64: half as long as JSON, and read in much less time."""
+    return base64.b64encode(struct.pack(f"<{len(embedding)}f", *embedding)).decode()
+
+
+def _unpacked(text: str) -> Embedding:
+    """Records of earlier releases have a JSON list."""
+    if text.startswith("["):
+        return tuple(json.loads(text))
+    packed = base64.b64decode(text)
+    return struct.unpack(f"<{len(packed) // 4}f", packed)
 
 
 def added(record: Record) -> Put:

@@ -10,6 +10,7 @@ has what the alternatives reached.
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import mul
 
 from turnwright.memory.records.records import Record
 from turnwright.memory.records.terms import trigrams
@@ -18,7 +19,7 @@ from turnwright.models.embeddings import Embedding
 MEANING_SHARE = 0.8
 """The part of the score that embeddings make where there are some."""
 
-_MOST_QUERY_CHARACTERS = 2_000
+MOST_QUERY_CHARACTERS = 2_000
 """As much of a query is looked at: an input text may have a megabyte."""
 
 _SATURATION = 1.2
@@ -36,7 +37,7 @@ class Compared:
 
     def __init__(self, records: Sequence[Record], reach: int | None = None) -> None:
         self._records = records
-        self._texts = Texts([_within(_searched_text(record), reach) for record in records], trigrams)
+        self._texts = Texts([within(_searched_text(record), reach) for record in records], trigrams)
 
     def rank(
         self, query: str, query_embedding: Embedding | None = None, *, embedding_model: str | None = None
@@ -46,7 +47,7 @@ class Compared:
         A record is compared by meaning if it has an embedding of `embedding_model` (None: of any) with as many numbers
         as the query's; another only lexically, so that it loses nothing by not having one, but cannot reach a whole 1.
         """
-        scores = self._texts.scores(query[:_MOST_QUERY_CHARACTERS])
+        scores = self._texts.scores(query[:MOST_QUERY_CHARACTERS])
         if query_embedding is not None:
             scores = [
                 _with_meaning(score, record, query_embedding, embedding_model)
@@ -95,7 +96,7 @@ def reach(records: Sequence[Record], most_bytes: int) -> int | None:
 def cosine(first: Embedding, second: Embedding) -> float:
     """The cosine of two embeddings of one length, 0 where one of them is all zeros."""
     lengths = math.hypot(*first) * math.hypot(*second)
-    return sum(map(float.__mul__, first, second)) / lengths if lengths else 0.0
+    return sum(map(mul, first, second)) / lengths if lengths else 0.0
 
 
 def _with_meaning(lexical: float, record: Record, query: Embedding, model: str | None) -> float:
@@ -110,7 +111,8 @@ def _searched_text(record: Record) -> str:
     return f"{record.key} {record.text}" if record.key else record.text
 
 
-def _within(text: str, reach: int | None) -> str:
+def within(text: str, reach: int | None) -> str:
+    """The text up to so many bytes of UTF-8."""
     return text if reach is None else text.encode(errors="replace")[:reach].decode(errors="ignore")
 
 
