@@ -247,3 +247,11 @@ def test_an_embedding_is_read_as_it_was_written_and_as_earlier_releases_wrote_it
 def test_trigrams_tell_a_words_beginning_from_its_middle() -> None:
     assert trigrams("tea") == ["^te", "tea", "ea$"]
     assert trigrams("a 京都") == ["^a$", "京都", "京", "都"]
+
+
+def test_what_lies_behind_the_reach_is_not_compared() -> None:
+    records = [record("tea " + "x" * 100, "mem-1"), record("x" * 100 + " tea", "mem-2")]
+
+    scores = {found.record_id: score for found, score in Compared(records, 50).rank("tea")}
+
+    assert scores["mem-1"] > scores["mem-2"] == 0
