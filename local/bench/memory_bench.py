@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from local.bench import largest_memory
 from local.bench.measuring import Bench, Measured, TurnCost, added_up, new_session, session_of
 from local.commands.executions import Execution, read_execution
 from local.stack import CONSOLIDATION
@@ -47,6 +48,7 @@ def measure(bench: Bench) -> Iterator[Measured]:
     yield from _session_lengths(bench)
     yield from _actor_sessions(bench)
     yield from _created_events(bench)
+    yield from _largest_memories(bench)
 
 
 def _session_age(bench: Bench) -> Iterator[Measured]:
@@ -91,6 +93,13 @@ def _created_events(bench: Bench) -> Iterator[Measured]:
     _age(bench, session, _OLD - 21)
     costs.append(_create_event(bench, session))
     yield from _curve(f"events 1, 20 and {_OLD:,} created in a session", [costs[0], costs[19], costs[20]])
+
+
+def _largest_memories(bench: Bench) -> Iterator[Measured]:
+    """A search of 580 ms of CPU takes 2 s in a function of 512 MB."""
+    for memory, load_ms, search_ms in largest_memory.cpu_ms(bench.stack):
+        yield Measured(f"CPU of Load Memory, {memory}", load_ms, "ms", 300)
+        yield Measured(f"CPU of a search, {memory}", search_ms, "ms", 580)
 
 
 def _create_event(bench: Bench, session: SessionId) -> Cost:

@@ -6,6 +6,7 @@ it reads strongly, so that the next call finds what this one remembered. A recor
 turn is never committed.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from turnwright.memory.consolidation.merging import Change, Merge, Target
 from turnwright.memory.records import search
 from turnwright.memory.records.accesses import is_there, searchable
 from turnwright.memory.records.actors import Actors
+from turnwright.memory.records.reading import SEARCH as BOUNDS
+from turnwright.memory.records.reading import Part, Reading, told_left_out
 from turnwright.memory.records.records import Record, Records, known, removed, since
 from turnwright.memory.session_ends.consolidations import Consolidation, Kind
 from turnwright.models import embeddings
@@ -36,6 +39,9 @@ SOURCE = "TOOL"
 
 _MOST_EVICTED = 50
 """A namespace whose `maxRecords` was lowered may have many records too many; a transaction takes 100 writes."""
+
+
+_RECORD_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +86,14 @@ class MemoryTools:
             searched = [self._namespace(arguments["namespace"], SEARCH)]
         else:
             searched = searchable(self._agent, self._turn)
-        found = [record for namespace in searched for record in self._in(namespace)]
-        query = arguments["query"]
+        query, model = arguments["query"], self._agent.memory.embedding_model
+        reading = Reading(self._table, BOUNDS, len(searched))
+        parts = [self._seen(reading, namespace) for namespace in searched]
+        found = [record for part in parts for record in part.records]
         embedding = self._embedding(query, is_query=True) if found else None
-        ranked = search.rank(query, found, embedding, embedding_model=self._agent.memory.embedding_model)
+        reach = search.reach(found, BOUNDS.compared_bytes)
+        ranked = search.Compared(found, reach).rank(query, embedding, embedding_model=model)
+        left_out = told_left_out(whole=all(part.whole for part in parts), reach=reach)
         best = [(record, score) for record, score in ranked if score > 0]
         names = {self._path(namespace): namespace.name for namespace in searched}
         return Use(
@@ -92,7 +102,8 @@ class MemoryTools:
                     "records": [
                         _told(record) | {"namespace": names[record.namespace], "score": round(score, 3)}
                         for record, score in best[: arguments.get("max_results", DEFAULT_RESULTS)]
-                    ]
+                    ],
+                    **({"leftOut": left_out} if left_out else {}),
                 }
             )
         )
@@ -164,8 +175,11 @@ class MemoryTools:
     def _forget(self, arguments: Mapping[str, Any]) -> Use:
         namespace = self._namespace(arguments["namespace"], FORGET)
         record_id = arguments["record_id"]
-        record = next((record for record in self._in(namespace) if record.record_id == record_id), None)
-        if record is None:
+        turn = self._turn
+        record = None
+        if _RECORD_ID.fullmatch(record_id):  # a model may say anything, a key is bounded
+            record = self._records.at(turn.memoryStore, turn.actor, self._path(namespace), record_id)
+        if record is None or not self._of_now(namespace, record):
             raise ToolFailure("FAILURE", f"there is no record {record_id} in {namespace.name}")
         told = _told(record) if self._may_read(namespace) else {"recordId": record_id}
         return Use(json_text({"forgotten": True, **told}), (removed(record), *self._owner()))
@@ -214,8 +228,24 @@ class MemoryTools:
 
     def _in(self, namespace: Namespace) -> list[Record]:
         """The records of the actor, or of this session, in a namespace."""
-        found = self._records.of_namespace(self._turn.memoryStore, self._turn.actor, self._path(namespace))
-        return [record for record in found if not namespace.of_session or since(record, self._floor)]
+        reading = Reading(self._table, BOUNDS)
+        part = reading.whole(self._turn.memoryStore, self._turn.actor, self._path(namespace))
+        return [record for record in part.records if self._of_now(namespace, record)]
+
+    def _seen(self, reading: Reading, namespace: Namespace) -> Part:
+        """The same with what a search needs."""
+        turn = self._turn
+        part = reading.seen(
+            turn.memoryStore,
+            turn.actor,
+            self._path(namespace),
+            provenance=namespace.of_session,
+            embeddings=self._agent.memory.embedding_model is not None,
+        )
+        return replace(part, records=[record for record in part.records if self._of_now(namespace, record)])
+
+    def _of_now(self, namespace: Namespace, record: Record) -> bool:
+        return not namespace.of_session or since(record, self._floor)
 
     def _embedding(self, text: str, *, is_query: bool) -> Embedding | None:
         """None without an embedding model, or if it fails: then the record is found, and compared, by its words."""

@@ -168,6 +168,27 @@ class Table:
 
         `after` is a sort key behind which to begin, in the direction of reading; its item need not be there any more.
         """
+        for items, _ in self.pages(
+            partition, first, last, newest_first=newest_first, limit=limit, consistent=consistent, after=after
+        ):
+            yield from items
+
+    def pages(
+        self,
+        partition: str,
+        first: str,
+        last: str,
+        *,
+        newest_first: bool = False,
+        limit: int | None = None,
+        consistent: bool = True,
+        after: str | None = None,
+        attributes: Sequence[str] = (),
+    ) -> Iterator[tuple[Iterator[Item], bool]]:
+        """The items that `query` has, a request at a time, of 1 MB at most; each page with whether there may be more.
+
+        With `attributes` an item has those alone, which costs as many read units; `schemaVersion` is one of them.
+        """
         arguments: dict[str, Any] = {
             "TableName": self.name,
             "KeyConditionExpression": "PK = :partition AND SK BETWEEN :first AND :last",
@@ -177,12 +198,15 @@ class Table:
         }
         if after is not None:
             arguments["ExclusiveStartKey"] = _encode_key(Key(partition, after))
+        if attributes:
+            names = {f"#{name}": name for name in attributes}  # some of them are words of the expressions' language
+            arguments |= {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
         remaining = limit
         while remaining is None or remaining > 0:
             if remaining is not None:
                 arguments["Limit"] = remaining
             page = self._read(self._client.query, **arguments)
-            yield from map(_decode, page["Items"])
+            yield map(_decode, page["Items"]), "LastEvaluatedKey" in page
             if "LastEvaluatedKey" not in page:
                 return
             arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
@@ -399,7 +423,9 @@ def _encode_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode(item: Mapping[str, Any]) -> Item:
-    decoded: Item = {name: _plain(_deserializer.deserialize(value)) for name, value in item.items()}
+    decoded: Item = {
+        name: value["S"] if "S" in value else _plain(_deserializer.deserialize(value)) for name, value in item.items()
+    }
     version = decoded.get("schemaVersion")
     if version != SCHEMA_VERSION:
         raise UnknownSchemaVersion(

@@ -141,6 +141,8 @@ class MemoryAccess:
     failure: Failure | None = None
     step: int = 0
     call: str = ""
+    left_out: str = ""
+    """Of a namespace that was not looked at as a whole: what was left out."""
 
     @property
     def status(self) -> Status:

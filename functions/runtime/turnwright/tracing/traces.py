@@ -176,6 +176,7 @@ class Traces:
             records=json_text(list(access.records)),
             recordCount=len(access.records),
             durationMs=access.latency_ms,
+            leftOut=access.left_out or None,
             **failure_fields(access.failure),
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.stored_memory import StatementModel, StoredMemory, element
-from turnwright.memory.records.search import rank
+from turnwright.memory.records.search import Compared
 
 DAY_MS = 86_400_000
 NAMESPACES = [{"name": "travel", "ttlDays": 90}, {"name": "food", "mergeRule": "APPEND", "ttlDays": 90}]
@@ -174,8 +174,8 @@ def test_what_was_said_is_remembered_merged_found_and_shown_with_its_day(
     assert memory.texts("food") == sorted([language.eats, language.does_not_eat])
 
     if is_obedient:
-        assert rank(language.asks_for_flight, memory.records())[0][0].text == flight
-    found = [record.text for record, score in rank(language.asks_for_food, memory.records()) if score > 0]
+        assert Compared(memory.records()).rank(language.asks_for_flight)[0][0].text == flight
+    found = [record.text for record, score in Compared(memory.records()).rank(language.asks_for_food) if score > 0]
     assert {*found[:2]} == {language.eats, language.does_not_eat}
 
     memory.stored.clock.ms += 30 * DAY_MS

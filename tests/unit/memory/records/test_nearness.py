@@ -93,3 +93,15 @@ def test_a_key_is_the_same_in_every_spelling() -> None:
 )
 def test_signs_and_vowels_tell_keys_apart(different: list[str]) -> None:
     assert len({normalized_key(key) for key in different}) == len(different)
+
+
+def test_a_long_run_of_marks_is_not_put_in_order_as_a_whole() -> None:
+    marks = "\u0301\u0323" * 200
+
+    assert normalized("e" + marks) == normalized("E" + marks)
+    assert normalized("e" + marks) != normalized("e" + marks + "\u0301")
+
+
+def test_a_text_longer_than_a_fact_is_the_same_as_itself_alone() -> None:
+    assert normalized("Tea. " * 300) != normalized("tea.  " * 300)
+    assert normalized("Tea. " * 300) == "Tea. " * 300

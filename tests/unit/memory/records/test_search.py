@@ -1,5 +1,6 @@
 """Search in an actor's records, and the relevance set that the ways of it are compared on."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,25 @@ from tests.unit.relevance import (
     stems,
 )
 from turnwright.memory.records.records import Provenance, Record
-from turnwright.memory.records.search import bm25_scores, cosine, lexical_scores, rank
+from turnwright.memory.records.search import Compared, Terms, Texts, cosine, reach, within
 from turnwright.memory.records.terms import trigrams, words
+from turnwright.models.embeddings import Embedding
 
 TEXTS = list(FACTS.values())
+
+
+def rank(
+    query: str, records: Sequence[Record], *embedding: Embedding | None, **options: Any
+) -> list[tuple[Record, float]]:
+    return Compared(records).rank(query, *embedding, **options)
+
+
+def bm25_scores(query: str, texts: Sequence[str], terms: Terms) -> list[float]:
+    return Texts(texts, terms).scores(query)
+
+
+def lexical_scores(query: str, texts: Sequence[str]) -> list[float]:
+    return bm25_scores(query, texts, trigrams)
 
 
 def record(text: str, record_id: str = "mem-1", **fields: Any) -> Record:
@@ -194,6 +210,48 @@ def test_scores_lie_between_0_and_1_whatever_the_texts(query: str, texts: list[s
         assert all(0 <= score <= 1.0000001 for score in scores)
 
 
+@pytest.mark.parametrize("letter", ["a", "я", "ก", "語", "각", "😀"])
+@pytest.mark.parametrize("sizes", [[10] * 50, [1, 3_000, 3_000], [16_000] * 20, [], [7]])
+def test_no_more_is_compared_than_the_bound_and_short_records_are_compared_whole(letter: str, sizes: list[int]) -> None:
+    records = [record(letter * size, f"mem-{number}") for number, size in enumerate(sizes)]
+    total = sum(len(each.text.encode()) for each in records)
+
+    compared = reach(records, 2_000)
+
+    assert (compared is None) == (total <= 2_000)
+    if compared is not None:
+        read = [len(within(each.text, compared).encode()) for each in records]
+        assert 2_000 - 5 * len(records) <= sum(read) <= 2_000
+        assert all(bytes_ == min(size * len(letter.encode()), bytes_) for bytes_, size in zip(read, sizes, strict=True))
+        assert max(read) - min(read) <= 3 or min(sizes) * len(letter.encode()) <= compared
+
+
+def test_terms_of_any_text_are_few_for_each_of_its_bytes() -> None:
+    for text in ("\ufdfa" * 5_000, "\ufdfa " * 4_000, "a+" * 8_000, "각" * 5_000, "a_" * 8_000, "語" * 5_000):
+        assert len(trigrams(text)) <= 3 * len(text.encode())
+
+
+def test_a_long_run_of_marks_ends_with_the_thirtieth() -> None:
+    assert words("e" + "\u093f" * 8_000) == ["e" + "\u093f" * 30]
+    assert words("cafe" + "\u0301\u0323" * 4_000 + " tea") == ["cafe", "tea"]
+
+
+def test_an_embedding_is_read_as_it_was_written_and_as_earlier_releases_wrote_it() -> None:
+    embedded = record("tea", embedding=(0.5, -0.25, 1.0), embedding_model="m")
+    item = embedded.encode()
+
+    assert Record.decode(item) == embedded
+    assert Record.decode({**item, "embedding": "[0.5, -0.25, 1.0]"}) == embedded
+
+
 def test_trigrams_tell_a_words_beginning_from_its_middle() -> None:
     assert trigrams("tea") == ["^te", "tea", "ea$"]
     assert trigrams("a 京都") == ["^a$", "京都", "京", "都"]
+
+
+def test_what_lies_behind_the_reach_is_not_compared() -> None:
+    records = [record("tea " + "x" * 100, "mem-1"), record("x" * 100 + " tea", "mem-2")]
+
+    scores = {found.record_id: score for found, score in Compared(records, 50).rank("tea")}
+
+    assert scores["mem-1"] > scores["mem-2"] == 0

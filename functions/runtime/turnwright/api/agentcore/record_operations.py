@@ -18,9 +18,9 @@ from turnwright.api.agentcore.refusals import Finding, Invalid, NotThere, Reason
 from turnwright.api.agentcore.stores import Store, Stores
 from turnwright.api.agentcore.strategies import NEVER_DAYS, as_path
 from turnwright.errors import ActorErased, CommitConflict
+from turnwright.memory.records import search
 from turnwright.memory.records.actors import Actors
 from turnwright.memory.records.records import MOST_REPLACED, Provenance, Record, Records, added, changed, known, removed
-from turnwright.memory.records.search import rank
 from turnwright.models.embeddings import Embedding, embed
 from turnwright.storage import keys
 from turnwright.storage.clock import expiry, now_ms
@@ -30,6 +30,16 @@ from turnwright.storage.table import ConditionFailed, Put, Table, TransactionRef
 
 MOST_SEARCHED = 5_000
 """So many records a query may mean at most. An actor's are far fewer."""
+
+MOST_SEARCHED_BYTES = 24_000_000
+"""So many bytes of UTF-8 their texts may have together."""
+
+COMPARED_BYTES = 256 * 1024
+"""So many bytes of their texts are compared: of each record as many as of any other."""
+
+MOST_PASSED = 2_000
+_MOST_PASSED_BYTES = 8_000_000
+"""Records, and bytes of their texts, that one page of a list looks at, however few of them it lists."""
 
 TOKEN_DAYS = 7
 """How long a clientToken is remembered."""
@@ -67,7 +77,7 @@ class MemoryRecords:
         return {"memoryRecord": {**answer, "provenance": asdict(record.provenance)}}
 
     def page(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """By namespace and record id."""
+        """By namespace and record id. A page may have fewer records than there are behind it, or none."""
         store = self._stores.require(memory_id(fields))
         strategy = _strategy(store, fields.get("memoryStrategyId"))
         filters = fields.get("metadataFilters", [])
@@ -75,22 +85,23 @@ class MemoryRecords:
         limit = fields.get("maxResults", DEFAULT_RESULTS)
         first, after = paging.position("ListMemoryRecords", fields, 2) or ["", ""]
         page: list[Record] = []
+        last, looked_at, size = [first, after], 0, 0
         for passed, (path, owner) in enumerate(self._namespaces(store, fields, first)):
             if passed == _MOST_NAMESPACES:
                 return _records_page(store, page, paging.token("ListMemoryRecords", fields, [path, ""]))
             for record in self._of_namespace(store, path, owner, after if path == first else ""):
-                if strategy not in (None, record.strategy) or not record_filters.holds(filters, record):
-                    continue
-                if len(page) == limit:
-                    last = page[-1]
-                    return _records_page(
-                        store, page, paging.token("ListMemoryRecords", fields, [last.namespace, last.item_key.sk])
-                    )
-                page.append(record)
+                is_listed = strategy in (None, record.strategy) and record_filters.holds(filters, record)
+                if looked_at == MOST_PASSED or size > _MOST_PASSED_BYTES or (is_listed and len(page) == limit):
+                    return _records_page(store, page, paging.token("ListMemoryRecords", fields, last))
+                last, looked_at, size = [path, record.item_key.sk], looked_at + 1, size + len(record.text.encode())
+                if is_listed:
+                    page.append(record)
         return _records_page(store, page, None)
 
     def retrieve(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Best first. Raises Invalid for a path with more records than are searched at once."""
+        """Best first, and besides what AgentCore has: how far each record was compared, if not to its end. Raises
+        Invalid for a path with more records than are searched at once.
+        """
         store = self._stores.require(memory_id(fields))
         criteria = fields["searchCriteria"]
         strategy = _strategy(store, criteria.get("memoryStrategyId"))
@@ -99,18 +110,12 @@ class MemoryRecords:
         limit = fields.get("maxResults", DEFAULT_RESULTS)
         position = paging.position("RetrieveMemoryRecords", fields, 1)
         start = int(position[0]) if position and position[0].isdecimal() else 0
-        found: list[Record] = []
-        for path, owner in self._namespaces(store, fields, ""):
-            found += [
-                record
-                for record in self._of_namespace(store, path, owner, "")
-                if strategy in (None, record.strategy) and record_filters.holds(filters, record)
-            ]
-            if len(found) > MOST_SEARCHED:
-                raise invalid("namespacePath", f"has more than {MOST_SEARCHED} records under it; search a longer path")
+        found = self._searched(store, fields, strategy, filters)
         query, model = criteria["searchQuery"], store.configuration.embedding_model
         embedding = self._embed([query], model, is_query=True)[0] if model and found else None
-        ranked = rank(query, found, embedding, embedding_model=model)[: criteria.get("topK", _DEFAULT_TOP_K)]
+        reach = search.reach(found, COMPARED_BYTES)
+        ranked = search.Compared(found, reach).rank(query, embedding, embedding_model=model)
+        ranked = ranked[: criteria.get("topK", _DEFAULT_TOP_K)]
         answer: dict[str, Any] = {
             "memoryRecordSummaries": [
                 {**wire(store, record), "score": round(score, 6)} for record, score in ranked[start : start + limit]
@@ -118,7 +123,7 @@ class MemoryRecords:
         }
         if start + limit < len(ranked):
             answer["nextToken"] = paging.token("RetrieveMemoryRecords", fields, [str(start + limit)])
-        return answer
+        return answer if reach is None else {**answer, "comparedBytes": reach}
 
     # ---- Writing ----
 
@@ -201,6 +206,25 @@ class MemoryRecords:
             place = f" in namespace {path}" if path else ""
             raise NotThere(f"memory {store.store_id} has no record {record_id}{place}")
         return record
+
+    def _searched(
+        self, store: Store, fields: Mapping[str, Any], strategy: str | None, filters: Sequence[Mapping[str, Any]]
+    ) -> list[Record]:
+        """The records that a query means."""
+        found: list[Record] = []
+        looked_at, size = 0, 0
+        for path, owner in self._namespaces(store, fields, ""):
+            for record in self._of_namespace(store, path, owner, ""):
+                looked_at, size = looked_at + 1, size + len(record.text.encode())
+                if looked_at > MOST_SEARCHED or size > MOST_SEARCHED_BYTES:
+                    raise invalid(
+                        "namespacePath" if "namespacePath" in fields else "namespace",
+                        f"has more than {MOST_SEARCHED} records under it, or {MOST_SEARCHED_BYTES} bytes of texts; "
+                        "search a longer path",
+                    )
+                if strategy in (None, record.strategy) and record_filters.holds(filters, record):
+                    found.append(record)
+        return found
 
     def _namespaces(self, store: Store, fields: Mapping[str, Any], first: str) -> Iterator[tuple[str, str]]:
         """The namespaces that a query means, by their paths, from `first` on.

@@ -35,8 +35,7 @@ class DigestRecord:
 
     def read(self) -> Record | None:
         session = self._consolidation.session
-        found = records.Records(self._table).of_namespace(session.store, session.actor, self._path)
-        return next((record for record in found if record.record_id == digest_id(session)), None)
+        return records.Records(self._table).at(session.store, session.actor, self._path, digest_id(session))
 
     def former(self) -> str:
         """The digest that this one continues; "" if the one that is there covers something else: it is of an earlier

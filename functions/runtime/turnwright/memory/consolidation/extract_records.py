@@ -5,6 +5,7 @@ from turnwright.memory.consolidation import extraction, summarizing, transcript
 from turnwright.memory.consolidation.consolidating import Consolidating
 from turnwright.memory.consolidation.consolidation_journal import Entry
 from turnwright.memory.consolidation.transcript import Chunk
+from turnwright.memory.records.reading import MERGE, Reading
 from turnwright.models.asking import BrokenAnswer, ask
 
 
@@ -45,10 +46,6 @@ def extract(work: Consolidating, name: str, chunk: Chunk, attempt: int) -> Entry
 
 def _known_keys(work: Consolidating, namespace: Namespace) -> list[str]:
     consolidation = work.consolidation
-    records = work.records.of_namespace(
-        consolidation.memoryStore,
-        consolidation.owner_of(namespace),
-        consolidation.path(namespace),
-        consistent=False,
-    )
-    return [record.key for record in records]
+    owner, path = consolidation.owner_of(namespace), consolidation.path(namespace)
+    found = Reading(work.table, MERGE, consistent=False).seen(consolidation.memoryStore, owner, path)
+    return [record.key for record in found.records]

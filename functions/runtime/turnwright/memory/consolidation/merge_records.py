@@ -8,9 +8,11 @@ from turnwright.memory.consolidation.consolidating import Consolidating
 from turnwright.memory.consolidation.consolidation_journal import Entry
 from turnwright.memory.consolidation.extraction import Fact
 from turnwright.memory.consolidation.merging import Merge, Target, embedded
+from turnwright.memory.records.reading import MERGE, Reading
 from turnwright.models.asking import BrokenAnswer, ask
 from turnwright.models.embeddings import Embedding, embed
 from turnwright.storage.clock import now_ms
+from turnwright.tracing.log import logger
 
 _NOTHING: Entry = {"seen": 0, "changes": []}
 
@@ -67,8 +69,15 @@ def _merged(
     vectors = _embedded([fact.text for fact in facts], model) if by_model else {}
     seen = work.records.changes(consolidation.memoryStore, target.path)  # before the records, or one may be missed
     owner = consolidation.owner_of(target.namespace)
-    existing = work.records.of_namespace(consolidation.memoryStore, owner, target.path)
-    merge = Merge(target, existing)
+    part = Reading(work.table, MERGE).whole(consolidation.memoryStore, owner, target.path)
+    if not part.whole:
+        logger().warning(
+            "a namespace has more records than a merge reads; facts are compared with those that were read",
+            consolidationId=consolidation.consolidationId,
+            namespace=target.namespace.name,
+            recordsRead=len(part.records),
+        )
+    merge = Merge(target, part.records)
     if by_model:
         for start in range(0, len(facts), model_merging.FACTS_AT_A_TIME):
             some = facts[start : start + model_merging.FACTS_AT_A_TIME]

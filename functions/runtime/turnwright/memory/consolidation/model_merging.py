@@ -8,8 +8,9 @@ from turnwright.memory.consolidation.extraction import Fact, check_text
 from turnwright.memory.consolidation.merging import Operation
 from turnwright.memory.consolidation.transcript import escaped
 from turnwright.memory.records.nearness import normalized_key
+from turnwright.memory.records.reading import MERGE
 from turnwright.memory.records.records import Record
-from turnwright.memory.records.search import rank
+from turnwright.memory.records.search import Compared, reach
 from turnwright.models.asking import BrokenAnswer, Form
 from turnwright.models.embeddings import Embedding
 from turnwright.storage.clock import told_moment
@@ -51,8 +52,9 @@ def nearest(
 ) -> list[Record]:
     """The records that a model is shown: the nearest of each fact, each once."""
     shown: dict[str, Record] = {}
+    compared = Compared(records, reach(records, MERGE.compared_bytes))
     for fact in facts:
-        ranked = rank(fact.text, records, vectors.get(fact.text), embedding_model=model)
+        ranked = compared.rank(fact.text, vectors.get(fact.text), embedding_model=model)
         near = [record for record, _ in ranked[:_NEAREST]]
         key = normalized_key(fact.key)
         near += [record for record in records if key and normalized_key(record.key) == key][:1]

@@ -6,6 +6,7 @@ with what it wrote: a gateway that finds the answer recorded tells the same as t
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from turnwright.agents.definitions import Agent
@@ -64,7 +65,8 @@ class CallAccesses:
             named = self._agent.memory.namespace(arguments.get("namespace", ""))
             for namespace in [named] if named else searchable(self._agent, self._turn):
                 found = [_without(record, "namespace") for record in told["records"] if _is_of(namespace, record)]
-                self._traces.memory_retrieval(self._access(namespace, found, latency_ms, arguments["query"]))
+                access = self._access(namespace, found, latency_ms, arguments["query"])
+                self._traces.memory_retrieval(replace(access, left_out=told.get("leftOut", "")))
             return
         written = self._agent.memory.namespace(arguments["namespace"])
         if written is None:

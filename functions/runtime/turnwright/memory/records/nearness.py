@@ -10,6 +10,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from turnwright.memory.records.terms import MOST_MARKS
+
 _TO_NOTHING = dict.fromkeys(
     map(ord, "\u00ad\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
 )
@@ -22,15 +24,29 @@ _SUBJECT = re.compile(r"(?:(?:the )?user )+", re.IGNORECASE)
 _ENDS = ".!;, \u3002\u0964\u06d4"
 """Marks at a sentence's end, those of Chinese and Japanese, Hindi and Urdu too; no question mark and no sign."""
 
+_LONG_RUN = re.compile(rf"[^\w\s\x00-\x7f]{{{MOST_MARKS + 1},}}")
+_JOINER = "\u034f"
+"""The combining grapheme joiner, which is not seen: no mark is ordered across it."""
+
 _KEY_SEPARATOR = re.compile(r"[\s_]+")
 _HYPHENS = "-\u2010\u2011"
 
 
-@lru_cache(maxsize=4_096)
+MOST_COMPARED = 1_000
+"""Characters. A fact is a short sentence; a longer text is the same as another only if each character of it is, since
+a new fact is compared with all records of its namespace.
+"""
+
+
 def normalized(text: str) -> str:
     """The text without what changes nothing: white space, the mark at its end, the case of its first letter, the words
     "the user" that it begins with, the form of a letter.
     """
+    return text if len(text) > MOST_COMPARED else _normalized(text)
+
+
+@lru_cache(maxsize=4_096)
+def _normalized(text: str) -> str:
     plain = " ".join(_plain(text).split())
     plain = plain.rstrip(_ENDS) or plain
     plain = _SUBJECT.sub("", plain, count=1) if _SUBJECT.match(plain) else plain
@@ -59,9 +75,21 @@ def _is_letter(character: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """The text in one form of its letters: composed, of usual width, without what is not seen."""
-    composed = unicodedata.normalize("NFC", text.translate(_TO_NOTHING))
-    return unicodedata.normalize("NFC", "".join(map(_usual_form, composed)))
+    """The text in one form of its letters: composed, of usual width, without what is not seen.
+
+    To put marks into their order takes the square of their number, so that long runs of them are parted, as in
+    Unicode's Stream-Safe Text Format (UAX #15).
+    """
+    if text.isascii():
+        return text
+    composed = unicodedata.normalize("NFC", _LONG_RUN.sub(_parted, text.translate(_TO_NOTHING)))
+    forms = {ord(character): form for character in set(composed) if (form := _usual_form(character)) != character}
+    return unicodedata.normalize("NFC", composed.translate(forms)) if forms else composed
+
+
+def _parted(run: re.Match[str]) -> str:
+    marks = run[0]
+    return _JOINER.join(marks[start : start + MOST_MARKS] for start in range(0, len(marks), MOST_MARKS))
 
 
 @lru_cache(maxsize=4_096)

@@ -4,7 +4,9 @@ Every write is on the condition that the record is what the writer saw (`version
 has to look again. A record that has expired is not there, also before DynamoDB has deleted it.
 """
 
+import base64
 import json
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -94,7 +96,7 @@ class Record:
         if self.metadata:
             item["metadata"] = json_text(self.metadata)
         if self.embedding is not None:
-            item |= {"embedding": json_text(self.embedding), "embeddingModel": self.embedding_model}
+            item |= {"embedding": _packed(self.embedding), "embeddingModel": self.embedding_model}
         return item
 
     @classmethod
@@ -115,9 +117,22 @@ class Record:
             expires_at=item.get("expiresAt"),
             version=item["version"],
             metadata=json.loads(item.get("metadata", "{}")),
-            embedding=tuple(json.loads(item["embedding"])) if "embedding" in item else None,
+            embedding=_unpacked(item["embedding"]) if "embedding" in item else None,
             embedding_model=item.get("embeddingModel", ""),
         )
+
+
+def _packed(embedding: Embedding) -> str:
+    """Its numbers as little-endian floats of 32 bits, in Base64: half as long as JSON, and read in much less time."""
+    return base64.b64encode(struct.pack(f"<{len(embedding)}f", *embedding)).decode()
+
+
+def _unpacked(text: str) -> Embedding:
+    """Records of earlier releases have a JSON list."""
+    if text.startswith("["):
+        return tuple(json.loads(text))
+    packed = base64.b64decode(text)
+    return struct.unpack(f"<{len(packed) // 4}f", packed)
 
 
 def added(record: Record) -> Put:
@@ -179,10 +194,10 @@ class Records:
     def __init__(self, table: Table) -> None:
         self._table = table
 
-    def of_namespace(self, store: str, actor: str, namespace: str, *, consistent: bool = True) -> list[Record]:
-        """The records of just this path."""
+    def of_namespace(self, store: str, actor: str, namespace: str) -> list[Record]:
+        """The records of just this path, however many they are; `reading.py` reads within bounds."""
         prefix = keys.records_prefix(namespace)
-        items = self._table.query(keys.actor_partition(store, actor), prefix, prefix + keys.END, consistent=consistent)
+        items = self._table.query(keys.actor_partition(store, actor), prefix, prefix + keys.END)
         return self._alive(items)
 
     def changes(self, store: str, namespace: str) -> int:
@@ -194,6 +209,11 @@ class Records:
         """The records of all the actor's namespaces."""
         items = self._table.query(keys.actor_partition(store, actor), keys.RECORD_PREFIX, keys.RECORD_PREFIX + keys.END)
         return self._alive(items)
+
+    def at(self, store: str, actor: str, namespace: str, record_id: str) -> Record | None:
+        """The record with this id in just this path."""
+        item = self._table.get(keys.record(store, actor, namespace, record_id))
+        return next(iter(self._alive([item] if item else [])), None)
 
     def find(self, store: str, record_id: str, namespace: str | None = None) -> Record | None:
         """A record by its id; with its namespace's path without the index's delay."""

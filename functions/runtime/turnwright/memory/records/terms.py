@@ -20,6 +20,13 @@ _NOT_ASCII = re.compile(r"[^\w\x00-\x7f]")
 _WORD = re.compile(r"([^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+)([+#]*)")
 """A word and the signs behind it, of a text in which every sign beyond ASCII that parts words is a space."""
 
+MOST_MARKS = 30
+"""Marks upon one letter that are looked at: no language has more (Unicode, UAX #15, Stream-Safe Text Format)."""
+
+_LONG_RUN = re.compile(rf"([^\w\s\x00-\x7f]{{{MOST_MARKS}}})[^\w\s\x00-\x7f]+")
+_MOST_LETTERS = 4
+"""That one character is taken apart into, on the average of a word: U+FDFA alone are 18."""
+
 _IDENTIFIER = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _JOINERS = "\u200c\u200d"
 _PARTING = "\u200b"
@@ -47,7 +54,9 @@ _KANA = re.compile(r"[\u3041-\u30ff\u3105-\u312f\u31a0-\u31ff]")
 
 def words(text: str) -> list[str]:
     """The words without case and accents; the parts of an identifier (`favouriteColour`, `risk_level`) too."""
-    plain = _NOT_ASCII.sub(lambda match: _within_words(match[0]), text)
+    plain = text
+    if not text.isascii():
+        plain = _NOT_ASCII.sub(lambda match: _within_words(match[0]), _LONG_RUN.sub(r"\1", text))
     found = _WORD.findall(plain)
     spelled = [word for word, _ in found] + [word + signs for word, signs in found if signs]
     parts = [part for word, _ in found for part in _parts(word)]
@@ -99,7 +108,7 @@ def _folded(word: str) -> str:
     """The word as it is compared; "" if it has no letter."""
     if word.isascii():
         return word.lower()
-    decomposed = unicodedata.normalize("NFKD", word.casefold())
+    decomposed = unicodedata.normalize("NFKD", word.casefold())[: _MOST_LETTERS * len(word)]
     plain = "".join(
         letter
         for letter in decomposed
