@@ -348,7 +348,7 @@ class _AgentFiles:
                     self.broken = None
             except CustomResourceFailed as error:
                 self.broken = str(error)
-                self._logs.problem(f"{' '.join(str(error).split())} The version before stays in force.")
+                self._logs.problem(f"{' '.join(str(error).split())}; the version before stays in force")
             except OSError as error:
                 self._logs.problem(f"the agent files could not be read: {error}")
 

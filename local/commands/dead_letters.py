@@ -20,6 +20,7 @@ from turnwright.agents.definitions import Tool
 from turnwright.api.agentcore.stores import DELETING
 from turnwright.errors import NotFound
 from turnwright.memory.records.actors import Actor
+from turnwright.sessions.values import Status
 from turnwright.storage import keys
 from turnwright.storage.documents import Documents, json_text
 from turnwright.storage.table import Table
@@ -168,6 +169,8 @@ class Sender:
         request = body["input"] if _has_whole_input(body) else self._input_of(failed)
         name = uuid.uuid4().hex
         is_turn, kind = "turnId" in request, "consolidation" if "consolidationId" in request else "erasure"
+        if is_turn and self._is_committed(request["turnId"], is_recorded="failure" in body):
+            return SentAgain(f"the turn {letter.turn_id} was committed since; its letter is deleted")
         if not is_turn and kind == "erasure" and not self._is_erasing(request):
             return SentAgain(f"the erasure {letter.id} was finished since; its letter is deleted")
         started = self.stepfunctions.start_execution(
@@ -192,6 +195,17 @@ class Sender:
             if error.response["Error"]["Code"] != "ExecutionDoesNotExist":
                 raise
             raise NotSentAgain(f"its execution {execution_arn} is gone, and with it what was asked") from error
+
+    def _is_committed(self, turn_id: str, *, is_recorded: bool) -> bool:
+        """Whether a turn was redriven, with success, since it failed. Raises NotSentAgain if it runs again, and for a
+        turn whose failure was recorded and whose header is gone: then its actor was erased since.
+        """
+        header = self.table.get(keys.turn_header(turn_id))
+        if header is None and is_recorded:
+            raise NotSentAgain(f"the turn {turn_id} was erased since and is not made again; the letter stays")
+        if header is not None and header["status"] == Status.RUNNING and is_recorded:
+            raise NotSentAgain(f"the turn {turn_id} runs again, since it was redriven; the letter stays")
+        return header is not None and header["status"] == Status.COMMITTED
 
     def _is_erasing(self, request: Mapping[str, Any]) -> bool:
         """Whether an erasure is still to be done: one that is sent again later would take what came afterwards."""

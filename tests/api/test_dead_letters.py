@@ -12,9 +12,10 @@ from local.aws.faults import Faults
 from local.bedrock.scripted_model import ScriptedModel
 from local.commands.executions import Execution, read_execution
 from local.stack import LocalStack
-from tests.waiting import eventually
+from tests.waiting import eventually, patient
 from tests.workflow.turns import ask, calls, fails, new_session, says
 from turnwright.memory.records.records import Records
+from turnwright.storage import keys
 from turnwright.storage.table import Table
 
 TOOL = "MisbehavingToolFunction"
@@ -241,6 +242,46 @@ def test_the_request_of_a_failed_turn_is_started_again_as_a_new_turn(
     assert execution.status == "SUCCEEDED"
     assert execution.input["turnId"] == execution.name != failed
     assert waiting(stack, queues["DeadLetterQueueUrl"]) == 0
+
+
+def test_a_turn_that_was_redriven_since_is_not_asked_again(
+    stack: LocalStack,
+    model: ScriptedModel,
+    agent_client: Any,
+    queues: dict[str, str],
+    dead_letters: Callable[..., tuple[int, list[str]]],
+) -> None:
+    failed = failed_turn(stack, model, agent_client, queues)
+    model.replace([says("Hello.")])
+    model.pause()
+    arn = stack.execution_arn(failed)
+    stack.client("stepfunctions").redrive_execution(executionArn=arn)
+    model.wait_for_requests(1, patient(20))
+    running = f"turnwright: the turn {failed} runs again, since it was redriven; the letter stays"
+    assert dead_letters("--send-again", failed) == (1, [running])
+    model.resume()
+    eventually(lambda: read_execution(stack.client("stepfunctions"), arn).status == "SUCCEEDED", "it is redriven")
+    committed = f"the turn {failed} was committed since; its letter is deleted"
+    assert dead_letters("--send-again", failed) == (0, [committed])
+    assert len(model.requests) == 1
+    assert waiting(stack, queues["DeadLetterQueueUrl"]) == 0
+
+
+def test_a_turn_whose_actor_was_erased_since_is_not_made_again(
+    stack: LocalStack,
+    model: ScriptedModel,
+    agent_client: Any,
+    queues: dict[str, str],
+    dead_letters: Callable[..., tuple[int, list[str]]],
+) -> None:
+    failed = failed_turn(stack, model, agent_client, queues)
+    partition, sort = keys.turn_header(failed)
+    stack.client("dynamodb").delete_item(
+        TableName=stack.outputs["TableName"], Key={"PK": {"S": partition}, "SK": {"S": sort}}
+    )
+    erased = f"turnwright: the turn {failed} was erased since and is not made again; the letter stays"
+    assert dead_letters("--send-again", failed) == (1, [erased])
+    assert waiting(stack, queues["DeadLetterQueueUrl"]) == 1
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["by EventBridge", "by Lambda"])

@@ -29,14 +29,14 @@ def receipt(
     prices: Prices,
     incomplete: Iterable[str] = (),
     estimated_write_units: int = 0,
-    passed_over: Sequence[PassedOver] = (),
+    passed_over: Sequence[PassedOver] | None = (),
 ) -> dict[str, Any]:
     """What the header keeps. A part of `dollars` without a price is None, and so is the total then.
 
     `stateTransitions` are the states that were entered; Step Functions bills `stateRetries` like these. Of the
     `writeUnits` the last `estimatedWriteUnits` are those of the commit that writes the receipt itself; all others are
     what DynamoDB reported. `incomplete` says what else is missing. `modelsPassedOver` has each model that failed for
-    good, why, and how often, in the order in which it was first.
+    good, why, and how often, in the order in which it was first; None if that is not known.
     """
     total = spent.total
     models = _models(calls, prices)
@@ -51,9 +51,7 @@ def receipt(
     return {
         "tokens": _tokens(calls),
         "models": models,
-        "modelsPassedOver": [
-            {"model": each.model, "error": each.error, "times": times} for each, times in Counter(passed_over).items()
-        ],
+        "modelsPassedOver": None if passed_over is None else _passed_over(passed_over),
         "modelCalls": len(calls),
         "modelAttempts": max(spent.model_attempts, len(calls)),
         "toolAttempts": spent.tool_attempts,
@@ -71,6 +69,10 @@ def receipt(
         "prices": prices.name,
         "incomplete": missing,
     }
+
+
+def _passed_over(models: Sequence[PassedOver]) -> list[dict[str, Any]]:
+    return [{"model": each.model, "error": each.error, "times": times} for each, times in Counter(models).items()]
 
 
 def of_header(header: Header) -> dict[str, Any] | None:

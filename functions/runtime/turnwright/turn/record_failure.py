@@ -86,7 +86,7 @@ def _source(failure: ExecutionFailure) -> Source:
 def _receipt(table: Table, documents: Documents, failure: ExecutionFailure) -> dict[str, Any]:
     """As far as it is known: what the journal says was paid for, and what the execution's history tells."""
     calls = Journal(table, documents, failure.turn_id).calls()
-    return receipt(failure.costs.spent, calls, failure.costs.transitions, prices.current())
+    return receipt(failure.costs.spent, calls, failure.costs.transitions, prices.current(), passed_over=None)
 
 
 def _without_texts(documents: Documents, request: Mapping[str, Any]) -> dict[str, Any]:
