@@ -26,7 +26,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     turn = Turn.decode(event["turn"])
     log = logger_for(turn.log_fields, step=event["step"])
     if event["redriveCount"] > 0:
-        Turns(store).resume(turn)
+        Turns(store).resume(turn, event["redriveCount"])
     agent = versions.load(store, turn.agentId, turn.agentVersion)
     asked = Asked(
         event["step"],

@@ -37,7 +37,7 @@ def handler(event: dict[str, Any], context: object) -> ToolResult:
     gateway: Gateway | None = None
     try:
         if event["redriveCount"] > 0:
-            Turns(store).resume(turn)
+            Turns(store).resume(turn, event["redriveCount"])
         agent = versions.load(store, turn.agentId, turn.agentVersion)
         gateway = Gateway(store, bucket, turn, agent, tool_dead_letters())
         result = gateway.attempt(event["step"], call, event["attempt"], lost=event["lost"])

@@ -29,7 +29,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         agent,
         request,
         event["execution"],
-        redriven=event["redriveCount"] > 0,
+        redrive=event["redriveCount"],
         definition_version=event.get("definitionVersion", ""),
     )
     if turn.agentVersion != agent.version:

@@ -30,8 +30,8 @@ def handler(event: dict[str, Any], context: object) -> None:
     if outcome is Recorded.COMMITTED_BEFORE:
         logger().info("turn committed already", turnId=failure.turn_id, failure=failure.summary)
         return
-    if outcome is Recorded.ERASED:
-        logger().info("turn erased already", turnId=failure.turn_id)
+    if outcome in (Recorded.ERASED, Recorded.RUNS_AGAIN):
+        logger().info(f"turn {outcome.value} already", turnId=failure.turn_id)
         return
     refused = outcome is Recorded.REFUSED
     metrics.turn_failed(str(failure.request.get("agentId", "")), failure.error, refused=refused)

@@ -29,7 +29,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     meter = Meter(store)
     turn = Turn.decode(event["turn"])
     if event["redriveCount"] > 0:
-        Turns(store).resume(turn)
+        Turns(store).resume(turn, event["redriveCount"])
     agent = versions.load(store, turn.agentId, turn.agentVersion)
     header = commit(store, documents(), turn, agent, _bill(event, agent, meter))
     log = logger_for(turn.log_fields, step=event["step"])

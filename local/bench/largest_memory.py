@@ -133,7 +133,7 @@ def _begin(store: Table, agent: Agent, actor: str) -> Turn:
         trace=False,
         body={"inline": {"inputText": _QUERY}},
     )
-    return begin(store, documents(), agent, request, "bench", redriven=False)
+    return begin(store, documents(), agent, request, "bench", redrive=0)
 
 
 def _fill(store: Table, agent: Agent, actor: str, memory: Memory) -> None:

@@ -216,7 +216,7 @@ class StoredTurns:
     def begin(self, turn_id: str, *, redriven: bool = False, **request: Any) -> Turn:
         execution = f"arn:aws:states:us-east-1:123456789012:execution:turns:{turn_id}"
         turn_request = self.request(turn_id, **request)
-        return begin(self.table, self.documents, self.agent(), turn_request, execution, redriven=redriven)
+        return begin(self.table, self.documents, self.agent(), turn_request, execution, redrive=int(redriven))
 
     def journal(self, turn: Turn, *steps: Step) -> None:
         for each in steps:

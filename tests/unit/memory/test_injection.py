@@ -174,7 +174,7 @@ def test_a_session_without_an_actor_is_shown_only_what_is_of_the_session(remembe
 
 
 def begin_request(stored: StoredTurns, request: TurnRequest) -> Turn:
-    return begin(stored.table, stored.documents, stored.agent(), request, "arn:execution", redriven=False)
+    return begin(stored.table, stored.documents, stored.agent(), request, "arn:execution", redrive=0)
 
 
 # ---- Relevance ----

@@ -345,7 +345,7 @@ def test_without_an_actor_only_the_session_has_a_memory(stored: StoredTurns) -> 
     agent = publish(stored)
     request = stored.request(A)
     nobody = TurnRequest(**{**{n: getattr(request, n) for n in TurnRequest.__slots__}, "memory_id": None})
-    turn = begin(stored.table, stored.documents, agent, nobody, "arn:execution", redriven=False)
+    turn = begin(stored.table, stored.documents, agent, nobody, "arn:execution", redrive=0)
     memory = Memory(stored, turn, agent)
 
     assert memory.refusal("remember", namespace="facts", text="Likes tea.") == (

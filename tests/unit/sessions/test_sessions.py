@@ -237,7 +237,7 @@ def test_a_redrive_does_not_bring_back_a_session_that_was_ended_since(stored: St
     SessionEnds(stored.table).end(SESSION)
 
     with pytest.raises(LeaseLost):
-        Turns(stored.table).resume(turn)
+        Turns(stored.table).resume(turn, 1)
 
     assert stored.header(B).status is Status.FAILED
     assert stored.seen(stored.begin(C)) == []

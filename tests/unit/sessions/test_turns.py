@@ -49,10 +49,10 @@ def test_a_committed_turn_does_not_fail_any_more(stored: StoredTurns) -> None:
 def test_a_failed_turn_begins_again_only_when_it_is_redriven(stored: StoredTurns) -> None:
     turn = failed(stored, A)
     with pytest.raises(TurnAlreadyEnded):
-        Turns(stored.table).begin(beginning(turn), redriven=False)
+        Turns(stored.table).begin(beginning(turn), redrive=0)
     assert stored.header(A).status is Status.FAILED
 
-    begun = Turns(stored.table).begin(beginning(turn), redriven=True)
+    begun = Turns(stored.table).begin(beginning(turn), redrive=1)
 
     assert begun.status is Status.RUNNING
     assert "failure" not in stored.header(A).fields
@@ -72,7 +72,7 @@ def test_a_redriven_beginning_that_is_overtaken_by_its_own_repeat_does_not_undo_
     stored.dynamodb.forget()
     stored.dynamodb.before[1] = overtake
     with pytest.raises(TurnAlreadyEnded):
-        Turns(stored.table).begin(beginning(turn), redriven=True)
+        Turns(stored.table).begin(beginning(turn), redrive=1)
 
     assert stored.header(A).status is Status.COMMITTED
 
@@ -81,7 +81,7 @@ def test_a_redriven_turn_takes_its_session_back(stored: StoredTurns) -> None:
     turn = failed(stored, A)
     stored.clock.ms += 60_000
 
-    Turns(stored.table).resume(turn)
+    Turns(stored.table).resume(turn, 1)
 
     header = stored.header(A)
     assert (header.status, "failure" in header.fields, "endedAt" in header.fields) == (Status.RUNNING, False, False)
@@ -91,7 +91,7 @@ def test_a_redriven_turn_takes_its_session_back(stored: StoredTurns) -> None:
 
 def test_a_redriven_turn_that_resumed_can_be_committed(stored: StoredTurns) -> None:
     turn = failed(stored, A)
-    Turns(stored.table).resume(turn)
+    Turns(stored.table).resume(turn, 1)
     stored.journal(turn, step(1, text("at last")))
 
     assert stored.commit(turn).status is Status.COMMITTED
@@ -102,7 +102,7 @@ def test_resuming_is_repeated_by_every_state_of_a_redriven_turn(stored: StoredTu
     turn = failed(stored, A)
 
     for _ in range(3):
-        Turns(stored.table).resume(turn)
+        Turns(stored.table).resume(turn, 1)
         stored.clock.ms += 1_000
 
     assert stored.header(A).status is Status.RUNNING
@@ -116,7 +116,7 @@ def test_a_turn_whose_failure_was_not_recorded_before_its_redrive_keeps_its_sess
     turn = stored.begin(A)
     stored.clock.ms += 900_000
 
-    Turns(stored.table).resume(turn)
+    Turns(stored.table).resume(turn, 1)
 
     assert stored.session()["leaseExpiresAt"] == lease_expiry(stored.clock.ms)
 
@@ -126,10 +126,10 @@ def test_a_late_record_of_the_first_failure_does_not_cost_a_redriven_turn_its_se
     turn = failed(stored, A)
     turns = Turns(stored.table)
     turns.fail(A, {"error": "E"})
-    turns.resume(turn)
+    turns.resume(turn, 1)
     Sessions(stored.table).release(SESSION, A)
 
-    turns.resume(turn)
+    turns.resume(turn, 1)
 
     stored.journal(turn, step(1, text("at last")))
     assert stored.commit(turn).status is Status.COMMITTED
@@ -141,9 +141,11 @@ def test_a_redrive_waits_for_nobody_when_another_turn_runs(stored: StoredTurns) 
     before = stored.items()
 
     with pytest.raises(SessionBusy):
-        Turns(stored.table).resume(turn)
+        Turns(stored.table).resume(turn, 1)
 
-    assert stored.items() == before
+    after = stored.items()
+    assert after[keys.turn_header(A)].pop("redrive") == {"N": "1"}
+    assert after == before
 
 
 def test_a_redrive_is_refused_when_the_session_went_on(stored: StoredTurns) -> None:
@@ -152,16 +154,18 @@ def test_a_redrive_is_refused_when_the_session_went_on(stored: StoredTurns) -> N
     before = stored.items()
 
     with pytest.raises(LeaseLost):
-        Turns(stored.table).resume(turn)
+        Turns(stored.table).resume(turn, 1)
 
-    assert stored.items() == before
+    after = stored.items()
+    assert after[keys.turn_header(A)].pop("redrive") == {"N": "1"}
+    assert after == before
 
 
 def test_a_redrive_after_another_turn_failed_too_goes_on(stored: StoredTurns) -> None:
     turn = failed(stored, A)
     failed(stored, B)
 
-    Turns(stored.table).resume(turn)
+    Turns(stored.table).resume(turn, 1)
 
     assert stored.session()["leaseOwner"] == A
 
@@ -171,7 +175,7 @@ def test_a_redrive_of_a_session_that_is_gone_is_refused(stored: StoredTurns) -> 
     stored.table.delete(Delete(keys.session(SESSION)))
 
     with pytest.raises(LeaseLost):
-        Turns(stored.table).resume(turn)
+        Turns(stored.table).resume(turn, 1)
 
     assert stored.memory() == {}
 
@@ -184,7 +188,7 @@ def test_resuming_a_turn_that_has_nothing_to_resume_writes_nothing(stored: Store
         stored.table.delete(Delete(keys.turn_header(A)))
     before = stored.items()
 
-    Turns(stored.table).resume(turn)
+    Turns(stored.table).resume(turn, 1)
 
     assert stored.items() == before
 
@@ -196,14 +200,14 @@ def test_resuming_that_stalls_while_its_repeat_commits_does_not_undo_the_commit(
     turn = failed(stored, A)
 
     def overtake() -> None:
-        Turns(stored.table).resume(turn)
+        Turns(stored.table).resume(turn, 1)
         stored.journal(turn, step(1, text("Hi")))
         stored.commit(turn)
 
     stored.dynamodb.forget()
     stored.dynamodb.before[request_number] = overtake
     with suppress(LeaseLost):
-        Turns(stored.table).resume(turn)
+        Turns(stored.table).resume(turn, 1)
 
     assert stored.header(A).status is Status.COMMITTED
     assert "leaseOwner" not in stored.session()

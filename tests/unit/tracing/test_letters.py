@@ -12,6 +12,7 @@ from local.commands.dead_letters import Letter, NotSentAgain, Sender
 from tests.unit.stored_turns import A, StoredTurns
 from tests.unit.tool_turns import FakeLambda, ToolTurn, raised
 from turnwright.memory.session_ends.consolidations import Kind, consolidation
+from turnwright.sessions.turns import Turns
 from turnwright.storage.keys import SessionId
 from turnwright.storage.settings import settings
 from turnwright.storage.table import Table
@@ -122,6 +123,7 @@ class Queue:
 
 
 def send_again(stored: StoredTurns, body: dict[str, Any], executions: Executions, queue: Queue) -> str:
+    Turns(stored.table).fail(A, {"error": "ModelsExhausted"})
     letter = Letter("turns", datetime.now(UTC), "-", "ModelsExhausted", None, A, A, body, "receipt")
     return Sender(queue, None, executions, stored.table, stored.documents).send_again([letter], "url").summary
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import record_failure
-from tests.unit.stored_turns import SESSION, START, STOP_DATE, A, B, Interrupted, StoredTurns, die
+from tests.unit.stored_turns import SESSION, START, STOP_DATE, A, B, Interrupted, StoredTurns, die, step, text
 from turnwright.agents.versions import publish
 from turnwright.errors import ActorErased, LeaseLost, SessionBusy
 from turnwright.sessions.turns import Turns
@@ -162,8 +162,8 @@ def test_a_redriven_turn_that_finds_its_session_busy_is_dead_lettered_again(stor
     record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), failure(stored))
     stored.begin(B)
     with pytest.raises(SessionBusy):
-        Turns(stored.table).resume(turn)
-    session, queue, failed = stored.session(), Queue(), failure(stored, error="SessionBusy")
+        Turns(stored.table).resume(turn, 1)
+    session, queue, failed = stored.session(), Queue(), failure(stored, error="SessionBusy", redrive=1)
 
     assert record(stored.table, stored.documents, DeadLetters(queue, "https://queue"), failed) is Recorded.DEAD_LETTERED
 
@@ -178,11 +178,46 @@ def test_a_redriven_turn_whose_session_went_on_fails_and_stays_without_a_trace_i
     memory = stored.memory()
 
     with pytest.raises(LeaseLost):
-        Turns(stored.table).resume(turn)
-    record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), failure(stored, error="LeaseLost"))
+        Turns(stored.table).resume(turn, 1)
+    failed = failure(stored, error="LeaseLost", redrive=1)
+    record(stored.table, stored.documents, DeadLetters(Queue(), "https://queue"), failed)
 
     assert stored.memory() == memory
     assert stored.header(A).failure["error"] == "LeaseLost"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_failure_that_is_recorded_late_ends_no_turn_that_runs_again(stored: StoredTurns, number: int) -> None:
+    """The redriven state begins before the recording's request of that number."""
+    turn, queue, failed = stored.begin(A), Queue(), failure(stored)
+    stored.dynamodb.forget()
+    stored.dynamodb.before[number] = lambda: Turns(stored.table).resume(turn, 1)
+
+    assert record(stored.table, stored.documents, DeadLetters(queue, "https://queue"), failed) is Recorded.RUNS_AGAIN
+
+    assert stored.dynamodb.before == {}
+    assert (stored.header(A).status, stored.session()["leaseOwner"], queue.letters) == (Status.RUNNING, A, [])
+    stored.journal(turn, step(1, text("Hi")))
+    assert stored.commit(turn).status is Status.COMMITTED
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_turn_that_is_erased_while_its_failure_is_recorded_leaves_nothing(stored: StoredTurns, number: int) -> None:
+    """Its items go before the recording's request of that number."""
+    stored.begin(A)
+    queue, failed = Queue(), failure(stored)
+
+    def erase() -> None:
+        stored.write_together(delete=[key for key in stored.items() if key[0].startswith(("TURN#", "SESSION#"))])
+
+    stored.dynamodb.forget()
+    stored.dynamodb.before[number] = erase
+
+    assert record(stored.table, stored.documents, DeadLetters(queue, "https://queue"), failed) is Recorded.ERASED
+
+    assert stored.dynamodb.before == {}
+    assert [key for key in stored.items() if key[0].startswith(("TURN#", "SESSION#"))] == []
+    assert queue.letters == []
 
 
 def test_a_turn_that_died_between_its_claim_and_its_header_gives_the_session_back(stored: StoredTurns) -> None:

@@ -155,14 +155,7 @@ class Sessions:
     def release(self, session_id: SessionId, turn_id: str) -> bool:
         """Gives the lease back if the turn holds it; False if it does not."""
         try:
-            self._table.update(
-                Update(
-                    keys.session(session_id),
-                    "REMOVE leaseOwner, leaseExpiresAt",
-                    condition="leaseOwner = :turn",
-                    values={":turn": turn_id},
-                )
-            )
+            self._table.update(without_lease(session_id, turn_id))
         except ConditionFailed:
             return False
         return True
@@ -231,3 +224,13 @@ class Sessions:
         except ConditionFailed as refused:
             owner = (refused.item or {}).get("leaseOwner")
             raise SessionBusy(f"session {session_id.session} runs turn {owner}") from refused
+
+
+def without_lease(session_id: SessionId, turn_id: str) -> Update:
+    """Gives a session's lease back, which the turn must hold."""
+    return Update(
+        keys.session(session_id),
+        "REMOVE leaseOwner, leaseExpiresAt",
+        condition="leaseOwner = :turn",
+        values={":turn": turn_id},
+    )

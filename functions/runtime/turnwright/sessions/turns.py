@@ -2,7 +2,8 @@
 
 Until `commit` nothing of a turn is seen by another one. Each write here may be repeated, come late or race another:
 the session's lease (`leaseOwner`, `leaseExpiresAt`) lets one turn run at a time, the session's `version` lets only a
-turn commit that has seen all that was committed before it, and the header's `status` lets a turn end once.
+turn commit that has seen all that was committed before it, and the header's `status` lets a turn end once. Its
+`redrive` tells a failure that is recorded late from a turn that runs again since: each redrive has a number.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from turnwright.agents.memory_configuration import MemoryConfiguration
 from turnwright.errors import LeaseLost, SessionBusy, TurnAlreadyEnded
-from turnwright.sessions.sessions import FREE_SESSION, lease_expiry
+from turnwright.sessions.sessions import FREE_SESSION, lease_expiry, without_lease
 from turnwright.sessions.values import JOURNAL_DAYS, Header, Status, Turn
 from turnwright.storage import keys
 from turnwright.storage.clock import expiry, now_ms
@@ -20,6 +21,10 @@ from turnwright.storage.item_sizes import attribute_bytes, item_bytes, transacti
 from turnwright.storage.keys import NO_ACTOR, SessionId
 from turnwright.storage.table import SCHEMA_VERSION, ConditionFailed, Item, Put, Table, TransactionRefused, Update
 
+_NOT_RUN_AGAIN = (
+    "attribute_exists(PK) AND #status <> :committed AND (attribute_not_exists(redrive) OR redrive <= :redrive)"
+)
+_RUN_AGAIN = "SET #status = :running, redrive = :redrive REMOVE failure, endedAt, receipt"
 _RECEIPT_BYTES, _SESSION_BYTES = 1024, 640
 """What a receipt takes of a header, and all but the attributes of a session's item, about."""
 
@@ -64,7 +69,7 @@ class Turns:
         item = self._table.get(keys.turn_header(turn_id), consistent=consistent)
         return Header.decode(item) if item else None
 
-    def begin(self, beginning: Beginning, *, redriven: bool) -> Header:
+    def begin(self, beginning: Beginning, *, redrive: int) -> Header:
         """Writes the header; the session must be claimed already. A repeat gets the header that the first one wrote.
 
         Raises TurnAlreadyEnded if the turn was committed or has failed: then this is a late repeat, whose claim the
@@ -90,9 +95,13 @@ class Turns:
             item["traceId"] = beginning.trace_id
         if beginning.definition_version:
             item["definitionVersion"] = beginning.definition_version
+        if redrive:
+            item["redrive"] = redrive
         key = keys.turn_header(beginning.turn.turnId)
         found = self._put_or_find(Put(key, item, only_if_absent=True))
-        if found and found.status is Status.FAILED and redriven:
+        if found and found.status is Status.RUNNING and redrive:
+            self._redriven(beginning.turn.turnId, redrive, "SET redrive = :redrive")
+        if found and found.status is Status.FAILED and redrive:
             found = self._put_or_find(
                 Put(
                     key,
@@ -106,16 +115,18 @@ class Turns:
             raise TurnAlreadyEnded(f"turn {beginning.turn.turnId} has ended")
         return found or Header.decode(item)
 
-    def resume(self, turn: Turn) -> None:
+    def resume(self, turn: Turn, redrive: int) -> None:
         """Takes the session back for a redriven turn, or holds it for longer; each state of a redriven execution does.
 
-        A turn that still counts as running may be one whose failure is only now being recorded, which frees the
-        session. Does nothing for a committed turn. Raises LeaseLost if the session went on or was ended since, and
-        SessionBusy if another turn runs.
+        The header says so first, by the number of the redrive: from then on a failure of before, which may only now be
+        recorded, neither ends the turn nor frees its session. Does nothing for a committed turn. Raises LeaseLost if
+        the session went on or was ended since, and SessionBusy if another turn runs.
         """
         header = self.read(turn.turnId)
         if header is None or header.status is Status.COMMITTED:
             return
+        if header.fields.get("redrive", 0) < redrive:
+            self._redriven(turn.turnId, redrive, "SET redrive = :redrive")
         now = now_ms()
         try:
             self._table.update(
@@ -136,7 +147,7 @@ class Turns:
                 raise SessionBusy(f"session {turn.sessionId} runs another turn") from refused
             raise LeaseLost(f"session {turn.sessionId} went on without turn {turn.turnId}") from refused
         if header.status is Status.FAILED:
-            self._run_again(turn.turnId)
+            self._redriven(turn.turnId, redrive, _RUN_AGAIN, {":running": Status.RUNNING})
 
     def commit(self, header: Header, outcome: Outcome, *, is_last: bool = True) -> Header:
         """Commits the turn in one transaction: its event, its session's new version without the lease, its header.
@@ -229,32 +240,36 @@ class Turns:
         `unless_failed` leaves the failure alone that a failed turn has already, and answers False then too. A turn
         without a header is found among those of its actor only if its session is named.
         """
-        now = now_ms()
-        owned = keys.owned_turn(session_id, now, turn_id) if session_id else {}
-        replaceable = "= :status" if unless_failed else "<> :status"
+        owned = keys.owned_turn(session_id, now_ms(), turn_id) if session_id else {}
+        replaceable = "= :running" if unless_failed else "<> :committed"
         try:
             self._table.update(
-                Update(
-                    keys.turn_header(turn_id),
-                    "SET #status = :failed, failure = :failure, turnId = :turn, endedAt = :now, "
-                    "expiresAt = :expires, schemaVersion = :schema"
-                    + "".join(f", {name} = if_not_exists({name}, :{name})" for name in owned)
-                    + (", receipt = :receipt" if receipt else ""),
-                    condition=f"attribute_not_exists(PK) OR #status {replaceable}",
-                    names={"#status": "status"},
-                    values={
-                        ":failed": Status.FAILED,
-                        ":status": Status.RUNNING if unless_failed else Status.COMMITTED,
-                        ":failure": json_text(failure),
-                        ":turn": turn_id,
-                        ":now": now,
-                        ":expires": expiry(now, JOURNAL_DAYS),
-                        ":schema": SCHEMA_VERSION,
-                        **{f":{name}": value for name, value in owned.items()},
-                        **({":receipt": json_text(receipt)} if receipt else {}),
-                    },
-                )
+                _failed(turn_id, failure, f"attribute_not_exists(PK) OR #status {replaceable}", owned, receipt)
             )
+        except ConditionFailed:
+            return False
+        return True
+
+    def fail_begun(
+        self, turn: Turn, failure: Mapping[str, Any], redrive: int, receipt: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Marks a turn FAILED whose header was there, and frees its session with the same write, so that who is told of
+        the failure finds the session free. False, and nothing is written, if the turn is committed, runs again in a
+        later redrive than the one that failed, or was erased. Raises CommitConflict when it should be tried again.
+        """
+        current = (
+            "attribute_exists(PK) AND #status <> :committed AND (attribute_not_exists(redrive) OR redrive <= :redrive)"
+        )
+        failed = _failed(turn.turnId, failure, current, {}, receipt, {":redrive": redrive})
+        try:
+            self._table.transact([failed, without_lease(turn.session, turn.turnId)])
+        except TransactionRefused as refused:
+            if refused.reasons[0] == "ConditionalCheckFailed":
+                return False
+        else:
+            return True
+        try:  # another turn has the session by now, or nobody
+            self._table.update(failed)
         except ConditionFailed:
             return False
         return True
@@ -275,19 +290,56 @@ class Turns:
             return Header.decode(refused.item)
         return None
 
-    def _run_again(self, turn_id: str) -> None:
+    def _redriven(self, turn_id: str, redrive: int, expression: str, values: Mapping[str, Any] | None = None) -> None:
+        """Changes a header in a redrive, unless a later one has begun, or the turn was committed or erased."""
+        update = Update(
+            keys.turn_header(turn_id),
+            expression,
+            condition=_NOT_RUN_AGAIN,
+            names={"#status": "status"},
+            values={":committed": Status.COMMITTED, ":redrive": redrive, **(values or {})},
+        )
         try:
-            self._table.update(
-                Update(
-                    keys.turn_header(turn_id),
-                    "SET #status = :running REMOVE failure, endedAt, receipt",
-                    condition="#status = :failed",
-                    names={"#status": "status"},
-                    values={":running": Status.RUNNING, ":failed": Status.FAILED},
-                )
-            )
+            self._table.update(update)
         except ConditionFailed:
             return  # a repeat of this state was faster, and may even have led to the commit
+
+
+def _failed(
+    turn_id: str,
+    failure: Mapping[str, Any],
+    condition: str,
+    owned: Mapping[str, Any],
+    receipt: Mapping[str, Any] | None,
+    values: Mapping[str, Any] | None = None,
+) -> Update:
+    """What makes a header that of a failed turn; `owned` is what finds it among those of its actor."""
+    now = now_ms()
+    given: dict[str, Any] = {
+        ":failed": Status.FAILED,
+        ":failure": json_text(failure),
+        ":turn": turn_id,
+        ":now": now,
+        ":expires": expiry(now, JOURNAL_DAYS),
+        ":schema": SCHEMA_VERSION,
+        **{f":{name}": value for name, value in owned.items()},
+        **(values or {}),
+    }
+    if receipt:
+        given[":receipt"] = json_text(receipt)
+    for status in (Status.RUNNING, Status.COMMITTED):
+        if f":{status.value.lower()}" in condition:
+            given[f":{status.value.lower()}"] = status
+    return Update(
+        keys.turn_header(turn_id),
+        "SET #status = :failed, failure = :failure, turnId = :turn, endedAt = :now, "
+        "expiresAt = :expires, schemaVersion = :schema"
+        + "".join(f", {name} = if_not_exists({name}, :{name})" for name in owned)
+        + (", receipt = :receipt" if receipt else ""),
+        condition=condition,
+        names={"#status": "status"},
+        values=given,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class ExecutionFailure:
     """An execution that did not succeed, as Step Functions describes it.
 
     `stopped_at`, in ms, tells its failures apart: one that is redriven and fails again has stopped at another moment.
+    `redrive` is how often it had been redriven by then.
     """
 
     execution_arn: str
@@ -34,6 +35,7 @@ class ExecutionFailure:
     state: str | None
     costs: FailedCosts = field(default_factory=FailedCosts)
     stopped_at: int = 0
+    redrive: int = 0
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -105,6 +107,7 @@ def _failure(
         state=_failed_state(history),
         costs=failed_costs.of_history(history),
         stopped_at=milliseconds(execution["stopDate"]),
+        redrive=execution.get("redriveCount", 0),
     )
 
 

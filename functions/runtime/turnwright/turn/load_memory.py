@@ -30,7 +30,7 @@ def begin(
     request: TurnRequest,
     execution_arn: str,
     *,
-    redriven: bool,
+    redrive: int,
     definition_version: str = "",
 ) -> Turn:
     """Claims the session and writes the turn's header; a repeat finds both and gets the same turn.
@@ -99,7 +99,7 @@ def begin(
         definition_version=definition_version,
     )
     try:
-        header = turns.begin(beginning, redriven=redriven)
+        header = turns.begin(beginning, redrive=redrive)
     except TurnAlreadyEnded:
         sessions.release(session_id, request.turn_id)
         raise

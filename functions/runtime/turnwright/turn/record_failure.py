@@ -12,7 +12,7 @@ from turnwright.errors import ActorErased, NotFound
 from turnwright.sessions.journal import Journal
 from turnwright.sessions.sessions import Sessions
 from turnwright.sessions.turns import Turns
-from turnwright.sessions.values import Status, TurnRequest
+from turnwright.sessions.values import Header, Status, TurnRequest
 from turnwright.storage import keys
 from turnwright.storage.dead_letters import DeadLetters
 from turnwright.storage.documents import Documents, json_text
@@ -41,29 +41,33 @@ class Recorded(Enum):
     REFUSED = "refused"
     COMMITTED_BEFORE = "committed before"
     ERASED = "erased"
+    RUNS_AGAIN = "runs again"
 
 
 def record(table: Table, documents: Documents, letters: DeadLetters, failure: ExecutionFailure) -> Recorded:
     """Frees the turn's session, marks the turn FAILED and dead-letters it, unless it was refused.
 
     In this order, so that a caller who is told of the failure finds the session free. Each part may be repeated. A turn
-    that is committed stays committed: its execution failed after that, and nothing is lost. Of a turn that an erasure
-    of its actor stopped, kept from beginning, or removed since, nothing is written anew.
+    that is committed stays committed: its execution failed after that, and nothing is lost. One that runs again, since
+    its execution was redriven, goes on. Of a turn that an erasure of its actor stopped, kept from beginning, or removed
+    since, nothing is written anew.
     """
     header = Turns(table).read(failure.turn_id)
     began = header is not None and "memoryStore" in header.fields
-    if header and began:
-        session_id: SessionId | None = header.turn.session
-        Sessions(table).release(header.turn.session, failure.turn_id)
-    else:
-        session_id = _release_claimed(table, failure)
+    session_id = None if header and began else _release_claimed(table, failure)
     if failure.error == ActorErased.__name__:
+        if header and began:
+            Sessions(table).release(header.turn.session, failure.turn_id)
         return Recorded.REFUSED
     if header is None and failure.state not in (None, _FIRST_STATE):
         return Recorded.ERASED
     bill = _receipt(table, documents, failure) if began else None
-    if not Turns(table).fail(failure.turn_id, failure.summary, session_id=session_id, receipt=bill):
-        return Recorded.COMMITTED_BEFORE
+    if header and began:
+        is_failed = Turns(table).fail_begun(header.turn, failure.summary, failure.redrive, bill)
+    else:
+        is_failed = Turns(table).fail(failure.turn_id, failure.summary, session_id=session_id, receipt=bill)
+    if not is_failed:
+        return _why_not_failed(Turns(table).read(failure.turn_id))
     refused = failure.error in _REFUSALS and not began
     traces = Traces.of_turn(table, documents, header.turn) if header and began else Traces(_source(failure))
     traces.turn_failed(failure.summary, refused=refused)
@@ -75,6 +79,12 @@ def record(table: Table, documents: Documents, letters: DeadLetters, failure: Ex
     request = failure.request if payloads().full else _without_texts(documents, failure.request)
     letters.send(failure.letter("turnId", request))
     return Recorded.DEAD_LETTERED
+
+
+def _why_not_failed(header: Header | None) -> Recorded:
+    if header is None:
+        return Recorded.ERASED
+    return Recorded.COMMITTED_BEFORE if header.status is Status.COMMITTED else Recorded.RUNS_AGAIN
 
 
 def _source(failure: ExecutionFailure) -> Source:

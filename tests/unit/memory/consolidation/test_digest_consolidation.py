@@ -140,7 +140,7 @@ def _turn_of_nobody(memory: StoredMemory, turn_id: str, words: str) -> None:
     stored: Any = memory.stored
     stored.clock.ms += 1_000
     request = replace(stored.request(turn_id, words=words), memory_id=None)
-    turn = begin(stored.table, stored.documents, stored.agent(), request, "arn", redriven=False)
+    turn = begin(stored.table, stored.documents, stored.agent(), request, "arn", redrive=0)
     stored.journal(turn, step(1, text("I see.")))
     stored.commit(turn)
 

@@ -497,7 +497,7 @@ def test_a_failed_turn_is_not_redriven_into_a_session_that_was_idle_for_too_long
     SessionEnds(stored.table).end(SESSION, due_by=stored.clock.ms)
 
     with pytest.raises(LeaseLost):
-        Turns(stored.table).resume(turn)
+        Turns(stored.table).resume(turn, 1)
 
 
 def test_a_store_without_an_agent_ends_sessions_by_its_own_configuration(stored: StoredTurns) -> None:
