@@ -241,11 +241,10 @@ class Turns:
         without a header is found among those of its actor only if its session is named.
         """
         owned = keys.owned_turn(session_id, now_ms(), turn_id) if session_id else {}
-        replaceable = "= :running" if unless_failed else "<> :committed"
+        replaceable, status = ("=", Status.RUNNING) if unless_failed else ("<>", Status.COMMITTED)
+        condition = f"attribute_not_exists(PK) OR #status {replaceable} :status"
         try:
-            self._table.update(
-                _failed(turn_id, failure, f"attribute_not_exists(PK) OR #status {replaceable}", owned, receipt)
-            )
+            self._table.update(_failed(turn_id, failure, receipt, condition, {":status": status}, owned))
         except ConditionFailed:
             return False
         return True
@@ -257,10 +256,8 @@ class Turns:
         the failure finds the session free. False, and nothing is written, if the turn is committed, runs again in a
         later redrive than the one that failed, or was erased. Raises CommitConflict when it should be tried again.
         """
-        current = (
-            "attribute_exists(PK) AND #status <> :committed AND (attribute_not_exists(redrive) OR redrive <= :redrive)"
-        )
-        failed = _failed(turn.turnId, failure, current, {}, receipt, {":redrive": redrive})
+        values = {":committed": Status.COMMITTED, ":redrive": redrive}
+        failed = _failed(turn.turnId, failure, receipt, _NOT_RUN_AGAIN, values, owned={})
         try:
             self._table.transact([failed, without_lease(turn.session, turn.turnId)])
         except TransactionRefused as refused:
@@ -308,12 +305,14 @@ class Turns:
 def _failed(
     turn_id: str,
     failure: Mapping[str, Any],
-    condition: str,
-    owned: Mapping[str, Any],
     receipt: Mapping[str, Any] | None,
-    values: Mapping[str, Any] | None = None,
+    condition: str,
+    values: Mapping[str, Any],
+    owned: Mapping[str, Any],
 ) -> Update:
-    """What makes a header that of a failed turn; `owned` is what finds it among those of its actor."""
+    """What makes a header that of a failed turn, under a condition with its values; `owned` is what finds it among its
+    actor's.
+    """
     now = now_ms()
     given: dict[str, Any] = {
         ":failed": Status.FAILED,
@@ -323,13 +322,10 @@ def _failed(
         ":expires": expiry(now, JOURNAL_DAYS),
         ":schema": SCHEMA_VERSION,
         **{f":{name}": value for name, value in owned.items()},
-        **(values or {}),
+        **values,
     }
     if receipt:
         given[":receipt"] = json_text(receipt)
-    for status in (Status.RUNNING, Status.COMMITTED):
-        if f":{status.value.lower()}" in condition:
-            given[f":{status.value.lower()}"] = status
     return Update(
         keys.turn_header(turn_id),
         "SET #status = :failed, failure = :failure, turnId = :turn, endedAt = :now, "
