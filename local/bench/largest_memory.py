@@ -7,17 +7,15 @@ guide), so that it takes 3.5 times the CPU time that is counted here.
 """
 
 import json
-import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from uuid import uuid4
 
+from local.bench.own_process import as_functions
 from local.stack import LocalStack
 from turnwright.agents import versions
 from turnwright.agents.definitions import Agent
@@ -32,7 +30,6 @@ from turnwright.storage.documents import documents
 from turnwright.storage.table import Table, table
 from turnwright.turn.load_memory import begin
 
-_ROOT = Path(__file__).resolve().parents[2]
 _ALPHABETS = ((0x61, 0x7B), (0x430, 0x450), (0x905, 0x93A), (0x4E00, 0x9FA0), (0xE01, 0xE2F), (0xAC00, 0xD7A4))
 _BATCH_BYTES = 2_000_000
 _TIMES = 3
@@ -61,25 +58,8 @@ MEMORIES = (
 
 def cpu_ms(stack: LocalStack) -> Iterator[tuple[str, float, float]]:
     """Of each of `MEMORIES` its name, and the CPU time in ms of Load Memory and of a search, medians."""
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'functions/runtime'}",
-        "AWS_ACCESS_KEY_ID": "offline",
-        "AWS_SECRET_ACCESS_KEY": "offline",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        **stack.function_environment("LoadMemoryFunction"),
-        **stack.function_environment("InvokeToolFunction"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "local.bench.largest_memory"],
-        cwd=_ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    for memory, (load, search) in zip(MEMORIES, json.loads(done.stderr.splitlines()[-1]), strict=True):
+    told = as_functions(stack, "local.bench.largest_memory", ["LoadMemoryFunction", "InvokeToolFunction"])
+    for memory, (load, search) in zip(MEMORIES, json.loads(told), strict=True):
         yield memory.name, load, search
 
 

@@ -5,19 +5,16 @@ Run by `share_of_cpu` as `python -m local.bench.tracing_cost` in the environment
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import wraps
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from local.bench.own_process import as_functions
 from local.stack import LocalStack
 
-_ROOT = Path(__file__).resolve().parents[2]
 _STATES = ("LoadMemory", "InvokeModel", "InvokeTool", "WriteMemory")
 _WARM_UP_TURNS = 3
 _TURNS = 20
@@ -28,27 +25,7 @@ def share_of_cpu(stack: LocalStack) -> float:
 
     The stack's model must ask for one tool in the first step, and then answer.
     """
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'functions/runtime'}",
-    }
-    environment |= {
-        "AWS_ACCESS_KEY_ID": "offline",
-        "AWS_SECRET_ACCESS_KEY": "offline",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for state in _STATES:
-        environment |= stack.function_environment(f"{state}Function")
-    done = subprocess.run(
-        [sys.executable, "-m", "local.bench.tracing_cost"],
-        cwd=_ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return float(done.stderr.splitlines()[-1])
+    return float(as_functions(stack, "local.bench.tracing_cost", [f"{state}Function" for state in _STATES]))
 
 
 class _Clock:
